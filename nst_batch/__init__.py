@@ -1,0 +1,5 @@
+"""Distributed batch neural style transfer."""
+
+from __future__ import annotations
+
+__version__ = "0.1.0"

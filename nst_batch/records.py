@@ -1,0 +1,200 @@
+"""What a trial is, and what is recorded of it: plain frozen records, passed between every other module.
+
+The columns of the tables are the fields of these records (`store` derives its Arrow schemas from them), so a
+column is added here and nowhere else.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass
+from datetime import datetime
+from typing import Any, Literal
+
+ALGORITHM = 1
+"""Version of what a trial computes. Part of every trial_id: raise it when results change on purpose."""
+
+Arch = Literal["vgg11", "vgg13", "vgg16", "vgg19"]
+Color = Literal["style", "luminance", "histogram"]
+Fit = Literal["crop", "stretch", "keep"]
+Init = Literal["content", "style", "noise"]
+Loss = Literal["sum", "mean"]
+Normalization = Literal["auto", "imagenet", "caffe"]
+OptimizerName = Literal["lbfgs", "adam"]
+Pooling = Literal["max", "average"]
+Precision = Literal["auto", "float32", "tf32", "bfloat16"]
+Pyramid = Literal["auto", "off"]
+Status = Literal["ok", "failed", "diverged"]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Configuration:
+    """Everything that determines a trial's result apart from its pictures: one point of the study's grid."""
+
+    size: int
+    """Pixels; what it measures depends on `fit`."""
+    fit: Fit
+    """crop: centred square; stretch: square; keep: the longer edge is `size`, the aspect kept."""
+    arch: Arch
+    weights: str
+    """As the study names them: imagenet, imagenet_v1, random:SEED, a path or a URL."""
+    weights_sha256: str
+    """Of the file; for random weights, of the recipe that makes them."""
+    pooling: Pooling
+    normalization: Normalization
+    """What the network is fed; never `auto` once weights are resolved."""
+    loss: Loss
+    """sum: the paper's sums; mean: per-element means."""
+    content_layers: tuple[str, ...]
+    style_layers: tuple[str, ...]
+    style_layer_weights: tuple[float, ...]
+    """One weight per style layer; empty means equal weights."""
+    alpha: float
+    beta: float
+    tv_weight: float
+    style_scale: float
+    """The style picture's size relative to `size`."""
+    color: Color
+    """style: colours come from the style; luminance or histogram: the content's colours are kept."""
+    init: Init
+    seed: int
+    optimizer: OptimizerName
+    steps: int
+    """Evaluations of the full-size objective, at most."""
+    learning_rate: float
+    """Adam's step in pixel values (0 to 1); unused by L-BFGS."""
+    pyramid: Pyramid
+    plateau: float
+    """Stop when the loss fell by less than this fraction over 20 steps; 0 never stops early."""
+    precision: Precision
+
+    def identity(self) -> str:
+        """12 hexadecimal digits that are equal for equal results; the label of the weights does not count."""
+        fields = {key: value for key, value in asdict(self).items() if key != "weights"}
+        return hashlib.sha256(canonical_json(fields).encode()).hexdigest()[:12]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Picture:
+    """An input picture: where it is and what was in it when the plan was made."""
+
+    uri: str
+    sha256: str | None
+    """Of the file's bytes; None when it could not be read."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Trial:
+    """One pair under one configuration: the unit of record."""
+
+    trial_id: str
+    trial_index: int
+    """Position in the plan, from 0 without gaps; extensions continue it."""
+    batch: int
+    """Trials with equal `batch` are optimised together."""
+    content: Picture
+    styles: tuple[Picture, ...]
+    """One style, or several that are blended in equal parts."""
+    width: int
+    height: int
+    """Pixels of the result; 0 when an input is bad."""
+    configuration: Configuration
+    error_type: str | None = None
+    error_message: str | None = None
+    """Why this trial cannot run; found while planning."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Losses:
+    """The terms of the objective at one step: content and style unweighted, total as optimised."""
+
+    content: float
+    style: float
+    tv: float
+    total: float
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Curve:
+    """A loss history, one entry per recorded step; step 0 is the initial image."""
+
+    step: tuple[int, ...]
+    content: tuple[float, ...]
+    style: tuple[float, ...]
+    tv: tuple[float, ...]
+    total: tuple[float, ...]
+
+    def at(self, index: int) -> Losses:
+        """The losses of the entry at `index`."""
+        return Losses(
+            content=self.content[index], style=self.style[index], tv=self.tv[index], total=self.total[index]
+        )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class LayerDistance:
+    """How far the finished picture is from its targets at one layer; comparable across configurations."""
+
+    layer: str
+    content_distance: float
+    """‖F − F_content‖² / ‖F_content‖²."""
+    style_distance: float
+    """‖G − G_style‖²_F / ‖G_style‖²_F."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Outcome:
+    """How a trial ended. Losses are None unless the trial ran."""
+
+    status: Status
+    error_type: str | None = None
+    error_message: str | None = None
+    attempt: int = 1
+    steps_done: int | None = None
+    stop_reason: str | None = None
+    """steps, plateau, converged, stalled or diverged."""
+    initial: Losses | None = None
+    final: Losses | None = None
+    best_step: int | None = None
+    """The step whose image was kept; `final` are its losses."""
+    content_distance: float | None = None
+    style_distance: float | None = None
+    """Means of the layer distances over the network's convolutions."""
+    image_path: str | None = None
+    """Relative to the run directory."""
+    image_sha256: str | None = None
+    seconds: float | None = None
+    """This trial's share of its batch's time."""
+    peak_memory_bytes: int | None = None
+    device: str | None = None
+    node: str | None = None
+    code_version: str | None = None
+    started_at: datetime | None = None
+    finished_at: datetime | None = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Result:
+    """What a worker returns for a trial: the small row, and the encoded picture for the one committer."""
+
+    trial: Trial
+    outcome: Outcome
+    curve: Curve | None = None
+    layers: tuple[LayerDistance, ...] = ()
+    image: bytes | None = None
+
+
+def trial_id(content: Picture, styles: tuple[Picture, ...], configuration_identity: str) -> str:
+    """32 hexadecimal digits from image contents, configuration, weights and algorithm.
+
+    Names and positions do not count, with one exception: a picture that could not be read has only its name.
+    """
+    pictures = [picture.sha256 or f"unread:{picture.uri}" for picture in (content, *styles)]
+    text = canonical_json([ALGORITHM, configuration_identity, *pictures])
+    return hashlib.sha256(text.encode()).hexdigest()[:32]
+
+
+def canonical_json(value: Any) -> str:
+    """One spelling for equal values: sorted keys, no spaces, no NaN."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False, ensure_ascii=False)
