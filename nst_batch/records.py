@@ -93,9 +93,10 @@ class Trial:
     """Position in the plan, from 0 without gaps; extensions continue it."""
     batch: int
     """Trials with equal `batch` are optimised together."""
-    content: Picture
+    content: Picture | None
+    """None where no configuration uses one (a style reconstruction)."""
     styles: tuple[Picture, ...]
-    """One style, or several that are blended in equal parts."""
+    """One style, or several that are blended in equal parts; none for a content reconstruction."""
     width: int
     height: int
     """Pixels of the result; 0 when an input is bad."""
@@ -137,10 +138,10 @@ class LayerDistance:
     """How far the finished picture is from its targets at one layer; comparable across configurations."""
 
     layer: str
-    content_distance: float
-    """‖F − F_content‖² / ‖F_content‖²."""
-    style_distance: float
-    """‖G − G_style‖²_F / ‖G_style‖²_F."""
+    content_distance: float | None
+    """‖F − F_content‖² / ‖F_content‖²; None without a content picture."""
+    style_distance: float | None
+    """‖G − G_style‖²_F / ‖G_style‖²_F; None without a style picture."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -185,12 +186,12 @@ class Result:
     image: bytes | None = None
 
 
-def trial_id(content: Picture, styles: tuple[Picture, ...], configuration_identity: str) -> str:
+def trial_id(content: Picture | None, styles: tuple[Picture, ...], configuration_identity: str) -> str:
     """32 hexadecimal digits from image contents, configuration, weights and algorithm.
 
     Names and positions do not count, with one exception: a picture that could not be read has only its name.
     """
-    pictures = [picture.sha256 or f"unread:{picture.uri}" for picture in (content, *styles)]
+    pictures = [picture and (picture.sha256 or f"unread:{picture.uri}") for picture in (content, *styles)]
     text = canonical_json([ALGORITHM, configuration_identity, *pictures])
     return hashlib.sha256(text.encode()).hexdigest()[:32]
 
