@@ -1,0 +1,14 @@
+"""The mathematics: VGG features, losses, optimisers, and the engine that runs a batch. Knows only torch.
+
+The door is `solve`:
+
+    network = Vgg("vgg16", random_weights("vgg16", 0, "average"), pooling="average")
+    [solution] = solve(Targets(network), [problem], Options(steps=60))
+"""
+
+from nst_batch.transfer.engine import Options, Solution, solve
+from nst_batch.transfer.objective import Objective, Picture, Problem, Targets
+from nst_batch.transfer.random_weights import random_weights
+from nst_batch.transfer.vgg import Vgg
+
+__all__ = ["Objective", "Options", "Picture", "Problem", "Solution", "Targets", "Vgg", "random_weights", "solve"]

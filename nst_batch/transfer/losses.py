@@ -1,0 +1,87 @@
+"""The terms of the objective, each per image: functions from B images' features to B numbers.
+
+Content and style loss are equations 1 and 3 to 5 of Gatys, Ecker and Bethge, "Image style transfer using
+convolutional neural networks" (CVPR 2016). F are features (BxNxhxw: N channels, M = h·w positions), T targets.
+All sums are accumulated in at least float32, whatever the features' precision.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from nst_batch.records import Loss
+
+
+def gram_matrix(features: Tensor) -> Tensor:
+    """F·Fᵀ / M per image: BxNxN.
+
+    The paper's Gram matrix is not divided by the number of positions; its style loss divides by M² instead. To
+    divide here gives the same loss where both pictures have the same size, and a meaningful one where not.
+    """
+    rows = _rows(features)
+    if rows.is_cuda and rows.dtype in (torch.bfloat16, torch.float16):
+        return torch.bmm(rows.transpose(1, 2), rows, out_dtype=torch.float32) / rows.shape[1]
+    return torch.bmm(rows.transpose(1, 2), rows).to(_exact(rows)) / rows.shape[1]
+
+
+def content_loss(features: Tensor, target: Tensor, convention: Loss) -> Tensor:
+    """`sum`: ½ Σ (F − T)². `mean`: the mean of (F − T)². Per image: B."""
+    squares = (features - target).to(_exact(features)).square()
+    return squares.sum((1, 2, 3)) / 2 if convention == "sum" else squares.mean((1, 2, 3))
+
+
+def style_loss(features: Tensor, target: Tensor, convention: Loss) -> Tensor:
+    """Distance of a layer's Gram matrix from `target` (BxNxN or 1xNxN, from `gram_matrix`), per image: B.
+
+    `sum`: Σ (G − G_s)² / (4 N² M²) with the paper's undivided Gram matrices. `mean`: the mean over the N²
+    entries of (G − G_s)² with Gram matrices divided by N·M.
+    """
+    channels = features.shape[1]
+    factor = 1 / (4 * channels**2) if convention == "sum" else 1 / channels**4
+    loss: Tensor = _GramDistance.apply(features, target, factor)  # type: ignore[no-untyped-call]
+    return loss
+
+
+class _GramDistance(torch.autograd.Function):
+    """factor · Σ (F·Fᵀ/M − T)², with one matrix product in each direction where autograd would take two."""
+
+    @staticmethod
+    def forward(ctx: Any, features: Tensor, target: Tensor, factor: float) -> Tensor:
+        difference = gram_matrix(features) - target
+        ctx.save_for_backward(features, difference)
+        ctx.factor = factor
+        return difference.square().sum((1, 2)) * factor
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
+        features, difference = ctx.saved_tensors
+        rows = _rows(features)
+        scale = gradients[0].view(-1, 1, 1) * (4 * ctx.factor / rows.shape[1])
+        gradient = torch.bmm(rows, (difference * scale).to(rows.dtype))
+        height, width = features.shape[2:]
+        return gradient.unflatten(1, (height, width)).permute(0, 3, 1, 2), None, None
+
+
+def tv_loss(images: Tensor, convention: Loss) -> Tensor:
+    """Squared differences of neighbouring pixels, summed or averaged, per image: B.
+
+    The total variation of Mahendran and Vedaldi (CVPR 2015) with β = 2.
+    """
+    vertical = (images[:, :, 1:] - images[:, :, :-1]).square()
+    horizontal = (images[:, :, :, 1:] - images[:, :, :, :-1]).square()
+    if convention == "sum":
+        return vertical.sum((1, 2, 3)) + horizontal.sum((1, 2, 3))
+    count = max(1, vertical[0].numel() + horizontal[0].numel())
+    return (vertical.sum((1, 2, 3)) + horizontal.sum((1, 2, 3))) / count
+
+
+def _exact(tensor: Tensor) -> torch.dtype:
+    return torch.float64 if tensor.dtype == torch.float64 else torch.float32
+
+
+def _rows(features: Tensor) -> Tensor:
+    """BxMxN: a view, not a copy, of features in the channels_last layout that the network uses."""
+    return features.permute(0, 2, 3, 1).flatten(1, 2)

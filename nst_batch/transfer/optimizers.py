@@ -1,0 +1,206 @@
+"""First-order optimisers for a batch of independent problems.
+
+B problems of D variables each are stacked as BxD. Every quantity that steers a problem (histories, step length,
+acceptance, stop reason) is its own: no number ever passes from one row to another, so a problem's path does not
+depend on its neighbours. Nothing here waits for the device: decisions are masks.
+
+An optimiser proposes `point`, is told the loss and gradient there, and keeps the best point in `best`.
+"""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+RUNNING, CONVERGED, STALLED, DIVERGED, PLATEAU = range(5)
+STOP_REASONS = ("steps", "converged", "stalled", "diverged", "plateau")
+"""What a state that is still running, converged, … at the end of the budget is called."""
+
+_ARMIJO = 1e-4
+_CURVATURE = 1e-6  # of |s||y|: below this a pair says nothing about the Hessian
+_MAX_REJECTIONS = 12
+
+
+class Optimizer(Protocol):
+    """What the engine needs of an optimiser."""
+
+    point: Tensor
+    """BxD: where to evaluate next."""
+    best: Tensor
+    """BxD: the point of the lowest loss so far."""
+    best_loss: Tensor
+    """B."""
+    accepted: Tensor
+    """B: whether the last evaluation was kept as the new best."""
+    state: Tensor
+    """B, one of RUNNING, CONVERGED, STALLED, DIVERGED, PLATEAU."""
+
+    def update(self, loss: Tensor, gradient: Tensor) -> None:
+        """Takes the loss (B) and gradient (BxD) at `point`, and moves on."""
+
+    def select(self, rows: Tensor) -> None:
+        """Keeps only the problems at these indices."""
+
+
+class Lbfgs:
+    """Limited-memory BFGS, one evaluation per iteration, with a backtracking safeguard.
+
+    The inverse Hessian is applied in the compact form of Byrd, Nocedal and Schnabel ("Representations of
+    quasi-Newton matrices and their use in limited memory methods", 1994, eq. 3.1): two triangular systems per
+    problem instead of a recursion over the history, so a step is a handful of batched operations.
+
+    Each evaluation tries the full quasi-Newton step and keeps it if the loss fell enough (Armijo, 1e-4). If
+    not, the next one goes back along the same direction: to the minimum of the parabola through what is known,
+    between a tenth and a half of the last length. A strong-Wolfe search would spend a second evaluation on
+    many steps, and evaluations are all that costs anything here; what Wolfe's condition would ensure, positive
+    curvature, is had by leaving out the pairs that lack it.
+
+    Nothing depends on the scale of the loss: the first step has a fixed root-mean-square length, and a problem
+    stops as `converged` only when the whole predicted decrease is below the rounding of the loss.
+
+    Args:
+        start: BxD.
+        history: Pairs kept per problem.
+        first_step: Root-mean-square change of the variables in the first step.
+    """
+
+    def __init__(self, start: Tensor, *, history: int = 20, first_step: float = 0.01) -> None:
+        batch, size = start.shape
+        self.point, self.best = start.clone(), start.clone()
+        self.best_loss = start.new_full((batch,), torch.inf)
+        self.state = torch.full((batch,), RUNNING, dtype=torch.uint8, device=start.device)
+        self.accepted = torch.zeros_like(self.state, dtype=torch.bool)
+        self._first_norm = first_step * size**0.5
+        self._gradient, self._direction = torch.zeros_like(start), torch.zeros_like(start)
+        self._length, self._slope, self._gamma = start.new_ones(batch), start.new_zeros(batch), start.new_ones(batch)
+        self._rejections = torch.zeros_like(self.state)
+        self._slot = 0
+        self._s, self._y = (start.new_zeros(batch, history, size) for _ in range(2))
+        self._sy, self._yy = (start.new_zeros(batch, history, history, dtype=torch.float64) for _ in range(2))
+
+    def update(self, loss: Tensor, gradient: Tensor) -> None:
+        """See `Optimizer.update`."""
+        squares = _dot(gradient, gradient)
+        finite = loss.isfinite() & squares.isfinite()
+        first = self.best_loss.isinf()
+        rounding = 4 * torch.finfo(loss.dtype).eps * self.best_loss.abs()
+        enough = loss <= self.best_loss + _ARMIJO * self._length * self._slope + rounding
+        accepted = finite & (first | enough) & (self.state == RUNNING)
+        shorter = self._length * self._shrink(loss, finite)
+
+        gradient = _where(accepted, gradient, self._gradient)
+        point = _where(accepted, self.point, self.best)
+        self._gamma = torch.where(accepted & first, self._first_norm * squares.clamp_min(1e-38).rsqrt(), self._gamma)
+        self._remember(point - self.best, gradient - self._gradient)
+        self.best, self._gradient, self.accepted = point, gradient, accepted
+        self.best_loss = torch.where(accepted, loss, self.best_loss)
+        self._rejections = torch.where(accepted, 0, self._rejections + 1)
+        self._direction = _where(accepted, self._quasi_newton_direction(), self._direction)
+        self._slope = _dot(self._direction, gradient)
+        self._length = torch.where(accepted, 1.0, shorter)
+        self._stop(finite, accepted)
+        self.point = self.best + self._length.unsqueeze(1) * self._direction
+
+    def select(self, rows: Tensor) -> None:
+        """See `Optimizer.select`."""
+        for name, value in vars(self).items():
+            if isinstance(value, Tensor):
+                setattr(self, name, value[rows])
+
+    def _shrink(self, loss: Tensor, finite: Tensor) -> Tensor:
+        """The factor that shortens a rejected step: to the minimum of the parabola, if there is one."""
+        linear = self._length * self._slope
+        factor = -linear / (2 * (loss - self.best_loss - linear))
+        return torch.where(finite, factor.nan_to_num(0.1).clamp(0.1, 0.5), 0.1)
+
+    def _remember(self, s: Tensor, y: Tensor) -> None:
+        """Puts a pair into the oldest slot; a pair without positive curvature (or none) leaves it empty."""
+        sy, yy = _dot(s, y), _dot(y, y)
+        useful = sy > _CURVATURE * (_dot(s, s) * yy).sqrt()
+        self._gamma = torch.where(useful, sy / yy.clamp_min(1e-38), self._gamma)
+        self._s[:, self._slot] = s * useful.unsqueeze(1)
+        self._y[:, self._slot] = y * useful.unsqueeze(1)
+        pair = torch.stack((self._s[:, self._slot], self._y[:, self._slot]), 2)
+        s_products, y_products = (torch.bmm(history, pair).double() for history in (self._s, self._y))
+        self._sy[:, :, self._slot] = s_products[:, :, 1]
+        self._sy[:, self._slot] = y_products[:, :, 0]
+        self._yy[:, :, self._slot] = self._yy[:, self._slot] = y_products[:, :, 1]
+        self._slot = (self._slot + 1) % self._s.shape[1]
+
+    def _quasi_newton_direction(self) -> Tensor:
+        """−H·g, or a plain step of the first step's length where that would not descend."""
+        history = self._s.shape[1]
+        order = [(self._slot + age) % history for age in range(history)]  # oldest pair first
+        gradient, gamma = self._gradient.unsqueeze(2), self._gamma.double().view(-1, 1, 1)
+        p, q = (torch.bmm(pairs, gradient).double()[:, order] for pairs in (self._s, self._y))
+        sy, yy = (products[:, order][:, :, order] for products in (self._sy, self._yy))
+        diagonal = sy.diagonal(dim1=1, dim2=2)
+        r = sy.triu() + torch.diag_embed((diagonal == 0).double())  # an empty slot: a row of the identity
+        u = torch.linalg.solve_triangular(r, p, upper=True)
+        right = diagonal.unsqueeze(2) * u + gamma * (yy @ u - q)
+        v = torch.linalg.solve_triangular(r.transpose(1, 2), right, upper=False)
+        back = torch.argsort(torch.tensor(order)).tolist()
+        combined = torch.bmm(self._s.transpose(1, 2), v[:, back].to(gradient.dtype)).squeeze(2)
+        combined -= torch.bmm(self._y.transpose(1, 2), (gamma * u)[:, back].to(gradient.dtype)).squeeze(2)
+        direction = -(combined + self._gamma.unsqueeze(1) * self._gradient)
+        slope = _dot(direction, self._gradient)
+        plain = self._first_norm * _dot(self._gradient, self._gradient).clamp_min(1e-38).rsqrt()
+        return _where(slope < 0, direction, -plain.unsqueeze(1) * self._gradient)
+
+    def _stop(self, finite: Tensor, accepted: Tensor) -> None:
+        promised = -self._slope <= torch.finfo(self._slope.dtype).eps * self.best_loss.abs()
+        hopeless = self._rejections > _MAX_REJECTIONS
+        never = self.best_loss.isinf()
+        state = torch.where(accepted & promised, CONVERGED, RUNNING)
+        state = torch.where(hopeless, STALLED, state)
+        state = torch.where((never | hopeless) & ~finite, DIVERGED, state).to(self.state.dtype)
+        self.state = torch.where(self.state == RUNNING, state, self.state)
+
+
+class Adam:
+    """Adam (Kingma and Ba, ICLR 2015) per problem; `learning_rate` is the step in units of the variables."""
+
+    def __init__(self, start: Tensor, *, learning_rate: float) -> None:
+        self.point, self.best = start.clone(), start.clone()
+        self.best_loss = start.new_full((len(start),), torch.inf)
+        self.state = torch.full((len(start),), RUNNING, dtype=torch.uint8, device=start.device)
+        self.accepted = torch.zeros_like(self.state, dtype=torch.bool)
+        self.learning_rate, self._step = learning_rate, 0
+        self._mean, self._square = torch.zeros_like(start), torch.zeros_like(start)
+
+    def update(self, loss: Tensor, gradient: Tensor) -> None:
+        """See `Optimizer.update`."""
+        self._step += 1
+        finite = loss.isfinite() & _dot(gradient, gradient).isfinite()
+        running = self.state == RUNNING
+        self.accepted = finite & running & (loss < self.best_loss)
+        self.best = _where(self.accepted, self.point, self.best)
+        self.best_loss = torch.where(self.accepted, loss, self.best_loss)
+        gradient = _where(finite, gradient, torch.zeros_like(gradient))
+        self._mean = self._mean.lerp(gradient, 0.1)
+        self._square = self._square.lerp(gradient.square(), 0.001)
+        mean, square = self._mean / (1 - 0.9**self._step), self._square / (1 - 0.999**self._step)
+        # No epsilon of the usual size: it would set a scale for the loss.
+        step = self.learning_rate * mean / square.sqrt().clamp_min(1e-30)
+        vanished = _dot(gradient, gradient) == 0
+        state = torch.where(finite, torch.where(vanished, CONVERGED, RUNNING), DIVERGED).to(self.state.dtype)
+        self.state = torch.where(running, state, self.state)
+        self.point = self.point - step * (self.state == RUNNING).unsqueeze(1)
+
+    def select(self, rows: Tensor) -> None:
+        """See `Optimizer.select`."""
+        for name, value in vars(self).items():
+            if isinstance(value, Tensor):
+                setattr(self, name, value[rows])
+
+
+def _dot(left: Tensor, right: Tensor) -> Tensor:
+    """Row by row: B."""
+    return torch.linalg.vecdot(left, right)
+
+
+def _where(rows: Tensor, left: Tensor, right: Tensor) -> Tensor:
+    """`left` in these rows (B, bool), `right` in the others."""
+    return torch.where(rows.unsqueeze(1), left, right)

@@ -1,0 +1,61 @@
+"""Weights for machines without a trained network: a function of the architecture, the pooling and a seed.
+
+Untrained VGGs transfer style well (He, Wang and Hopcroft, "A powerful generative model using random weights",
+NeurIPS 2016) if every layer passes on what it sees. The scheme is LSUV (Mishkin and Matas, "All you need is a
+good init", ICLR 2016): orthogonal kernels, then layer by layer a scale and a bias that give the activations
+before the ReLU mean 0 and variance 1. They are calibrated on dead leaves, synthetic pictures with the edges,
+the occlusions and the power spectrum of natural ones.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from nst_batch.records import Pooling
+from nst_batch.transfer.vgg import MEAN_AND_SCALE, conv_shapes
+
+RECIPE = "lsuv-1"
+"""Version of the scheme; raise it when the weights change."""
+
+
+def random_weights(arch: str, seed: int, pooling: Pooling) -> dict[str, Tensor]:
+    """Orthogonal LSUV weights, `blockB_convK.weight` (OxIx3x3) and `.bias` (O), float32, for every convolution."""
+    generator = torch.Generator().manual_seed(seed)
+    mean, scale = (torch.tensor(values).view(1, 3, 1, 1) for values in MEAN_AND_SCALE["imagenet"])
+    x = (torch.stack([dead_leaves(96, generator) for _ in range(4)]) - mean) * scale
+    pool = functional.max_pool2d if pooling == "max" else functional.avg_pool2d
+    weights: dict[str, Tensor] = {}
+    block = "1"
+    for name, (out_channels, in_channels) in conv_shapes(arch).items():
+        if name[5] != block:
+            block, x = name[5], pool(x, 2)
+        kernel = _orthogonal(out_channels, in_channels * 9, generator).view(out_channels, in_channels, 3, 3)
+        y = functional.conv2d(x, kernel, padding=1)
+        center = y.mean((0, 2, 3))
+        spread = (y - center.view(1, -1, 1, 1)).std()
+        weights[f"{name}.weight"], weights[f"{name}.bias"] = kernel / spread, -center / spread
+        x = functional.relu(functional.conv2d(x, weights[f"{name}.weight"], weights[f"{name}.bias"], padding=1))
+    return weights
+
+
+def dead_leaves(side: int, generator: torch.Generator, leaves: int = 400) -> Tensor:
+    """3 x side x side in [0, 1]: discs of random colour, the largest first, radii with density ∝ r⁻³."""
+    rows, columns = torch.meshgrid(torch.arange(side), torch.arange(side), indexing="ij")
+    uniform = torch.rand(leaves, 6, generator=generator)
+    radii = (2**-2 + uniform[:, 0] * ((side / 2) ** -2 - 2**-2)).rsqrt().sort(descending=True).values
+    centers = uniform[:, 1:3] * side
+    picture = torch.full((3, side, side), 0.5)
+    for radius, center, color in zip(radii, centers, uniform[:, 3:6], strict=True):
+        inside = (rows - center[0]) ** 2 + (columns - center[1]) ** 2 < radius**2
+        picture[:, inside] = color.view(3, 1)
+    return picture
+
+
+def _orthogonal(rows: int, columns: int, generator: torch.Generator) -> Tensor:
+    """rows x columns with orthonormal rows or columns, whichever are fewer; uniformly distributed."""
+    normal = torch.randn(max(rows, columns), min(rows, columns), generator=generator, dtype=torch.float64)
+    q, r = torch.linalg.qr(normal)
+    q = (q * r.diagonal().sign()).float()
+    return q if rows >= columns else q.T.contiguous()

@@ -1,0 +1,132 @@
+"""The VGG networks as frozen feature extractors.
+
+Shapes: B images, C channels, H and W pixels. Images are Bx3xHxW in [0, 1]; features BxCxhxw.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from nst_batch.layers import CHANNELS, CONVS_PER_BLOCK, layer_names
+from nst_batch.records import Normalization, Pooling
+
+# Mean and scale of the input, in pixel values from 0 to 1. `imagenet` is what torchvision's own training used;
+# `caffe` is the original VGG's: 0 to 255 minus the mean, as in VGG16_Weights.IMAGENET1K_FEATURES.
+MEAN_AND_SCALE: dict[str, tuple[tuple[float, float, float], tuple[float, float, float]]] = {
+    "imagenet": ((0.485, 0.456, 0.406), (1 / 0.229, 1 / 0.224, 1 / 0.225)),
+    "caffe": ((0.48235, 0.45882, 0.40784), (255.0, 255.0, 255.0)),
+}
+
+
+def conv_shapes(arch: str) -> dict[str, tuple[int, int]]:
+    """Each convolution's output and input channels, in order."""
+    shapes, channels = {}, 3
+    for block, (count, width) in enumerate(zip(CONVS_PER_BLOCK[arch], CHANNELS, strict=True), 1):
+        for index in range(1, count + 1):
+            shapes[f"block{block}_conv{index}"] = width, channels
+            channels = width
+    return shapes
+
+
+class _FrozenConv(torch.autograd.Function):
+    """ReLU of a 3x3 convolution whose weights are constants: backward computes the input's gradient alone.
+
+    With stride 1 and padding 1 that gradient is itself a convolution, by the weights flipped and with input and
+    output channels exchanged, and runs as fast as the forward one.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, flipped: Tensor) -> Tensor:
+        y = functional.conv2d(x, weight, bias, padding=1).relu_()
+        ctx.save_for_backward(y, flipped)
+        return y
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None, None]:
+        y, flipped = ctx.saved_tensors
+        gradient = torch.ops.aten.threshold_backward(gradients[0], y, 0)
+        return functional.conv2d(gradient, flipped, padding=1), None, None, None
+
+
+class Vgg:
+    """A frozen VGG that returns the activations of named layers and computes nothing beyond them.
+
+    Args:
+        arch: vgg11, vgg13, vgg16 or vgg19.
+        weights: `blockB_convK.weight` (OxIx3x3) and `.bias` (O) for every convolution that will be used.
+        pooling: The paper's average pooling, or the original network's maximum.
+        normalization: `imagenet` or `caffe`, see `MEAN_AND_SCALE`.
+        device, dtype: Where the convolutions run, and in which precision. Features come in `dtype`.
+    """
+
+    def __init__(
+        self,
+        arch: str,
+        weights: Mapping[str, Tensor],
+        *,
+        pooling: Pooling = "max",
+        normalization: Normalization = "imagenet",
+        device: torch.device | str = "cpu",
+        dtype: torch.dtype = torch.float32,
+    ) -> None:
+        self.arch, self.pooling, self.normalization = arch, pooling, normalization
+        self.device, self.dtype = torch.device(device), dtype
+        self.layers = layer_names(arch)
+        self._kernels: dict[str, tuple[Tensor, Tensor, Tensor]] = {}
+        for name in conv_shapes(arch):
+            if f"{name}.weight" in weights:
+                kernel = weights[f"{name}.weight"].detach()
+                self._kernels[name] = (
+                    self._place(kernel),
+                    weights[f"{name}.bias"].detach().to(self.device, dtype),
+                    self._place(kernel.flip(2, 3).transpose(0, 1).contiguous()),
+                )
+        mean, scale = MEAN_AND_SCALE[normalization]
+        self._mean, self._scale = (
+            torch.tensor(values, device=self.device, dtype=self.exact_dtype).view(1, 3, 1, 1)
+            for values in (mean, scale)
+        )
+
+    @property
+    def exact_dtype(self) -> torch.dtype:
+        """The precision of images, losses and gradients: at least float32."""
+        return torch.float64 if self.dtype == torch.float64 else torch.float32
+
+    def _place(self, tensor: Tensor) -> Tensor:
+        return tensor.to(self.device, self.dtype, memory_format=torch.channels_last)
+
+    def features(self, images: Tensor, layers: Sequence[Sequence[str]]) -> dict[str, Tensor]:
+        """Activations after the ReLU of each conv layer, or after the pooling, that anybody asks for.
+
+        Args:
+            images: Bx3xHxW in [0, 1].
+            layers: For each image the names of its layers. Images must be ordered deepest first: beyond an
+                image's own deepest layer it is no longer carried along.
+
+        Returns:
+            For each layer, features of the first n images, where the n-th is the last that reaches this layer.
+        """
+        depths = [max((self.layers.index(name) for name in names), default=-1) for names in layers]
+        if depths != sorted(depths, reverse=True):
+            raise ValueError("images must be ordered by the depth of their deepest layer, deepest first")
+        wanted = {name for names in layers for name in names}
+        x = ((images - self._mean) * self._scale).to(self.dtype, memory_format=torch.channels_last)
+        features: dict[str, Tensor] = {}
+        for position, name in enumerate(self.layers[: depths[0] + 1]):
+            reached = sum(depth >= position for depth in depths)
+            x = self._layer(name, x[:reached] if reached < len(x) else x)
+            if name in wanted:
+                features[name] = x
+        return features
+
+    def _layer(self, name: str, x: Tensor) -> Tensor:
+        if name.endswith("pool"):
+            pool = functional.max_pool2d if self.pooling == "max" else functional.avg_pool2d
+            return pool(x, 2)
+        y: Tensor = _FrozenConv.apply(x, *self._kernels[name])  # type: ignore[no-untyped-call]
+        return y
