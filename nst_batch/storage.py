@@ -1,0 +1,205 @@
+"""A directory on a disk or in an object store, of which every file is written whole or not at all.
+
+On a local disk a file is written under `staging/`, synced and renamed into place; in an object store it is one PUT.
+Either way a reader sees the old file, the new one or none, and no temporary file ever lies beside the tables.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import itertools
+import os
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote, urlsplit
+
+import fsspec
+import pyarrow as pa
+
+from nst_batch.errors import RunDirectoryError
+
+STAGING = "staging"
+_TEMPORARY = f"{STAGING}/tmp-"
+
+_ADVICE = {
+    errno.ENOSPC: "free space there, then run again to resume",
+    errno.EDQUOT: "free space there, or raise the quota, then run again to resume",
+    errno.EROFS: "choose another --out, or make it writable, then run again to resume",
+    errno.EACCES: "choose another --out, or change its permissions, then run again to resume",
+    errno.EPERM: "choose another --out, or change its permissions, then run again to resume",
+    errno.ENOENT: "it does not exist or has vanished; put it back, or choose another --out",
+    errno.ENOTDIR: "part of this path is a file; choose another --out",
+    errno.EISDIR: "this is a directory where a file belongs; choose another --out",
+}
+_OTHERWISE = "see that it can be reached and written, then run again to resume"
+
+
+class Directory:
+    """Files below one local path or fsspec URL, named by relative paths with forward slashes.
+
+    Every OSError becomes a RunDirectoryError that says which path and what to do.
+    """
+
+    def __init__(self, url: str | os.PathLike[str]) -> None:
+        text = os.fspath(url)
+        parts = urlsplit(text)
+        self.is_local = "://" not in text or parts.scheme == "file"
+        self._serial = itertools.count()
+        self._made: set[Path] = set()
+        if self.is_local:
+            path = unquote(parts.path) if "://" in text else text
+            self.root = str(Path(path).absolute())
+        else:
+            self._filesystem, self._base = _remote(text)
+            self.root = text.rstrip("/")
+
+    def __repr__(self) -> str:
+        return f"Directory({self.root!r})"
+
+    def url(self, path: str = "") -> str:
+        """Where `path` is: an absolute local path, or a URL."""
+        return f"{self.root}/{path}" if path else self.root
+
+    def write(self, path: str, data: bytes) -> None:
+        """Makes `data` the whole content of `path`, in one step."""
+        with self.explained("write", path):
+            if self.is_local:
+                self._write_local(Path(self.root, path), data)
+            else:
+                self._filesystem.pipe_file(self._key(path), data)
+
+    def read(self, path: str) -> bytes:
+        """The content of `path`, which must exist."""
+        with self.explained("read", path):
+            return self._read(path)
+
+    def find(self, path: str) -> bytes | None:
+        """The content of `path`, or None if there is no such file."""
+        with self.explained("read", path):
+            try:
+                return self._read(path)
+            except (FileNotFoundError, NotADirectoryError):
+                return None
+
+    def exists(self, path: str) -> bool:
+        """Whether there is a file `path`."""
+        with self.explained("look at", path):
+            if self.is_local:
+                return Path(self.root, path).exists()
+            return bool(self._filesystem.exists(self._key(path)))
+
+    def names(self) -> list[str]:
+        """The sorted names of the files and directories at the top; none if the directory does not exist."""
+        with self.explained("list", ""):
+            try:
+                if self.is_local:
+                    return sorted(os.listdir(self.root))  # noqa: PTH208 (names are wanted)
+                keys = self._filesystem.ls(self._base, detail=False)
+                return sorted(key.rstrip("/").rsplit("/", 1)[-1] for key in keys)
+            except FileNotFoundError:
+                return []
+
+    def list(self, prefix: str) -> list[str]:
+        """The sorted relative paths of the files at any depth below the directory `prefix`."""
+        with self.explained("list", prefix):
+            if not self.is_local:
+                keys = self._filesystem.find(self._key(prefix))
+                return sorted(key.lstrip("/")[len(self._base.strip("/")) + 1 :] for key in keys)
+            found = (Path(folder, name) for folder, _, names in os.walk(Path(self.root, prefix)) for name in names)
+            return sorted(path.relative_to(self.root).as_posix() for path in found)
+
+    def remove(self, path: str) -> None:
+        """Removes the file `path`; does nothing if there is none."""
+        with self.explained("remove", path), contextlib.suppress(FileNotFoundError):
+            if self.is_local:
+                Path(self.root, path).unlink()
+            else:
+                self._filesystem.rm_file(self._key(path))
+
+    def open_input(self, path: str) -> pa.NativeFile:
+        """`path` for pyarrow to read; from an object store it is fetched whole, so it cannot change meanwhile."""
+        if not self.is_local:
+            return pa.BufferReader(self.read(path))
+        with self.explained("read", path):
+            return pa.OSFile(str(Path(self.root, path)))
+
+    def remove_temporary(self) -> None:
+        """Removes what a killed writer left half-written. Only for the one writer."""
+        for path in self.list(STAGING):
+            if path.startswith(_TEMPORARY):
+                self.remove(path)
+
+    @contextlib.contextmanager
+    def explained(self, action: str, path: str) -> Iterator[None]:
+        """Turns an OSError into a RunDirectoryError that says what could not be done to `path`, and what to do."""
+        try:
+            yield
+        except _failures() as error:
+            reason = (isinstance(error, OSError) and error.strerror) or str(error) or type(error).__name__
+            raise RunDirectoryError(f"{self.url(path)}: cannot {action} it: {reason}; {_advice(error)}") from error
+
+    def _read(self, path: str) -> bytes:
+        if self.is_local:
+            return Path(self.root, path).read_bytes()
+        return bytes(self._filesystem.cat_file(self._key(path)))
+
+    def _write_local(self, path: Path, data: bytes) -> None:
+        temporary = Path(self.root, f"{_TEMPORARY}{os.getpid()}-{next(self._serial)}")
+        for folder in (temporary.parent, path.parent):
+            if folder not in self._made:
+                folder.mkdir(parents=True, exist_ok=True)
+                self._made.add(folder)
+        try:
+            with temporary.open("wb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+            temporary.replace(path)
+        except OSError:
+            with contextlib.suppress(OSError):
+                temporary.unlink()
+            self._made.clear()
+            raise
+        _sync_folder(path.parent)
+
+    def _key(self, path: str) -> str:
+        return f"{self._base}/{path}" if path else self._base
+
+
+def _remote(url: str) -> tuple[Any, str]:
+    """The fsspec file system of `url` and the path in it. Listings are never cached: others write there too."""
+    try:
+        filesystem, base = fsspec.core.url_to_fs(url, use_listings_cache=False)
+    except (ImportError, ValueError) as error:
+        raise RunDirectoryError(
+            f"{url}: cannot open this URL: {error}; for s3:// install nst-batch[s3], for gs:// nst-batch[gcs]"
+        ) from error
+    return filesystem, base.rstrip("/")
+
+
+def _failures() -> tuple[type[Exception], ...]:
+    """What reading and writing raise: OSError, and botocore's own family where s3fs lets it through."""
+    botocore = sys.modules.get("botocore.exceptions")
+    return (OSError,) if botocore is None else (OSError, botocore.BotoCoreError)
+
+
+def _advice(error: Exception) -> str:
+    """What to do about `error`; object stores raise the right class but give no number."""
+    if isinstance(error, FileNotFoundError):
+        return _ADVICE[errno.ENOENT]
+    number = error.errno if isinstance(error, OSError) else None
+    if isinstance(error, PermissionError) and number is None:
+        return _ADVICE[errno.EACCES]
+    return _ADVICE.get(number or 0, _OTHERWISE)
+
+
+def _sync_folder(folder: Path) -> None:
+    """Makes a rename in `folder` survive a power cut."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
