@@ -9,6 +9,7 @@ from dataclasses import FrozenInstanceError, replace
 from typing import Any, get_args
 
 import pytest
+import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -16,6 +17,7 @@ from nst_batch import layers, records
 from nst_batch.errors import StudyError
 from nst_batch.records import Configuration
 from nst_batch.study import Grid, ImageOptions, Network, Optimizer, Study, study_from_dict
+from nst_batch.study_file import load_study
 
 PICTURES = {"name": "s", "content": ["/c.jpg"], "style": ["/s.jpg"]}
 FIVE = ("block1_conv1", "block2_conv1", "block3_conv1", "block4_conv1", "block5_conv1")
@@ -99,6 +101,18 @@ def test_a_study_survives_its_dictionary_json_and_pickle(study: Study) -> None:
     text = json.dumps(study.to_dict(), allow_nan=False)
     assert study_from_dict(json.loads(text)) == study
     assert pickle.loads(pickle.dumps(study)) == study
+
+
+@settings(max_examples=30, deadline=None)
+@given(studies())
+def test_a_study_survives_its_yaml_file(tmp_path_factory: pytest.TempPathFactory, study: Study) -> None:
+    path = tmp_path_factory.getbasetemp() / "study.yaml"
+    study = replace(study, content=("/c.jpg",), style=("https://x.org/s.jpg",))
+    path.write_text(json.dumps(study.to_dict(), ensure_ascii=False), encoding="utf-8")
+    assert load_study(str(path)) == study
+    study = replace(study, name="a study")  # PyYAML writes the name 1e3 unquoted
+    path.write_text(yaml.safe_dump(study.to_dict(), sort_keys=False), encoding="utf-8")
+    assert load_study(str(path)) == study
 
 
 @settings(max_examples=40, deadline=None)

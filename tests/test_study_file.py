@@ -7,7 +7,7 @@ import re
 import subprocess
 import sys
 from contextlib import suppress
-from dataclasses import fields, is_dataclass, replace
+from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,6 @@ import pytest
 import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from test_study import studies
 
 from nst_batch.errors import StudyError
 from nst_batch.study import Grid, Study
@@ -286,15 +285,6 @@ def test_the_file_that_init_writes_names_every_key_with_its_default() -> None:
         if is_dataclass(section):
             assert list(written[each.name]) == [key.name for key in fields(section)]
     assert list(written) == [each.name for each in fields(Study)]
-
-
-@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(studies())
-def test_a_study_survives_yaml(study: Study) -> None:
-    study = replace(study, content=("/c.jpg",), style=("https://x.org/s.jpg",))
-    assert load(json.dumps(study.to_dict(), ensure_ascii=False)) == study
-    study = replace(study, name="a study")  # PyYAML writes the name 1e3 unquoted
-    assert load(yaml.safe_dump(study.to_dict(), sort_keys=False)) == study
 
 
 lines = st.sampled_from(
