@@ -13,7 +13,7 @@ from nst_batch import tables
 def to_bytes(segment: pa.Table) -> bytes:
     """A segment as a file: an Arrow stream."""
     sink = pa.BufferOutputStream()
-    with pa.ipc.new_stream(sink, segment.schema, options=pa.ipc.IpcWriteOptions(compression="lz4")) as writer:
+    with pa.ipc.new_stream(sink, segment.schema) as writer:
         writer.write_table(segment)
     return sink.getvalue().to_pybytes()  # type: ignore[no-any-return]
 

@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 
 import duckdb
 import numpy as np
-import pandas as pd
+import pandas as pd  # type: ignore[import-untyped]
 import polars as pl
 import pyarrow as pa
 import pyarrow.dataset as ds
 import pytest
-import simulated
 
 from nst_batch import tables
 from nst_batch.committer import Committer, image_path, rows_per_part
 from nst_batch.errors import LockedError, RunDirectoryError
+from nst_batch.records import Trial
 from nst_batch.store import RunDirectory
+from tests import simulated
 
 
 def planned(path: Path, num_trials: int = 40) -> RunDirectory:
@@ -38,8 +40,8 @@ def globbed(run: RunDirectory, table: str = "trials") -> list[int]:
     """What a stranger sees: the trial_index column by plain glob."""
     if not run.parts():
         return []
-    rows = duckdb.sql(f"SELECT trial_index FROM '{run.directory.url(table)}/*.parquet' ORDER BY ALL").fetchall()
-    return [index for (index,) in rows]
+    query = f"SELECT trial_index FROM '{run.directory.url(table)}/*.parquet' ORDER BY ALL"
+    return [index for (index,) in duckdb.execute(query).fetchall()]
 
 
 def test_a_plan_comes_back_as_it_was_written(tmp_path: Path) -> None:
@@ -73,7 +75,7 @@ def test_a_plan_that_was_not_finished_does_not_count(tmp_path: Path) -> None:
     assert len(list(run.iter_plan())) == 3
 
 
-def _vanishing():  # type: ignore[no-untyped-def]
+def _vanishing() -> Iterator[Trial]:
     yield simulated.trial(0)
     raise RunDirectoryError("the list of pictures has vanished")
 
@@ -280,9 +282,9 @@ def test_progress_is_kept(tmp_path: Path) -> None:
 
 def test_results_of_an_interrupted_run_are_flushed(tmp_path: Path) -> None:
     run = planned(tmp_path)
-    with pytest.raises(KeyboardInterrupt), Committer(run) as committer:
-        committer.commit(simulated.result(simulated.trial(0)))
-        raise KeyboardInterrupt
+    committer = Committer(run)
+    with pytest.raises(KeyboardInterrupt), committer:
+        raise KeyboardInterrupt(committer.commit(simulated.result(simulated.trial(0))))
     assert run.counts()["ok"] == 1
 
 
@@ -293,8 +295,9 @@ def test_every_reader_reads_every_column_by_plain_glob(tmp_path: Path, name: str
     pattern, schema = f"{tmp_path}/{name}/*.parquet", tables.SCHEMAS[name]
     rows = run.table(name).num_rows
     assert rows == 40 * (13 if name == "layers" else 1)
-    duck = duckdb.sql(f"SELECT * FROM '{pattern}'")
-    assert (duck.columns, len(duck)) == (schema.names, rows)
+    relation = duckdb.sql(f"SELECT * FROM '{pattern}'")
+    assert relation is not None
+    assert (relation.columns, relation.to_arrow_table().num_rows) == (schema.names, rows)
     dataset = ds.dataset(str(tmp_path / name)).to_table()
     assert dataset.schema.equals(schema)
     frame = pl.read_parquet(pattern)
@@ -309,12 +312,12 @@ def test_a_snapshot_is_all_that_a_query_needs(tmp_path: Path) -> None:
     run = planned(tmp_path, 40)
     commit_all(run, range(20))
     snapshot = run.snapshot()
-    files, staged, superseded = (
-        snapshot.files("curves"),
-        snapshot.staged("curves"),
-        pa.table([snapshot.superseded], ["i"]),
-    )
+    files, staged = snapshot.files("curves"), snapshot.staged("curves")
+    superseded = pa.table([snapshot.superseded], ["i"])
     assert (len(files), staged.num_rows, superseded.num_rows) == (1, 4, 4)
-    rows = duckdb.sql("SELECT * FROM read_parquet($f) WHERE trial_index NOT IN (SELECT i FROM superseded) "
-                      "UNION ALL BY NAME SELECT * FROM staged", params={"f": files})  # fmt: skip
-    assert sorted(row[1] for row in rows.fetchall()) == list(range(20))
+    rows = duckdb.execute(
+        "SELECT trial_index FROM read_parquet($files) WHERE trial_index NOT IN (SELECT i FROM superseded) "
+        "UNION ALL SELECT trial_index FROM staged ORDER BY ALL",
+        {"files": files},
+    ).fetchall()
+    assert [index for (index,) in rows] == list(range(20))
