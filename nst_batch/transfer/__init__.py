@@ -7,8 +7,22 @@ The door is `solve`:
 """
 
 from nst_batch.transfer.engine import Options, Solution, solve
-from nst_batch.transfer.objective import Objective, Picture, Problem, Targets
+from nst_batch.transfer.memory import part_size, predicted_bytes
+from nst_batch.transfer.objective import Objective, Picture, Problem, Targets, layer_distances
 from nst_batch.transfer.random_weights import random_weights
 from nst_batch.transfer.vgg import Vgg
 
-__all__ = ["Objective", "Options", "Picture", "Problem", "Solution", "Targets", "Vgg", "random_weights", "solve"]
+__all__ = [
+    "Objective",
+    "Options",
+    "Picture",
+    "Problem",
+    "Solution",
+    "Targets",
+    "Vgg",
+    "layer_distances",
+    "part_size",
+    "predicted_bytes",
+    "random_weights",
+    "solve",
+]

@@ -152,7 +152,8 @@ def _descend(
     out = _Descent(
         points.clone(),
         points.new_full((batch, stage.evaluations, 4), torch.nan),
-        *(torch.zeros(batch, dtype=torch.long, device=device) for _ in range(2)),
+        torch.zeros(batch, dtype=torch.long, device=device),
+        torch.zeros(batch, dtype=torch.long, device=device),
         torch.full((batch,), RUNNING, dtype=torch.uint8, device=device),
     )
     kept = points.new_full((batch, 4), torch.nan)

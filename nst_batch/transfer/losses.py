@@ -41,7 +41,7 @@ def style_loss(features: Tensor, target: Tensor, convention: Loss) -> Tensor:
     """
     channels = features.shape[1]
     factor = 1 / (4 * channels**2) if convention == "sum" else 1 / channels**4
-    loss: Tensor = _GramDistance.apply(features, target, factor)  # type: ignore[no-untyped-call]
+    loss: Tensor = _GramDistance.apply(features, target, factor)
     return loss
 
 
@@ -61,8 +61,8 @@ class _GramDistance(torch.autograd.Function):
         rows = _rows(features)
         scale = gradients[0].view(-1, 1, 1) * (4 * ctx.factor / rows.shape[1])
         gradient = torch.bmm(rows, (difference * scale).to(rows.dtype))
-        height, width = features.shape[2:]
-        return gradient.unflatten(1, (height, width)).permute(0, 3, 1, 2), None, None
+        batch, channels, height, width = features.shape
+        return gradient.view(batch, height, width, channels).permute(0, 3, 1, 2), None, None
 
 
 def tv_loss(images: Tensor, convention: Loss) -> Tensor:

@@ -140,12 +140,18 @@ class Objective:
     """
 
     def __init__(
-        self, targets: Targets, problems: Sequence[Problem], *, size: tuple[int, int], scale: float, convention: Loss
+        self,
+        targets: Targets,
+        problems: Sequence[Problem],
+        *,
+        size: tuple[int, int],
+        scale: float,
+        convention: Loss,
     ) -> None:
         self.network, self.problems, self.size, self.convention = targets.network, problems, size, convention
         device, dtype = self.network.device, self.network.exact_dtype
 
-        def column(values: Sequence[float]) -> Tensor:
+        def column(values: Sequence[object]) -> Tensor:
             return torch.tensor(values, device=device, dtype=dtype)
 
         def terms(wanted: Callable[[Problem], dict[str, float]], target: Callable[..., Tensor]) -> list[_Term]:
@@ -174,7 +180,7 @@ class Objective:
         )
         self._tv = convention if any(problem.tv_weight for problem in problems) else None
         area = scale**2 if convention == "sum" else 1.0
-        self._factors = column([[p.alpha / area, p.beta, p.tv_weight] for p in problems])  # type: ignore[arg-type]
+        self._factors = column([[p.alpha / area, p.beta, p.tv_weight] for p in problems])
 
     def terms(self, images: Tensor) -> Tensor:
         """Content, style, tv and total loss at Bx3xHxW images: Bx4, differentiable."""
@@ -203,6 +209,32 @@ def style_weights(problem: Problem) -> dict[str, float]:
     """The weight of each style layer; they sum to one."""
     weights = problem.style_layer_weights or (1.0,) * len(problem.style_layers)
     return {layer: weight / sum(weights) for layer, weight in zip(problem.style_layers, weights, strict=True)}
+
+
+def layer_distances(
+    targets: Targets, image: Tensor, problem: Problem
+) -> list[tuple[str, float | None, float | None]]:
+    """How far an image (3xHxW) is from the problem's pictures at every convolution, whatever was optimised.
+
+    Returns:
+        For each layer its name, the content distance ‖F − F_c‖² / ‖F_c‖² and the style distance
+        ‖G − G_s‖²_F / ‖G_s‖²_F; None without such a picture. Unlike losses, these compare across layers.
+    """
+    layers = [layer for layer in targets.network.layers if "_conv" in layer]
+    pictures = [image, problem.content.pixels.to(image)] if problem.content else [image]
+    with torch.no_grad():
+        features = targets.network.features(torch.stack(pictures), [layers] * len(pictures))
+        styles = targets.style(problem.styles, 1.0, layers) if problem.styles else {}
+        content = [_relative(features[layer][0], features[layer][-1]) for layer in layers]
+        style = [_relative(gram_matrix(features[layer][:1]), styles[layer]) for layer in layers if styles]
+    contents = torch.stack(content).tolist() if problem.content else [None] * len(layers)
+    return list(zip(layers, contents, torch.stack(style).tolist() if styles else [None] * len(layers), strict=True))
+
+
+def _relative(found: Tensor, wanted: Tensor) -> Tensor:
+    """‖found − wanted‖² / ‖wanted‖², at least in float32; where nothing was wanted, by the smallest number."""
+    found, wanted = found.float(), wanted.float()
+    return (found - wanted).square().sum() / wanted.square().sum().clamp_min(torch.finfo(torch.float32).tiny)
 
 
 def _stacked(targets: Sequence[Tensor]) -> Tensor:

@@ -74,7 +74,8 @@ class Lbfgs:
         self.accepted = torch.zeros_like(self.state, dtype=torch.bool)
         self._first_norm = first_step * size**0.5
         self._gradient, self._direction = torch.zeros_like(start), torch.zeros_like(start)
-        self._length, self._slope, self._gamma = start.new_ones(batch), start.new_zeros(batch), start.new_ones(batch)
+        self._length, self._gamma = start.new_ones(batch), start.new_ones(batch)
+        self._slope = start.new_zeros(batch)
         self._rejections = torch.zeros_like(self.state)
         self._slot = 0
         self._s, self._y = (start.new_zeros(batch, history, size) for _ in range(2))
@@ -92,7 +93,8 @@ class Lbfgs:
 
         gradient = _where(accepted, gradient, self._gradient)
         point = _where(accepted, self.point, self.best)
-        self._gamma = torch.where(accepted & first, self._first_norm * squares.clamp_min(1e-38).rsqrt(), self._gamma)
+        plain = self._first_norm * squares.clamp_min(1e-38).rsqrt()
+        self._gamma = torch.where(accepted & first, plain, self._gamma)
         self._remember(point - self.best, gradient - self._gradient)
         self.best, self._gradient, self.accepted = point, gradient, accepted
         self.best_loss = torch.where(accepted, loss, self.best_loss)
@@ -198,7 +200,8 @@ class Adam:
 
 def _dot(left: Tensor, right: Tensor) -> Tensor:
     """Row by row: B."""
-    return torch.linalg.vecdot(left, right)
+    products: Tensor = torch.linalg.vecdot(left, right)
+    return products
 
 
 def _where(rows: Tensor, left: Tensor, right: Tensor) -> Tensor:

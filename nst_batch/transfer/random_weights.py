@@ -16,9 +16,6 @@ from torch.nn import functional
 from nst_batch.records import Pooling
 from nst_batch.transfer.vgg import MEAN_AND_SCALE, conv_shapes
 
-RECIPE = "lsuv-1"
-"""Version of the scheme; raise it when the weights change."""
-
 
 def random_weights(arch: str, seed: int, pooling: Pooling) -> dict[str, Tensor]:
     """Orthogonal LSUV weights, `blockB_convK.weight` (OxIx3x3) and `.bias` (O), float32, for every convolution."""
@@ -57,5 +54,5 @@ def _orthogonal(rows: int, columns: int, generator: torch.Generator) -> Tensor:
     """rows x columns with orthonormal rows or columns, whichever are fewer; uniformly distributed."""
     normal = torch.randn(max(rows, columns), min(rows, columns), generator=generator, dtype=torch.float64)
     q, r = torch.linalg.qr(normal)
-    q = (q * r.diagonal().sign()).float()
+    q: Tensor = (q * r.diagonal().sign()).float()
     return q if rows >= columns else q.T.contiguous()

@@ -128,5 +128,5 @@ class Vgg:
         if name.endswith("pool"):
             pool = functional.max_pool2d if self.pooling == "max" else functional.avg_pool2d
             return pool(x, 2)
-        y: Tensor = _FrozenConv.apply(x, *self._kernels[name])  # type: ignore[no-untyped-call]
+        y: Tensor = _FrozenConv.apply(x, *self._kernels[name])
         return y
