@@ -20,20 +20,19 @@ import json
 import secrets
 import time
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
-from itertools import islice
 from types import TracebackType
 from typing import Any, Self
 
 import pyarrow as pa
 
-from nst_batch import segments, tables
+from nst_batch import plan_files, segments, tables
 from nst_batch.errors import RunDirectoryError
 from nst_batch.ledger import Ledger, Mask
 from nst_batch.lock import RunLock
-from nst_batch.records import Configuration, Result, Trial
+from nst_batch.records import Result, Trial
 from nst_batch.store import (
     FORMAT,
     FORMAT_VERSION,
@@ -43,10 +42,8 @@ from nst_batch.store import (
     SUCCESS,
     RunDirectory,
     part_name,
-    plan_path,
 )
 
-PLAN_FILE_ROWS = 50_000
 SEGMENT_ROWS = 256
 """A segment that has as many is closed and the next one begun; until then each flush rewrites it."""
 FLUSH_SECONDS = 5.0
@@ -140,10 +137,9 @@ class Committer:
         configurations = dict(old["configurations"])
         num_files, num_trials = int(old["num_plan_files"]), int(old["num_trials"])
         self._directory.remove(SUCCESS)
-        for rows in _chunks(_plan_rows(trials, num_trials, configurations), PLAN_FILE_ROWS):
-            table = pa.Table.from_pylist(rows, tables.PLAN)
-            self._write(plan_path(num_files), tables.parquet_bytes(table, "plan"))
-            num_files, num_trials = num_files + 1, num_trials + len(rows)
+        for num_rows, data in plan_files.encoded(trials, num_trials, configurations):
+            self._write(plan_files.path(num_files), data)
+            num_files, num_trials = num_files + 1, num_trials + num_rows
         plan = {
             "format": FORMAT,
             "format_version": FORMAT_VERSION,
@@ -308,7 +304,7 @@ class Committer:
     def _remove_uncounted_plan_files(self, num_plan_files: int) -> None:
         """Removes what an extension that was killed before study.json counted it left in the plan."""
         for path in self._directory.list("plan"):
-            if path >= plan_path(num_plan_files):
+            if path >= plan_files.path(num_plan_files):
                 self._directory.remove(path)
 
 
@@ -320,23 +316,3 @@ def image_path(trial_id: str, image: bytes) -> str:
     elif image[8:12] == b"WEBP":
         suffix = "webp"
     return f"images/{trial_id[:2]}/{trial_id}.{suffix}"
-
-
-def _plan_rows(trials: Iterable[Trial], first: int, configurations: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    """PLAN rows of `trials`, adding their configurations to `configurations`."""
-    for expected, trial in enumerate(trials, first):
-        if trial.trial_index != expected:
-            raise ValueError(f"expected trial_index {expected}, found {trial.trial_index}: a plan has no gaps")
-        identity = tables.identity(trial.configuration)
-        if identity not in configurations:
-            configurations[identity] = _json_fields(trial.configuration)
-        yield tables.plan_row(trial)
-
-
-def _json_fields(configuration: Configuration) -> dict[str, Any]:
-    return {name: tables.storable(value) for name, value in dataclasses.asdict(configuration).items()}
-
-
-def _chunks(rows: Iterator[dict[str, Any]], size: int) -> Iterator[list[dict[str, Any]]]:
-    while chunk := list(islice(rows, size)):
-        yield chunk

@@ -26,7 +26,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from nst_batch import segments, tables
+from nst_batch import plan_files, segments, tables
 from nst_batch.errors import RunDirectoryError
 from nst_batch.ledger import Mask
 from nst_batch.records import Configuration, Trial
@@ -132,7 +132,7 @@ class RunDirectory:
 
     def plan_files(self) -> list[str]:
         """The relative paths of the plan's files, in order."""
-        return [plan_path(number) for number in range(int(self.study["num_plan_files"]))]
+        return [plan_files.path(number) for number in range(int(self.study["num_plan_files"]))]
 
     def progress(self) -> dict[str, Any] | None:
         """What the driver last said of itself; None if it has not."""
@@ -269,11 +269,6 @@ class Snapshot:
 def part_name(part: int) -> str:
     """The file name of a published part."""
     return f"part-{part:05d}.parquet"
-
-
-def plan_path(number: int) -> str:
-    """The relative path of a file of the plan."""
-    return f"plan/part-{number:05d}.parquet"
 
 
 def _empty(schema: pa.Schema, names: Sequence[str]) -> pa.Table:

@@ -259,6 +259,20 @@ def test_there_is_one_writer(tmp_path: Path) -> None:
         pass
 
 
+def test_a_writer_that_lost_its_lock_writes_nothing_more(tmp_path: Path) -> None:
+    run = planned(tmp_path)
+    committer = Committer(run)
+    with committer:
+        for trial in run.iter_plan():
+            committer.commit(simulated.result(trial))
+        (tmp_path / "lock").rename(tmp_path / "taken")
+        with pytest.raises(LockedError, match="removed or replaced"):
+            committer.flush()
+        assert run.parts() == run.segment_paths() == []
+        (tmp_path / "taken").rename(tmp_path / "lock")
+    assert globbed(run) == list(range(40)), "a failed flush can be done again"
+
+
 def test_damage_is_named(tmp_path: Path) -> None:
     run = planned(tmp_path, 16)
     commit_all(run, range(16))
