@@ -11,6 +11,7 @@ decides, because only it knows the difference between a worker that died and a t
 
 from __future__ import annotations
 
+import logging
 import os
 import time
 from collections import deque
@@ -77,7 +78,7 @@ class Cluster:
                     address=address,
                     include_dashboard=False if address == "local" else None,
                     log_to_driver=False,
-                    logging_level="ERROR",
+                    logging_level=logging.ERROR,
                 )
             except (ConnectionError, RuntimeError, ValueError, TimeoutError) as error:
                 raise ClusterError(f"Ray at {address or 'the job’s cluster'} cannot be reached: {error}") from error

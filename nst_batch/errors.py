@@ -92,7 +92,7 @@ class ClusterError(NstBatchError):
     """Ray cannot be started or reached, or no node has what the study needs."""
 
 
-class Interrupted(NstBatchError):
+class Interrupted(NstBatchError):  # noqa: N818 (not an error)
     """A signal ended the run; everything that had finished is on disk.
 
     Args:

@@ -22,8 +22,8 @@ CONVS_PER_BLOCK: dict[str, tuple[int, ...]] = {
 CHANNELS = (64, 128, 256, 512, 512)
 
 _SPELLING = re.compile(
-    r"""(?:block[_ -]?(?P<block>\d)[_ -]?(?P<kind>conv|cov|relu|pool)[_ -]?(?P<index>\d)?   # block4_conv1, block4_pool
-      | (?:conv|cov|relu)[_ -]?(?P<block2>\d)[_ -](?P<index2>\d)                             # conv4_1, relu4_1
+    r"""(?:block[_ -]?(?P<block>\d)[_ -]?(?P<kind>conv|cov|relu|pool)[_ -]?(?P<index>\d)?  # block4_conv1
+      | (?:conv|cov|relu)[_ -]?(?P<block2>\d)[_ -](?P<index2>\d)  # conv4_1, relu4_1
       | pool[_ -]?(?P<pool>\d))$""",
     re.VERBOSE | re.IGNORECASE,
 )

@@ -54,5 +54,5 @@ def _orthogonal(rows: int, columns: int, generator: torch.Generator) -> Tensor:
     """rows x columns with orthonormal rows or columns, whichever are fewer; uniformly distributed."""
     normal = torch.randn(max(rows, columns), min(rows, columns), generator=generator, dtype=torch.float64)
     q, r = torch.linalg.qr(normal)
-    q: Tensor = (q * r.diagonal().sign()).float()
-    return q if rows >= columns else q.T.contiguous()
+    matrix: Tensor = (q * r.diagonal().sign()).float()
+    return matrix if rows >= columns else matrix.T.contiguous()

@@ -1,0 +1,196 @@
+"""The command line: opens the library, calls one thing, prints. Data goes to stdout, everything else to stderr.
+
+Heavy modules (torch, ray, pyarrow) are imported by the command that needs them, so `--help` is instant.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated, NoReturn
+
+import typer
+
+from nst_batch import __version__
+from nst_batch.console import TerminalReporter, duration, print_error, print_json
+from nst_batch.errors import NstBatchError
+
+app = typer.Typer(
+    name="nst-batch",
+    help="Neural style transfer by the grid: every pair of pictures under every layer configuration, on every GPU.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+StudyArgument = Annotated[str, typer.Argument(metavar="STUDY", help="A study file, or the name of a preset.")]
+Content = Annotated[
+    list[str] | None, typer.Option(metavar="PATTERN", help="Content pictures instead of the study's; repeatable.")
+]
+Style = Annotated[
+    list[str] | None, typer.Option(metavar="PATTERN", help="Style pictures instead of the study's; repeatable.")
+]
+WeightsOption = Annotated[
+    str | None, typer.Option(help="imagenet, imagenet_v1, random:SEED, a file or a URL.", metavar="WEIGHTS")
+]
+Size = Annotated[int | None, typer.Option(help="Pixels of the picture's edge.", metavar="PIXELS")]
+Steps = Annotated[int | None, typer.Option(help="Full-size evaluations, or the worth of so many.", metavar="N")]
+Set = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="KEY=VALUE", help="Any key of the study, as in grid.alpha=[0.5,1]; repeatable."),
+]
+Device = Annotated[str, typer.Option(help="auto, cpu or cuda.", metavar="DEVICE")]
+Out = Annotated[str, typer.Option(help="The run directory: a path or a URL such as s3://…", metavar="DIR")]
+
+
+def main() -> NoReturn:
+    """The console script: runs a command, and turns errors into one message and an exit code."""
+    try:
+        app()
+    except NstBatchError as error:
+        print_error(str(error))
+        sys.exit(error.exit_code)
+    except BrokenPipeError:
+        sys.exit(0)
+    except KeyboardInterrupt:
+        sys.exit(130)
+    sys.exit(0)
+
+
+def _version(value: bool) -> None:
+    if value:
+        typer.echo(f"nst-batch {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version and exit.")
+    ] = False,
+) -> None:
+    pass
+
+
+@app.command(epilog="Example: nst-batch init study.yaml --preset week7_content_layers")
+def init(
+    file: Annotated[Path, typer.Argument(help="Where to write it; '-' prints it.")] = Path("study.yaml"),
+    preset: Annotated[str | None, typer.Option(help="Start from a shipped study.", metavar="NAME")] = None,
+    force: Annotated[bool, typer.Option("--force", help="Replace the file if it exists.")] = False,
+) -> None:
+    """Write a commented study file."""
+    from nst_batch.study_file import init_text
+
+    text = init_text(preset)
+    if str(file) == "-":
+        typer.echo(text, nl=False)
+        return
+    if file.exists() and not force:
+        raise typer.BadParameter(f"{file} exists; choose another name, or give --force to replace it")
+    try:
+        file.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise typer.BadParameter(f"{file} cannot be written: {error.strerror}") from error
+    print_error(f"wrote {file}; put your pictures into it, then: nst-batch plan {file}")
+
+
+@app.command(epilog="Example: nst-batch plan week7_content_layers --content photos/ --style paintings/ --json")
+def plan(
+    study: StudyArgument,
+    content: Content = None,
+    style: Style = None,
+    weights: WeightsOption = None,
+    size: Size = None,
+    steps: Steps = None,
+    overrides: Set = None,
+    device: Device = "auto",
+    gpu_hour_price: Annotated[float | None, typer.Option(help="Also print the cost.", metavar="PRICE")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Show what a study would compute: trials, batches, memory, time, bad inputs. Computes nothing."""
+    from nst_batch.estimate import estimate
+    from nst_batch.study_file import load_study
+
+    loaded = load_study(
+        study,
+        overrides=overrides or (),
+        content=content or (),
+        style=style or (),
+        weights=weights,
+        size=size,
+        steps=steps,
+    )
+    found = estimate(loaded, device=device, gpu_hour_price=gpu_hour_price)
+    if as_json:
+        print_json(found.to_dict())
+    else:
+        typer.echo(found.describe())
+
+
+@app.command(
+    epilog="Example: nst-batch run week7_content_layers --content photos/ --style paintings/ --out runs/w7"
+)
+def run(
+    study: StudyArgument,
+    out: Out,
+    content: Content = None,
+    style: Style = None,
+    weights: WeightsOption = None,
+    size: Size = None,
+    steps: Steps = None,
+    overrides: Set = None,
+    device: Device = "auto",
+    address: Annotated[
+        str | None, typer.Option(help="A running Ray cluster: auto or HOST:PORT.", metavar="ADDRESS")
+    ] = None,
+    max_workers: Annotated[int | None, typer.Option(min=1, metavar="N", help="Workers, at most.")] = None,
+    gpus_per_worker: Annotated[float, typer.Option(min=0.01, metavar="N", help="GPUs that a worker holds.")] = 1.0,
+    cpus_per_worker: Annotated[
+        int | None, typer.Option(min=1, metavar="N", help="Cores per worker where there is no GPU.")
+    ] = None,
+    batch_size: Annotated[
+        int | None, typer.Option(min=1, metavar="N", help="Trials optimised together, at most.")
+    ] = None,
+    retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Try failed trials again.")] = False,
+) -> None:
+    """Run a study in the foreground; run it again to resume.
+
+    Exit codes: 0 every trial ok, 1 the run failed, 2 usage or study wrong, 3 finished but some trials failed,
+    130/143 interrupted after a clean flush.
+    """
+    from nst_batch.study_file import load_study
+
+    loaded = load_study(
+        study,
+        overrides=overrides or (),
+        content=content or (),
+        style=style or (),
+        weights=weights,
+        size=size,
+        steps=steps,
+    )
+    with TerminalReporter() as reporter:
+        from nst_batch.cluster import ClusterOptions
+        from nst_batch.run import RunOptions, run_study
+
+        cluster = ClusterOptions(
+            address=address,
+            gpus_per_worker=gpus_per_worker,
+            cpus_per_worker=cpus_per_worker,
+            max_workers=max_workers,
+        )
+        options = RunOptions(
+            out=out, cluster=cluster, device=device, batch_size=batch_size, retry_failed=retry_failed
+        )
+        progress = run_study(loaded, options, reporter)
+    failed = progress.failed + progress.diverged
+    summary = f"{progress.ok} of {progress.num_trials} trials ok in {duration(progress.elapsed_seconds)}"
+    print_error(f"{summary}; {failed} failed" if failed else summary)
+    typer.echo(out)
+    if failed:
+        print_error(
+            f"see why: nst-batch query {out} \"SELECT content_uri, error_message FROM trials WHERE status != 'ok'\""
+        )
+        raise typer.Exit(3)

@@ -1,0 +1,117 @@
+"""What a person sees in the terminal: progress, notes, tables; JSON and CSV for programs."""
+
+from __future__ import annotations
+
+import json
+import math
+import sys
+import time
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self
+
+if TYPE_CHECKING:
+    from rich.progress import Progress as Bar
+    from rich.progress import TaskID
+
+    from nst_batch.run import Progress
+
+_LINE_SECONDS = 30.0
+
+
+def print_error(text: str) -> None:
+    """A line for the person, on stderr."""
+    sys.stderr.write(f"{text}\n")
+    sys.stderr.flush()
+
+
+def print_json(value: Any) -> None:
+    """One JSON document on stdout, without NaN or infinities: they become null."""
+    sys.stdout.write(json.dumps(finite(value), indent=2, ensure_ascii=False, default=str, allow_nan=False) + "\n")
+
+
+def finite(value: Any) -> Any:
+    """The same value with None for every number that JSON cannot hold."""
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, dict):
+        return {key: finite(each) for key, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [finite(each) for each in value]
+    return value
+
+
+def duration(seconds: float) -> str:
+    """`8 s`, `3 min 20 s`, `2 h 5 min`, `4 d 3 h`."""
+    whole = round(seconds)
+    for unit, length, smaller, smaller_length in (
+        ("d", 86400, "h", 3600),
+        ("h", 3600, "min", 60),
+        ("min", 60, "s", 1),
+    ):
+        if whole >= length:
+            rest = whole % length // smaller_length
+            return f"{whole // length} {unit} {rest} {smaller}" if rest else f"{whole // length} {unit}"
+    return f"{whole} s"
+
+
+class TerminalReporter:
+    """A progress bar on a terminal; elsewhere a line every 30 seconds. All on stderr."""
+
+    def __init__(self) -> None:
+        self._bar: Bar | None = None
+        self._task: TaskID | None = None
+        self._lined = time.monotonic()
+
+    def __enter__(self) -> Self:
+        if sys.stderr.isatty():
+            from rich.console import Console
+            from rich.progress import BarColumn, MofNCompleteColumn, SpinnerColumn, TextColumn
+            from rich.progress import Progress as Bar
+
+            self._bar = Bar(
+                SpinnerColumn(),
+                BarColumn(bar_width=None),
+                MofNCompleteColumn(),
+                TextColumn("{task.description}"),
+                console=Console(stderr=True),
+                transient=True,
+            )
+            self._bar.start()
+            self._task = self._bar.add_task("starting", total=None)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._bar:
+            self._bar.stop()
+
+    def note(self, text: str) -> None:
+        """One line that stays."""
+        if self._bar:
+            self._bar.console.print(text, markup=False, highlight=False)
+        else:
+            print_error(text)
+
+    def progress(self, progress: Progress) -> None:
+        """Moves the bar, or prints a line if the last one is old enough."""
+        done = progress.num_trials - progress.pending
+        if self._bar and self._task is not None:
+            self._bar.update(self._task, completed=done, total=progress.num_trials, description=describe(progress))
+        elif time.monotonic() - self._lined >= _LINE_SECONDS:
+            self._lined = time.monotonic()
+            print_error(f"{done}/{progress.num_trials} {describe(progress)}")
+
+
+def describe(progress: Progress) -> str:
+    """`3 failed · 2 workers · 4 min left`."""
+    parts = []
+    failed = progress.failed + progress.diverged
+    if failed:
+        parts.append(f"{failed} failed")
+    if progress.worker_deaths:
+        parts.append(f"{progress.worker_deaths} workers died")
+    parts.append(f"{progress.num_workers} worker{'s' if progress.num_workers != 1 else ''}")
+    if progress.eta_seconds is not None and progress.pending:
+        parts.append(f"{duration(progress.eta_seconds)} left")
+    return " · ".join(parts) if progress.num_workers else "starting workers"
