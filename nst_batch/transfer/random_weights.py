@@ -2,9 +2,14 @@
 
 Untrained VGGs transfer style well (He, Wang and Hopcroft, "A powerful generative model using random weights",
 NeurIPS 2016) if every layer passes on what it sees. The scheme is LSUV (Mishkin and Matas, "All you need is a
-good init", ICLR 2016): orthogonal kernels, then layer by layer a scale and a bias that give the activations
-before the ReLU mean 0 and variance 1. They are calibrated on dead leaves, synthetic pictures with the edges,
-the occlusions and the power spectrum of natural ones.
+good init", ICLR 2016): orthogonal kernels, then layer by layer one scale and one bias that give the activations
+before the ReLU mean 0 and variance 1. (A bias per channel would centre each, and then gives noise instead of
+strokes.) They are calibrated on dead leaves, synthetic pictures with the edges, the occlusions and the power
+spectrum of natural ones.
+
+At last all features are multiplied by `GAIN`, which a ReLU network allows by one factor on its first kernel and
+on every bias. Content loss goes with the square of the features, style loss with their fourth power, so a ratio
+of alpha to beta means something only at a certain size of them.
 """
 
 from __future__ import annotations
@@ -15,6 +20,10 @@ from torch.nn import functional
 
 from nst_batch.records import Pooling
 from nst_batch.transfer.vgg import MEAN_AND_SCALE, conv_shapes
+
+GAIN = 1e4
+"""Standard deviation of every layer before its ReLU. At this one alpha 0.5 and beta 5.0, the weights of the study
+that this project began with, balance content at block4_conv1 with style at block1..5_conv1, as they do there."""
 
 
 def random_weights(arch: str, seed: int, pooling: Pooling) -> dict[str, Tensor]:
@@ -30,11 +39,13 @@ def random_weights(arch: str, seed: int, pooling: Pooling) -> dict[str, Tensor]:
             block, x = name[5], pool(x, 2)
         kernel = _orthogonal(out_channels, in_channels * 9, generator).view(out_channels, in_channels, 3, 3)
         y = functional.conv2d(x, kernel, padding=1)
-        center = y.mean((0, 2, 3))
-        spread = (y - center.view(1, -1, 1, 1)).std()
-        weights[f"{name}.weight"], weights[f"{name}.bias"] = kernel / spread, -center / spread
+        weights[f"{name}.weight"] = kernel / y.std()
+        weights[f"{name}.bias"] = (-y.mean() / y.std()).expand(out_channels)
         x = functional.relu(functional.conv2d(x, weights[f"{name}.weight"], weights[f"{name}.bias"], padding=1))
-    return weights
+    first = "block1_conv1.weight"
+    return {
+        name: value * (GAIN if name == first or name.endswith("bias") else 1) for name, value in weights.items()
+    }
 
 
 def dead_leaves(side: int, generator: torch.Generator, leaves: int = 400) -> Tensor:
