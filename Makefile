@@ -1,0 +1,45 @@
+# Every target makes its own environment: a machine needs Python 3.11 or newer and make, nothing else.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+DEMO := demo-run
+export RAY_USAGE_STATS_ENABLED := 0
+
+.PHONY: demo test check chaos bench clean
+
+demo: $(VENV)/ready
+	$(BIN)/nst-batch run demo --content examples/content/scene.jpg --style examples/style/swirl.jpg \
+	  --out $(DEMO)/layers
+	$(BIN)/nst-batch run content_reconstruction --content examples/content/scene.jpg --weights random:0 \
+	  --set network.pooling=average --size 160 --steps 30 --out $(DEMO)/content
+	$(BIN)/nst-batch run style_reconstruction --style examples/style/swirl.jpg --weights random:0 \
+	  --set network.pooling=average --size 160 --steps 30 --out $(DEMO)/style
+	$(BIN)/nst-batch report $(DEMO)/layers
+	$(BIN)/nst-batch figure $(DEMO)/content $(DEMO)/style --out $(DEMO)/reconstruction.png
+	@echo
+	@echo "Look at $(DEMO)/layers/report/sheet.png and $(DEMO)/reconstruction.png; the whole report is"
+	@echo "$(DEMO)/layers/report/index.html. Next, with trained weights and your own pictures:"
+	@echo "  $(BIN)/nst-batch run week7_content_layers --content PHOTOS --style PAINTINGS --out runs/mine"
+
+test: check
+	$(BIN)/pytest
+
+check: $(VENV)/ready
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+chaos: $(VENV)/ready
+	NST_BATCH_CHAOS_KILLS=$${NST_BATCH_CHAOS_KILLS:-60} $(BIN)/pytest tests/test_chaos.py
+
+bench: $(VENV)/ready
+	$(BIN)/python -m benchmarks.engine
+
+clean:
+	rm -rf $(VENV) $(DEMO)
+
+$(VENV)/ready: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	touch $@
