@@ -1,0 +1,92 @@
+"""Short names for people: of configurations, by what distinguishes them; of layer sets; of pictures; of weights."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from nst_batch.records import Configuration
+
+_FIRST = ("content_layers", "style_layers", "style_layer_weights", "alpha", "beta", "tv_weight", "style_scale")
+_FIELDS = (*_FIRST, *(field.name for field in dataclasses.fields(Configuration) if field.name not in _FIRST))
+_LAYER = re.compile(r"block(\d)_(\w+)")
+_SELF_EVIDENT = ("weights", "optimizer", "arch")
+"""Fields of which the value alone says what it is."""
+
+
+def varying(configurations: Iterable[Configuration]) -> tuple[str, ...]:
+    """The fields in which configurations differ: layers first, then weights, then the rest."""
+    seen = list(configurations)
+    names = [name for name in _FIELDS if len({getattr(each, name) for each in seen}) > 1]
+    return tuple(name for name in names if name != "weights_sha256" or "weights" not in names)
+
+
+def configuration_label(configuration: Configuration, fields: Sequence[str]) -> str:
+    """What distinguishes a configuration, as `block4_conv2 · alpha 0.5`.
+
+    Args:
+        fields: From `varying`; when nothing varies, the layers are named.
+    """
+    both = "content_layers" in fields and "style_layers" in fields
+    parts = []
+    for name in fields or ("content_layers", "style_layers"):
+        text = value_text(name, getattr(configuration, name))
+        if name in ("content_layers", "style_layers"):
+            parts.append(f"{name[:-7]} {text}" if both or not fields else text)
+        else:
+            parts.append(text if name in _SELF_EVIDENT else f"{name.replace('_', ' ')} {text}")
+    return " · ".join(parts)
+
+
+def value_text(name: str, value: Any) -> str:
+    """A configuration's value in few characters."""
+    if name in ("content_layers", "style_layers"):
+        return layer_set(value)
+    if name == "weights_sha256":
+        return str(value)[:12]
+    if isinstance(value, list | tuple):
+        return " ".join(value_text("", each) for each in value) or "equal"
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def layer_set(names: Sequence[str]) -> str:
+    """Layers as one word where they run on: `block1-5_conv1` is the first convolution of each of five blocks."""
+    if not names:
+        return "none"
+    matches = [_LAYER.fullmatch(name) for name in names]
+    found = [(int(match[1]), match[2]) for match in matches if match]
+    first, kind = found[0] if found else (0, "")
+    if len(names) > 1 and found == [(first + offset, kind) for offset in range(len(names))]:
+        return f"block{first}-{found[-1][0]}_{kind}"
+    return " + ".join(names)
+
+
+def short_names(uris: Iterable[str]) -> dict[str, str]:
+    """File names without suffix; where two are equal, as much of the path before them as tells them apart."""
+    depths = dict.fromkeys(uris, 1)
+    while clashing := [uri for uri in _clashing(_tails(depths)) if depths[uri] <= uri.count("/")]:
+        for uri in clashing:
+            depths[uri] += 1
+    names = _tails(depths)
+    bare = {uri: name.rpartition(".")[0] or name for uri, name in names.items()}
+    return bare | {uri: names[uri] for uri in _clashing(bare)}
+
+
+def weights_text(configuration: Configuration) -> str:
+    """The network and its weights; that weights are random is always said."""
+    network = f"{configuration.arch}, {configuration.pooling} pooling"
+    if configuration.weights.startswith("random"):
+        return f"{network}, RANDOM weights ({configuration.weights}: an untrained network)"
+    return f"{network}, {configuration.weights} weights"
+
+
+def _tails(depths: dict[str, int]) -> dict[str, str]:
+    return {uri: "/".join(uri.split("/")[-depth:]) for uri, depth in depths.items()}
+
+
+def _clashing(names: dict[str, str]) -> list[str]:
+    count = Counter(names.values())
+    return [uri for uri, name in names.items() if count[name] > 1]
