@@ -16,8 +16,9 @@ from typing import Any, Protocol
 
 import nst_batch
 from nst_batch import weights
-from nst_batch.cluster import Cluster, ClusterOptions, Dispatcher
+from nst_batch.cluster import Cluster, ClusterOptions
 from nst_batch.committer import Committer
+from nst_batch.dispatch import Dispatcher
 from nst_batch.errors import Interrupted
 from nst_batch.extend import extension
 from nst_batch.inputs import list_inputs
