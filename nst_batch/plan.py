@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import product
@@ -41,6 +42,28 @@ class Plan:
     def num_trials(self) -> int:
         """How many `trials` yields."""
         return len(self.pairs) * len(self.configurations)
+
+    def sizes(self) -> Counter[tuple[int, int]]:
+        """How many trials that can run there are of each (width, height)."""
+        found: Counter[tuple[int, int]] = Counter()
+        for pair in self.pairs:
+            for configuration in self.configurations:
+                width, height, error_type, _ = _size_or_reason(pair, configuration)
+                if error_type is None:
+                    found[width, height] += 1
+        return found
+
+    @property
+    def num_batches(self) -> int:
+        """How many batches `trials` makes; pairs of one size stand together."""
+        return sum(-(-count // self.batch_size) for count in self.sizes().values())
+
+    def examples(self, count: int) -> list[str]:
+        """A few good pictures, evenly from the whole plan."""
+        good = [
+            shape.picture.uri for pair in self.pairs if not (shape := pair.content or pair.styles[0]).error_type
+        ]
+        return good[:: max(1, len(good) // count)][:count]
 
     def trials(self) -> Iterator[Trial]:
         """Every pair under every configuration, `trial_index` from 0, batches from 0."""

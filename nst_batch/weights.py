@@ -39,17 +39,20 @@ class Weights:
     """None for random weights."""
 
 
-def resolve(label: str, arch: str, pooling: Pooling, normalization: Normalization = "auto") -> Weights:
+def resolve(
+    label: str, arch: str, pooling: Pooling, normalization: Normalization = "auto", *, download: bool = True
+) -> Weights:
     """Finds the weights, and downloads them if they are not here yet, with a progress bar on stderr.
 
     Raises:
-        WeightsError: They cannot be downloaded, or there is no such file; the message names the ways out.
+        WeightsError: They cannot be downloaded, or must not be, or there is no such file; the message names the
+            ways out.
     """
     if label.startswith("random:"):
         recipe = f"lsuv {arch} {pooling} {label}"
         digest, natural, path = hashlib.sha256(recipe.encode()).hexdigest(), "imagenet", None
     else:
-        path = _file(label, arch)
+        path = _file(label, arch, download)
         digest, natural = file_sha256(path), "caffe" if label == "imagenet" else "imagenet"
     chosen = natural if normalization == "auto" else normalization
     return Weights(label=label, sha256=digest, normalization=chosen, path=path)  # type: ignore[arg-type]
@@ -78,17 +81,19 @@ def file_sha256(path: Path) -> str:
         raise WeightsError(f"{path}: cannot be read: {error.strerror}; {WAYS_OUT}") from error
 
 
-def _file(label: str, arch: str) -> Path:
+def _file(label: str, arch: str, download: bool) -> Path:
     import torch
 
     checkpoints = Path(torch.hub.get_dir()) / "checkpoints"
     if label in ("imagenet", "imagenet_v1"):
         url = _torchvision_url(label, arch)
         name = Path(urlparse(url).path).name
-        return _download(url, checkpoints / name, hash_prefix=name.rsplit("-", 1)[1].removesuffix(".pth"))
+        prefix = name.rsplit("-", 1)[1].removesuffix(".pth")
+        return _downloaded(url, checkpoints / name, hash_prefix=prefix, download=download)
     if "://" in label:
         digest = hashlib.sha256(label.encode()).hexdigest()[:16]
-        return _download(label, checkpoints / f"{digest}-{Path(urlparse(label).path).name}", hash_prefix=None)
+        name = f"{digest}-{Path(urlparse(label).path).name}"
+        return _downloaded(label, checkpoints / name, hash_prefix=None, download=download)
     path = Path(label)
     if not path.is_file():
         raise WeightsError(
@@ -108,11 +113,13 @@ def _torchvision_url(label: str, arch: str) -> str:
     return str(choices[name].url)
 
 
-def _download(url: str, path: Path, hash_prefix: str | None) -> Path:
+def _downloaded(url: str, path: Path, *, hash_prefix: str | None, download: bool) -> Path:
     import torch
 
     if path.is_file():
         return path
+    if not download:
+        raise WeightsError(f"weights are not on this machine yet; a run downloads them from {url}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         torch.hub.download_url_to_file(url, str(path), hash_prefix, progress=True)
