@@ -1,0 +1,108 @@
+"""Whole optimisations: curves, independence of batch mates, stop reasons, coarse to fine."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+import torch
+
+from nst_batch.transfer import Options, Picture, Solution, solve
+from nst_batch.transfer.engine import schedule
+from tests.transfer.problems import picture, problem, targets
+
+PLAIN = Options(steps=12, pyramid="off")
+MIXED = [
+    problem(1, 2, content_layers=("block1_conv2",)),
+    problem(3, 2, content_layers=("block5_conv3",)),
+    problem(1, 4, style_layers=("block1_conv1",), content_layers=("block3_conv1",)),
+    problem(5, 2, init="noise", seed=7),
+    problem(1, 2, content_layers=()),
+]
+
+
+def totals(solution: Solution) -> torch.Tensor:
+    return torch.tensor(solution.curve.total, dtype=torch.float64)
+
+
+@pytest.mark.parametrize("pyramid", ["off", "auto"])
+@pytest.mark.parametrize("optimizer", ["lbfgs", "adam"])
+def test_alone_or_together_is_the_same(pyramid: str, optimizer: str) -> None:
+    options = Options(steps=12, pyramid=pyramid, optimizer=optimizer)  # type: ignore[arg-type]
+    cache = targets()
+    together = solve(cache, MIXED, options)
+    for posed, found in zip(MIXED, together, strict=True):
+        [alone] = solve(cache, [posed], options)
+        torch.testing.assert_close(totals(found), totals(alone), rtol=1e-4, atol=0)
+    for found, again in zip(together, solve(cache, MIXED, options), strict=True):
+        assert found.curve == again.curve
+        assert found.image.equal(again.image)
+
+
+def test_order_does_not_matter() -> None:
+    cache = targets()
+    forward, backward = solve(cache, MIXED, PLAIN), solve(cache, MIXED[::-1], PLAIN)
+    for one, other in zip(forward, backward[::-1], strict=True):
+        torch.testing.assert_close(totals(one), totals(other), rtol=1e-4, atol=0)
+
+
+@pytest.mark.parametrize("steps", [1, 5, 30])
+def test_the_curve_begins_at_the_initial_image_and_falls(steps: int) -> None:
+    [plain] = solve(targets(), [problem()], Options(steps=steps, pyramid="off"))
+    assert plain.curve.step == tuple(range(steps + 1))
+    [coarse] = solve(targets(), [problem(side=64)], Options(steps=steps))
+    assert coarse.curve.step[0] == 0
+    assert coarse.curve.step[-1] == steps
+    for solution in (plain, coarse):
+        losses = totals(solution)
+        assert (losses.diff() <= 1e-6 * losses[0]).all()
+        assert solution.curve.content[0] == 0, "the content itself"
+        assert solution.stop_reason == "steps"
+        if steps > 1:
+            assert losses[-1] < losses[0]
+
+
+def test_a_diverging_image_ends_alone_and_keeps_its_best() -> None:
+    broken = Picture(key="nan", pixels=torch.full((3, 32, 32), torch.nan))
+    cache = targets()
+    lost, kept = solve(cache, [problem(styles=(broken,)), problem()], PLAIN)
+    assert lost.diverged
+    assert lost.stop_reason == "diverged"
+    assert lost.image.isfinite().all()
+    [alone] = solve(cache, [problem()], PLAIN)
+    torch.testing.assert_close(totals(kept), totals(alone), rtol=1e-4, atol=0)
+
+
+def test_an_image_that_has_arrived_leaves_the_others_alone() -> None:
+    arrived = problem(style_layers=(), alpha=0.0)  # nothing is left to be done
+    cache = targets()
+    options = dataclasses.replace(PLAIN, steps=35)
+    early, late = solve(cache, [arrived, problem()], options)
+    assert early.stop_reason == "converged"
+    assert len(early.curve.step) < 35
+    assert late.curve.step[-1] == 35
+    [alone] = solve(cache, [problem()], options)
+    torch.testing.assert_close(totals(late), totals(alone), rtol=1e-3, atol=0)
+
+
+def test_a_plateau_ends_early() -> None:
+    [solution] = solve(targets(), [problem()], Options(steps=400, pyramid="off", plateau=0.2))
+    assert solution.stop_reason == "plateau"
+    assert solution.curve.step[-1] < 400
+
+
+def test_reconstruction_from_noise_approaches_the_content() -> None:
+    posed = problem(init="noise", style_layers=(), styles=(), content_layers=("block1_conv1",))
+    [solution] = solve(targets(), [posed], Options(steps=80, pyramid="off"))
+    assert solution.curve.total[-1] < 1e-3 * solution.curve.total[0]
+    assert (solution.image - picture(1).pixels).abs().mean() < 0.02
+
+
+@pytest.mark.parametrize("size", [(300, 300), (31, 500), (64, 64), (1080, 1920)])
+@pytest.mark.parametrize("steps", [1, 10, 300])
+def test_a_schedule_costs_its_price(size: tuple[int, int], steps: int) -> None:
+    stages = schedule(steps, *size, "auto")
+    assert (stages[-1].height, stages[-1].width) == size
+    assert all(stage.evaluations > 0 for stage in stages)
+    price = sum(stage.evaluations * stage.scale**2 for stage in stages)
+    assert price == pytest.approx(steps, abs=1)
