@@ -65,6 +65,10 @@ class Board:
         """The trial of a pair, by its position, under a configuration; None if the plan has none."""
         return self._planned.get((pair, configuration))
 
+    def places(self) -> dict[int, tuple[int, str]]:
+        """The pair and the configuration of each trial, by `trial_index`."""
+        return {index: place for place, index in self._planned.items()}
+
     @cached_property
     def trials(self) -> dict[int, dict[str, Any]]:
         """What has ended, by `trial_index`: its id, status, error and picture."""
