@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import replace
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
 import pyarrow.compute as pc
 
 from nst_batch.errors import StudyChangedError
@@ -15,21 +12,20 @@ from nst_batch.plan import BAD_INPUT_BATCH, Plan
 from nst_batch.records import Trial
 from nst_batch.store import RunDirectory
 
-_Ids = npt.NDArray[np.void]
-
 
 def extension(run: RunDirectory, plan: Plan) -> Iterator[Trial]:
-    """The trials that `plan` adds to what `run` has planned, numbered on from there.
+    """The trials that `plan` adds to what `run` has planned, numbered on from there, in batches of their own.
 
-    A trial whose picture was bad may vanish: its row stays, and the picture's replacement is a new trial.
+    A trial whose picture was bad may vanish: its row stays, and the picture's replacement is a new trial. The
+    plans are compared as columns: nothing is made for each trial until it is known to be new.
 
     Raises:
         StudyChangedError: Other planned trials are no longer in the study; the message shows what changed.
     """
     old = run.plan(["trial_id", "error_type", "batch"])
-    needed = _ids(old.filter(pc.is_null(old["error_type"]))["trial_id"].to_pylist())
-    wanted = _ids([trial.trial_id for trial in plan.trials()])
-    lost = len(needed) - int(np.isin(needed, wanted).sum())
+    wanted = plan.trial_ids()
+    needed = old.filter(pc.is_null(old["error_type"]))["trial_id"]
+    lost = len(needed) - pc.sum(pc.is_in(needed, wanted)).as_py() if len(needed) else 0
     changes = list(_differences(run.study["study"], plan.study.to_dict()))
     renamed = [line for line in changes if line.startswith(("name:", "output."))]
     if lost or renamed:
@@ -38,24 +34,9 @@ def extension(run: RunDirectory, plan: Plan) -> Iterator[Trial]:
             f"{run.directory.url()} holds {len(needed)} trials of which {lost} are not in the study as it is now. "
             f"What changed:\n  {shown}\nRun it into another --out; only additions extend a run directory"
         )
-    known = _ids(old["trial_id"].to_pylist())
-    last_batch = max(old["batch"].to_pylist(), default=-1)
-    return _fresh(plan, known, len(old), last_batch + 1)
-
-
-def _fresh(plan: Plan, known: _Ids, first_index: int, first_batch: int) -> Iterator[Trial]:
-    seen = set(known.tolist())
-    index = first_index
-    for trial in plan.trials():
-        if bytes.fromhex(trial.trial_id) not in seen:
-            batch = trial.batch if trial.batch == BAD_INPUT_BATCH else trial.batch + first_batch
-            yield replace(trial, trial_index=index, batch=batch)
-            index += 1
-
-
-def _ids(trial_ids: list[str]) -> _Ids:
-    """Sixteen bytes each: a million of them are little."""
-    return np.array([bytes.fromhex(trial_id) for trial_id in trial_ids], dtype="V16")
+    fresh = pc.invert(pc.is_in(wanted, old["trial_id"])).to_numpy()
+    last_batch = pc.max(old["batch"]).as_py() if len(old) else BAD_INPUT_BATCH
+    return plan.trials(fresh, first_index=len(old), first_batch=last_batch + 1)
 
 
 def _differences(old: dict[str, Any], new: dict[str, Any], prefix: str = "") -> Iterator[str]:

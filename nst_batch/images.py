@@ -8,6 +8,7 @@ Arrays are 3xHxW float32, RGB, in [0, 1], gamma-encoded sRGB as in the files.
 from __future__ import annotations
 
 import io
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -71,13 +72,18 @@ class Inspection:
     """Names the picture."""
 
 
-def inspect(uri: str) -> Inspection:
-    """Reads, hashes and fully decodes the picture at `uri`; what is wrong with it is returned, not raised."""
+def inspect(uri: str, turn: AbstractContextManager[object] | None = None) -> Inspection:
+    """Reads, hashes and fully decodes the picture at `uri`; what is wrong with it is returned, not raised.
+
+    Args:
+        turn: Entered to decode; a semaphore bounds how many pictures are in memory when many are read at once.
+    """
     digest = None
     try:
         data = read_bytes(uri)
         digest = sha256(data)
-        _, (width, height) = decode_sized(data, uri, target_edge=1)
+        with turn or nullcontext():
+            _, (width, height) = decode_sized(data, uri, target_edge=1)
     except ImageError as error:
         bad = Picture(uri=printable(uri), sha256=digest)
         return Inspection(picture=bad, width=0, height=0, error_type=error.kind, error_message=str(error))

@@ -5,17 +5,23 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import product
+from functools import lru_cache
+from itertools import compress, islice, product
+
+import pyarrow as pa
 
 from nst_batch.errors import LayerError, StudyError
 from nst_batch.images import Inspection, fitted_size
 from nst_batch.inputs import Listing, inspect_all
 from nst_batch.layers import conv_layers, layer_shape
-from nst_batch.records import Configuration, Trial, trial_id
+from nst_batch.ledger import Mask
+from nst_batch.records import Configuration, Picture, Trial, trial_id
 from nst_batch.study import Study
 
 BAD_INPUT_BATCH = -1
 """The batch of trials that will never run: one of their pictures cannot be used."""
+
+_IDS_AT_ONCE = 65_536
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,45 +49,55 @@ class Plan:
         """How many `trials` yields."""
         return len(self.pairs) * len(self.configurations)
 
-    def sizes(self) -> Counter[tuple[int, int]]:
-        """How many trials that can run there are of each (width, height)."""
-        found: Counter[tuple[int, int]] = Counter()
-        for pair in self.pairs:
-            for configuration in self.configurations:
-                width, height, error_type, _ = _size_or_reason(pair, configuration)
-                if error_type is None:
-                    found[width, height] += 1
-        return found
-
     @property
     def num_batches(self) -> int:
         """How many batches `trials` makes; pairs of one size stand together."""
         return sum(-(-count // self.batch_size) for count in self.sizes().values())
 
+    def sizes(self) -> Counter[tuple[int, int]]:
+        """How many trials that can run there are of each (width, height)."""
+        alike = Counter((each.content_layers, each.style_layers, each.style_scale) for each in self.configurations)
+        one_of = {(each.content_layers, each.style_layers, each.style_scale): each for each in self.configurations}
+        found: Counter[tuple[int, int]] = Counter()
+        for pair in self.pairs:
+            for what, count in alike.items():
+                width, height, error_type, _ = _size_or_reason(pair, one_of[what])
+                if error_type is None:
+                    found[width, height] += count
+        return found
+
     def examples(self, count: int) -> list[str]:
         """A few good pictures, evenly from the whole plan."""
-        good = [
-            shape.picture.uri for pair in self.pairs if not (shape := pair.content or pair.styles[0]).error_type
-        ]
+        shapes = (pair.content or pair.styles[0] for pair in self.pairs)
+        good = list(dict.fromkeys(shape.picture.uri for shape in shapes if not shape.error_type))
         return good[:: max(1, len(good) // count)][:count]
 
-    def trials(self) -> Iterator[Trial]:
-        """Every pair under every configuration, `trial_index` from 0, batches from 0."""
+    def trial_ids(self) -> pa.ChunkedArray:
+        """The `trial_id` of every trial in order, as strings: a million of them weigh 40 MB."""
         identities = [configuration.identity() for configuration in self.configurations]
-        batch, filled, size = -1, 0, (0, 0)
+        ids = (trial_id(*_pictures(pair), identity) for pair in self.pairs for identity in identities)
+        chunks = iter(lambda: pa.array(list(islice(ids, _IDS_AT_ONCE)), pa.string()), pa.array([], pa.string()))
+        return pa.chunked_array(list(chunks), pa.string())
+
+    def trials(self, chosen: Mask | None = None, *, first_index: int = 0, first_batch: int = 0) -> Iterator[Trial]:
+        """Every pair under every configuration, numbered without gaps, in batches of one size.
+
+        Args:
+            chosen: True for the trials to make, in the order of all; the others take no part in batches either.
+            first_index: The `trial_index` of the first.
+            first_batch: The number of the first batch.
+        """
+        batches = _Batches(self.batch_size, first_batch)
+        identities = [configuration.identity() for configuration in self.configurations]
         points = product(self.pairs, zip(self.configurations, identities, strict=True))
-        for index, (pair, (configuration, identity)) in enumerate(points):
+        wanted = points if chosen is None else compress(points, chosen)
+        for index, (pair, (configuration, identity)) in enumerate(wanted, first_index):
             width, height, error_type, error_message = _size_or_reason(pair, configuration)
-            if error_type is None:
-                if filled == 0 or filled == self.batch_size or size != (width, height):
-                    batch, filled, size = batch + 1, 0, (width, height)
-                filled += 1
-            content = pair.content.picture if pair.content else None
-            styles = tuple(style.picture for style in pair.styles)
+            content, styles = _pictures(pair)
             yield Trial(
                 trial_id=trial_id(content, styles, identity),
                 trial_index=index,
-                batch=batch if error_type is None else BAD_INPUT_BATCH,
+                batch=batches.next(width, height) if error_type is None else BAD_INPUT_BATCH,
                 content=content,
                 styles=styles,
                 width=width,
@@ -90,6 +106,20 @@ class Plan:
                 error_type=error_type,
                 error_message=error_message,
             )
+
+
+class _Batches:
+    """Numbers the batches: a new one when the last is full or of another size."""
+
+    def __init__(self, batch_size: int, first: int) -> None:
+        self._batch_size, self._batch = batch_size, first - 1
+        self._filled, self._size = 0, (0, 0)
+
+    def next(self, width: int, height: int) -> int:
+        if self._filled in (0, self._batch_size) or self._size != (width, height):
+            self._batch, self._filled, self._size = self._batch + 1, 0, (width, height)
+        self._filled += 1
+        return self._batch
 
 
 def make_plan(
@@ -142,17 +172,19 @@ def _inspected(uris: Iterable[str], progress: Callable[[int], None]) -> Iterator
 
 
 def _distinct(pictures: Sequence[Inspection], duplicates: list[tuple[str, str]]) -> Iterator[Inspection]:
-    """Leaves out pictures whose content was there before; bad pictures are told apart by their names alone."""
+    """Leaves out pictures whose content was there before, good or bad."""
     seen: dict[str, Inspection] = {}
     for picture in pictures:
-        digest = picture.picture.sha256
-        if digest is None or picture.error_type:
+        same = seen.setdefault(_content_of(picture), picture)
+        if same is picture:
             yield picture
-        elif digest in seen:
-            duplicates.append((picture.picture.uri, seen[digest].picture.uri))
         else:
-            seen[digest] = picture
-            yield picture
+            duplicates.append((picture.picture.uri, same.picture.uri))
+
+
+def _content_of(picture: Inspection) -> str:
+    """What `trial_id` tells pictures apart by."""
+    return picture.picture.sha256 or f"unread:{picture.picture.uri}"
 
 
 def _pairs(how: str, content: Sequence[Inspection], style: Sequence[Inspection]) -> list[_Pair]:
@@ -171,12 +203,11 @@ def _pairs(how: str, content: Sequence[Inspection], style: Sequence[Inspection])
 
 def _without_repetition(pairs: Sequence[_Pair]) -> list[_Pair]:
     """Each pair once: the same two contents under other names would be the same trial."""
-
-    def identity(pair: _Pair) -> tuple[str | None, ...]:
-        pictures = [each for each in (pair.content, *pair.styles) if each]
-        return tuple(each.picture.uri if each.error_type else each.picture.sha256 for each in pictures)
-
-    return list({identity(pair): pair for pair in reversed(pairs)}.values())[::-1]
+    found: dict[tuple[str | None, ...], _Pair] = {}
+    for pair in pairs:
+        identity = tuple(_content_of(each) if each else None for each in (pair.content, *pair.styles))
+        found.setdefault(identity, pair)
+    return list(found.values())
 
 
 def _working_size(pair: _Pair, configuration: Configuration) -> tuple[int, int]:
@@ -193,18 +224,34 @@ def _size_or_reason(pair: _Pair, configuration: Configuration) -> tuple[int, int
     for picture in pictures:
         if picture.error_type:
             return 0, 0, picture.error_type, picture.error_message
-    deepest = conv_layers(configuration.arch)[-1]  # the finished image is measured there in any case
-    layers = (*configuration.content_layers, *configuration.style_layers, deepest)
     for picture in pictures:
         size = configuration.size
         if picture is not pair.content:
             size = max(1, round(size * configuration.style_scale))
         width, height = fitted_size(picture.width, picture.height, size, configuration.fit)
-        try:
-            for layer in layers:
-                layer_shape(layer, height, width)
-        except LayerError as error:
+        reason = _too_small(
+            configuration.arch, configuration.content_layers, configuration.style_layers, width, height
+        )
+        if reason is not None:
             resized = f"{picture.width}×{picture.height} pixels become {width}×{height}"
-            return 0, 0, "too_small", f"{picture.picture.uri}: {resized}: {error}"
+            return 0, 0, "too_small", f"{picture.picture.uri}: {resized}: {reason}"
     width, height = _working_size(pair, configuration)
     return width, height, None, None
+
+
+@lru_cache(maxsize=4096)
+def _too_small(
+    arch: str, content_layers: tuple[str, ...], style_layers: tuple[str, ...], width: int, height: int
+) -> str | None:
+    """Why nothing of a picture of this size would be left at a layer that is looked at."""
+    deepest = conv_layers(arch)[-1]  # the finished image is measured there in any case
+    try:
+        for layer in (*content_layers, *style_layers, deepest):
+            layer_shape(layer, height, width)
+    except LayerError as error:
+        return str(error)
+    return None
+
+
+def _pictures(pair: _Pair) -> tuple[Picture | None, tuple[Picture, ...]]:
+    return pair.content.picture if pair.content else None, tuple(style.picture for style in pair.styles)

@@ -15,7 +15,9 @@ from nst_batch.errors import ImageError
 MAX_BYTES = 512 * 1024**2
 """Larger files are refused before they are read."""
 
-_RETRY_AFTER_SECONDS = (0.5, 1.0, 2.0)
+RETRY_AFTER_SECONDS = (0.5, 1.0, 2.0)
+"""What is waited before the second and every later try."""
+
 _LOCAL_PROTOCOLS = ("file", "local", "memory")
 _CLIENT_ERRORS = (
     ("aiohttp", "ClientError"),
@@ -82,18 +84,18 @@ def _read_remote(uri: str, limit_bytes: int) -> bytes:
     import fsspec
 
     protocol = uri.partition("://")[0]
-    waits = () if protocol in _LOCAL_PROTOCOLS else _RETRY_AFTER_SECONDS
+    waits = () if protocol in _LOCAL_PROTOCOLS else RETRY_AFTER_SECONDS
     for wait in (*waits, None):
         try:
             with fsspec.open(uri, "rb") as stream:
                 return _read_at_most(stream, uri, limit_bytes)
         except (ImportError, ValueError) as error:  # an unknown protocol, or one whose package is not installed
             raise ImageError("unreadable", uri, _reason(error)) from error
-        except _network_errors() as error:
+        except network_errors() as error:
             root = _root(error, protocol)
             if _is_missing(root):
                 raise ImageError("missing", uri, "no such file") from error
-            if wait is None or not _is_transient(root):
+            if wait is None or not is_transient(root):
                 tries = f" (after {len(waits) + 1} tries)" if wait is None and waits else ""
                 raise ImageError("unreadable", uri, _reason(root) + tries) from error
             time.sleep(wait)
@@ -117,7 +119,7 @@ def _check_size(uri: str, size_bytes: int, limit_bytes: int) -> None:
         raise ImageError("too_large", uri, found)
 
 
-def _network_errors() -> tuple[type[Exception], ...]:
+def network_errors() -> tuple[type[Exception], ...]:
     """OSError and the network libraries' own exceptions; a library that is not loaded has raised nothing."""
     found = (getattr(sys.modules.get(module), name, None) for module, name in _CLIENT_ERRORS)
     return (OSError, *(error for error in found if error is not None))
@@ -141,7 +143,7 @@ def _is_missing(error: Exception) -> bool:
     return isinstance(error, FileNotFoundError | NotADirectoryError) or _status(error) in (404, 410)
 
 
-def _is_transient(error: Exception) -> bool:
+def is_transient(error: Exception) -> bool:
     """Whether trying again may help: yes, unless the server or the file system refused for good."""
     if (status := _status(error)) is not None:
         return status >= 500 or status in _TRANSIENT_STATUS

@@ -112,7 +112,7 @@ class _Server(http.server.BaseHTTPRequestHandler):
 @pytest.fixture
 def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[type[_Server], str]]:
     pytest.importorskip("aiohttp")
-    monkeypatch.setattr(reading, "_RETRY_AFTER_SECONDS", (0.0, 0.0, 0.0))
+    monkeypatch.setattr(reading, "RETRY_AFTER_SECONDS", (0.0, 0.0, 0.0))
     handler = type("Handler", (_Server,), {"script": [200], "requests": 0})
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as running:
         thread = threading.Thread(target=running.serve_forever, daemon=True)
