@@ -169,6 +169,22 @@ class Committer:
         `image_path` and `image_sha256` are set here, and `attempt` counts on from the attempts of earlier runs.
         The result is safe once it is flushed.
         """
+        return self.commit_all([result]) == 1
+
+    def commit_all(self, results: Iterable[Result]) -> int:
+        """Records results that belong together, and says how many were new: a kill leaves all of them or none.
+
+        The results of a batch, that is: so a resumed run repeats whole batches.
+        """
+        added = sum([self._add(result) for result in results])
+        if len(self._rows) + self._segment.num_rows >= self._segment_rows:
+            self.flush()
+        else:
+            self.tick()
+        return added
+
+    def _add(self, result: Result) -> bool:
+        """Takes a result to be staged, unless its trial has ended already."""
         index = result.trial.trial_index
         if not 0 <= index < len(self._ledger):
             raise ValueError(f"trial_index {index} is not in the plan, which has {len(self._ledger)} trials")
@@ -183,10 +199,6 @@ class Committer:
             self._write_image(path, result.image)
         self._rows.append(tables.result_row(self._study, dataclasses.replace(result, outcome=outcome, image=None)))
         self._ledger.note(index, attempt, outcome.status)
-        if len(self._rows) + self._segment.num_rows >= self._segment_rows:
-            self.flush()
-        else:
-            self.tick()
         return True
 
     def tick(self) -> None:

@@ -1,16 +1,12 @@
 """The loop that loses nothing: batches given to workers, results taken back, deaths survived.
 
 Actors are never restarted and tasks never retried by Ray itself: the driver decides, because only it knows the
-difference between a worker that died and a trial that kills workers.
-
-- A batch that raises is the trials' failure: it is split, so that the healthy ones pass, and the one that still
-  raises alone is recorded.
-- A batch whose worker dies is put back. After three deaths it is split too, and a trial that kills its worker
-  alone twice is recorded as failed. So a poison input cannot loop for ever.
+difference between a worker that died and a trial that kills workers (`backlog` has the rules).
 """
 
 from __future__ import annotations
 
+import math
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
@@ -20,10 +16,13 @@ from typing import Any
 import ray
 import ray.exceptions
 
-from nst_batch.cluster import Cluster
-from nst_batch.errors import ClusterError, NstBatchError
-from nst_batch.records import Configuration, Outcome, Result, Trial
-from nst_batch.worker import Worker, WorkerOptions
+from nst_batch.backlog import Backlog, Batch, failure
+from nst_batch.cluster import Arrival, Cluster, arrival, draining_nodes
+from nst_batch.errors import ClusterError, NstBatchError, WeightsError
+from nst_batch.monitoring import Monitor
+from nst_batch.options import WorkerOptions
+from nst_batch.records import Configuration, Result, Trial
+from nst_batch.worker import Worker
 
 WORKER_DEATHS = (
     ray.exceptions.RayActorError,  # the process died: SIGKILL, a segfault, the system's out-of-memory killer
@@ -31,41 +30,56 @@ WORKER_DEATHS = (
     ray.exceptions.WorkerCrashedError,
     ray.exceptions.OutOfMemoryError,  # Ray's own memory monitor killed it
     ray.exceptions.ObjectLostError,  # it finished, but its result went down with a node
+    ray.exceptions.ObjectStoreFullError,  # it finished, but its node has no room for the result
+    ray.exceptions.OutOfDiskError,
+    ray.exceptions.RaySystemError,  # it finished, but its result cannot be read
+    ray.exceptions.RuntimeEnvSetupError,  # it never began: its environment cannot be made
     ray.exceptions.TaskUnschedulableError,
     ray.exceptions.ActorUnschedulableError,
 )
 
-MAX_DEATHS_PER_BATCH = 3
-MAX_DEATHS_ALONE = 2
+MAX_FAILED_STARTS = 4
+"""Workers that may fail to start one after the other, and one more for each further place."""
+MAX_FRUITLESS_DEATHS = 50
+"""Workers that may die one after the other for each place, while no batch ends."""
+START_SECONDS = 600.0
+"""A worker that takes longer to load its network is taken for hung."""
+
 _IN_FLIGHT = 2  # batches per worker: the next one is there when one is done, and no more can be lost
 _TICK_SECONDS = 0.5
 _LOOK_FOR_NODES_SECONDS = 2.0
+_MOST_PATIENCE_SECONDS = 30.0
 _MIN_DEADLINE_SECONDS = 600.0
 _DEADLINE_FACTOR = 10.0
+_SLOWEST_CPU, _SLOWEST_GPU = 2e-4, 2e-6
+"""Seconds per pixel and step before anything has been measured: twenty times what two old cores need."""
+_REASON_LENGTH = 500
 
 
-@dataclass(slots=True)
-class _Batch:
-    """Trials that are dispatched together, and what has happened to them."""
-
-    trials: Sequence[Trial]
-    deaths: int = 0
-
-    @property
-    def deaths_allowed(self) -> int:
-        return MAX_DEATHS_PER_BATCH if len(self.trials) > 1 else MAX_DEATHS_ALONE
-
-
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class _Seat:
     """An actor and its batches in flight, the running one first."""
 
     actor: Any
-    setup: Any
-    """The reference of its start; None once it is ready."""
-    batches: dict[Any, _Batch] = field(default_factory=dict)
+    starting: deque[Any]
+    """References to its arrival and its set-up; empty once it is ready."""
+    batches: dict[Any, Batch] = field(default_factory=dict)
     since: float = field(default_factory=time.monotonic)
-    """When its running batch began, or its start."""
+    """When what it does now began."""
+    node_id: str = ""
+    """Where it is; known once it has arrived."""
+    leaving: bool = False
+    """Whether its node is about to go."""
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether it may be given a batch."""
+        return not (self.starting or self.leaving)
+
+    @property
+    def awaited(self) -> Any:
+        """The reference that it will answer next; None while it is idle."""
+        return self.starting[0] if self.starting else next(iter(self.batches), None)
 
 
 class Dispatcher:
@@ -76,9 +90,10 @@ class Dispatcher:
         worker_options: What each is started with.
         configuration: Any of the plan's; workers load its network while the first batch is on its way.
         batches: Read lazily.
-        on_result: Takes each result, once per trial.
+        on_results: Takes the results of a batch, or of a part of one; each trial's once.
         on_tick: Called at least every half second; True ends the run, abandoning what is in flight.
         worker_class: A stand-in with the same methods, for measurements of the loop itself.
+        inputs: A few local files that the driver sees, to find out at once whether workers see them too.
     """
 
     def __init__(
@@ -88,37 +103,39 @@ class Dispatcher:
         configuration: Configuration,
         batches: Iterator[Sequence[Trial]],
         *,
-        on_result: Callable[[Result], None],
+        on_results: Callable[[Sequence[Result]], None],
         on_tick: Callable[[], bool],
         worker_class: type = Worker,
+        inputs: Sequence[str] = (),
     ) -> None:
         self.cluster, self.worker_options, self.worker_class = cluster, worker_options, worker_class
-        self.configuration, self.on_result, self.on_tick = configuration, on_result, on_tick
-        self.deaths = 0
-        self._fresh, self._again = batches, deque[_Batch]()
-        self._exhausted = False
+        self.configuration, self.on_results, self.on_tick = configuration, on_results, on_tick
+        self.inputs, self.deaths = inputs, 0
+        self.monitor = Monitor()
+        self._backlog = Backlog(batches)
         self._seats: list[_Seat] = []
-        self._deaths_in_a_row = 0
-        self._slowest = 0.0
-        self._looked_for_nodes = 0.0
+        self._places = 1
+        self._failed_starts = self._fruitless_deaths = 0
+        self._slowest: float | None = None
+        self._look_for_nodes_at = 0.0
 
     @property
     def num_workers(self) -> int:
         """Workers that are ready."""
-        return sum(seat.setup is None for seat in self._seats)
+        return sum(not seat.starting for seat in self._seats)
 
     def run(self) -> None:
         """Returns when every batch has ended, or when `on_tick` says so.
 
         Raises:
-            ClusterError: Workers die as fast as they are started.
+            ClusterError: Workers cannot be started, or die whatever they are given.
             NstBatchError: A worker found that the study itself cannot run (its weights, say).
         """
         try:
             while not self.on_tick():
                 self._seat_workers()
                 self._assign()
-                if not self._seats and self._done():
+                if not self._seats and not self._backlog.has():
                     return
                 self._collect()
         finally:
@@ -127,43 +144,43 @@ class Dispatcher:
 
     # Giving out
 
-    def _done(self) -> bool:
-        return self._exhausted and not self._again
-
     def _seat_workers(self) -> None:
-        """Keeps one worker for every place that the cluster has, also on nodes that joined a moment ago."""
+        """Keeps a worker for every place that the cluster has and that a batch waits for; nodes may have joined."""
         now = time.monotonic()
-        if now - self._looked_for_nodes < _LOOK_FOR_NODES_SECONDS and self._seats:
+        if now < self._look_for_nodes_at:
             return
-        self._looked_for_nodes = now
-        for _ in range(self.cluster.num_workers() - len(self._seats)):
-            if self._peek() is None:
-                return
+        self._look_for_nodes_at = now + _LOOK_FOR_NODES_SECONDS
+        self._leave(draining_nodes())
+        self._places = self.cluster.num_workers()
+        idle = sum(not seat.batches for seat in self._seats)
+        while len(self._seats) < self._places and self._backlog.has(idle + 1):
             actor = self.cluster.start_worker(self.worker_options, self.worker_class)
-            self._seats.append(_Seat(actor, actor.setup.remote(self.configuration)))
+            starting = (arrival(actor, self.inputs), actor.setup.remote(self.configuration))
+            self._seats.append(_Seat(actor, deque(starting)))
+            idle += 1
 
-    def _peek(self) -> _Batch | None:
-        """The next batch, left in its place."""
-        if not self._again and not self._exhausted:
-            trials = next(self._fresh, None)
-            if trials is None:
-                self._exhausted = True
-            else:
-                self._again.append(_Batch(trials))
-        return self._again[0] if self._again else None
+    def _leave(self, draining: frozenset[str]) -> None:
+        """Lets go of idle workers on nodes that are about to go; the others get no new batch."""
+        for seat in [seat for seat in self._seats if seat.node_id in draining]:
+            seat.leaving = True
+            if not seat.batches:
+                ray.kill(seat.actor)
+                self._seats.remove(seat)
 
     def _assign(self) -> None:
-        """Fills every ready worker's places, the emptiest first, and lets go of those that are not needed."""
+        """Fills the places of ready workers, the emptiest first; lets go of workers that are not needed any more.
+
+        The last batches, fewer than there are workers, are kept for those who are the first to be free.
+        """
         for places in range(_IN_FLIGHT):
-            for seat in [seat for seat in self._seats if seat.setup is None and len(seat.batches) == places]:
-                batch = self._peek()
-                if batch is None:
+            for seat in [seat for seat in self._seats if seat.is_ready and len(seat.batches) == places]:
+                if not self._backlog.has(len(self._seats) if places else 1):
                     break
-                self._again.popleft()
+                batch = self._backlog.take()
                 if not seat.batches:
                     seat.since = time.monotonic()
                 seat.batches[seat.actor.run.remote(batch.trials)] = batch
-        if self._peek() is None:
+        if not self._backlog.has():
             for seat in [seat for seat in self._seats if not seat.batches]:
                 ray.kill(seat.actor)
                 self._seats.remove(seat)
@@ -171,94 +188,127 @@ class Dispatcher:
     # Taking back
 
     def _collect(self) -> None:
-        waiting = [seat.setup for seat in self._seats if seat.setup is not None]
-        waiting += [next(iter(seat.batches)) for seat in self._seats if seat.batches]
-        done = ray.wait(waiting, num_returns=1, timeout=_TICK_SECONDS)[0] if waiting else []
-        for seat in list(self._seats):
-            if seat.setup in done:
-                self._ready(seat)
-            elif seat.batches and next(iter(seat.batches)) in done:
-                self._finished(seat)
-            elif seat.batches and seat.setup is None and time.monotonic() - seat.since > self._deadline:
-                ray.kill(seat.actor)
-                self._bury(seat, f"hung: no result within {self._deadline:.0f} s", charge=True)
-
-    @property
-    def _deadline(self) -> float:
-        chosen = self.cluster.options.batch_seconds
-        return chosen or max(_MIN_DEADLINE_SECONDS, _DEADLINE_FACTOR * self._slowest)
-
-    def _ready(self, seat: _Seat) -> None:
-        try:
-            ray.get(seat.setup)
-        except ray.exceptions.RayTaskError as error:
-            raise _cause(error) from None
-        except WORKER_DEATHS as error:
-            self._bury(seat, str(error), charge=False)
-        else:
-            seat.setup = None
-
-    def _finished(self, seat: _Seat) -> None:
-        reference = next(iter(seat.batches))
-        try:
-            results: list[Result] = ray.get(reference)
-        except ray.exceptions.RayTaskError as error:
-            self._raised(seat.batches.pop(reference), _cause(error))
-        except WORKER_DEATHS as error:
-            self._bury(seat, str(error), charge=not getattr(error, "preempted", False))
+        awaited = {seat.awaited: seat for seat in self._seats if seat.awaited is not None}
+        if not awaited:
+            time.sleep(_TICK_SECONDS)
             return
-        else:
-            del seat.batches[reference]
-            self._deaths_in_a_row = 0
-            self._slowest = max(self._slowest, time.monotonic() - seat.since)
-            for result in results:
-                self.on_result(result)
-        seat.since = time.monotonic()
+        done = ray.wait(list(awaited), num_returns=1, timeout=_TICK_SECONDS)[0]
+        if done:
+            done = ray.wait(list(awaited), num_returns=len(awaited), timeout=0)[0]
+        for reference in done:
+            self._take(awaited[reference], reference)
+        for seat in [seat for seat in self._seats if time.monotonic() - seat.since > self._patience(seat)]:
+            self._bury(seat, f"hung: nothing came back within {self._patience(seat):.0f} s")
 
-    def _raised(self, batch: _Batch, error: Exception) -> None:
-        """The trials' own failure: each is tried alone, and recorded if it was alone already."""
-        if isinstance(error, NstBatchError):
-            raise error
-        if len(batch.trials) > 1:
-            self._split(batch, len(batch.trials))
+    def _take(self, seat: _Seat, reference: Any) -> None:
+        """Looks at one answer: a worker that is ready, results, an exception or a death."""
+        try:
+            answer = ray.get(reference)
+        except ray.exceptions.RayTaskError as error:
+            self._raised(seat, reference, _cause(error))
+        except WORKER_DEATHS as error:
+            self._bury(seat, _reason(error), innocent=bool(getattr(error, "preempted", False)))
         else:
-            self._record(batch.trials[0], type(error).__name__, str(error))
-
-    def _bury(self, seat: _Seat, reason: str, *, charge: bool) -> None:
-        """Removes a dead worker and puts its batches back; only the one that was running can be to blame."""
-        self._seats.remove(seat)
-        self.deaths += 1
-        self._deaths_in_a_row += 1
-        limit = max(6, 2 * self.cluster.num_workers()) + MAX_DEATHS_PER_BATCH
-        batches = list(seat.batches.values())
-        self._again.extendleft(reversed(batches[1:]))
-        for batch in batches[:1]:
-            batch.deaths += charge
-            if batch.deaths < batch.deaths_allowed:
-                self._again.appendleft(batch)
-            elif len(batch.trials) > 1:
-                self._split(batch, 2)
+            if seat.starting:
+                seat.starting.popleft()
+                if isinstance(answer, Arrival):
+                    self._arrived(seat, answer)
+                self._failed_starts *= bool(seat.starting)
             else:
-                self._deaths_in_a_row = 0
-                self._record(batch.trials[0], "worker_died", f"its worker died {batch.deaths} times: {reason}")
-        if self._deaths_in_a_row > limit:
+                self._finished(seat, seat.batches.pop(reference), answer)
+            seat.since = time.monotonic()
+
+    def _arrived(self, seat: _Seat, answer: Arrival) -> None:
+        seat.node_id = answer.node_id
+        if answer.unseen:
             raise ClusterError(
-                f"{self._deaths_in_a_row} workers died one after the other without finishing a batch, the last one "
-                f"of: {reason}; see the logs of Ray, then run again to resume"
+                f"{answer.unseen[0]} is here but cannot be seen on {answer.host}, where a worker runs; keep pictures "
+                f"and weights on a file system that every node mounts at the same path, or name them by URL (s3://…)"
             )
 
-    def _split(self, batch: _Batch, parts: int) -> None:
-        """Puts a batch back in equal parts, to be tried next; a part of several gets one more chance."""
-        size = -(-len(batch.trials) // parts)
-        pieces = [batch.trials[start : start + size] for start in range(0, len(batch.trials), size)]
-        deaths = max(0, MAX_DEATHS_PER_BATCH - 1)
-        self._again.extendleft(_Batch(piece, deaths if len(piece) > 1 else 0) for piece in reversed(pieces))
+    def _finished(self, seat: _Seat, batch: Batch, results: Sequence[Result]) -> None:
+        self._failed_starts = self._fruitless_deaths = 0
+        self.monitor.batch(results)
+        self._slowest = max(self._slowest or 0.0, (time.monotonic() - seat.since) / _work(batch))
+        returned = {result.trial.trial_index for result in results}
+        forgotten = [trial for trial in batch.trials if trial.trial_index not in returned]
+        missing = "its worker returned no result for it"
+        self.on_results([*results, *(failure(trial, "no_result", missing) for trial in forgotten)])
 
-    def _record(self, trial: Trial, error_type: str, message: str) -> None:
-        outcome = Outcome(status="failed", error_type=error_type, error_message=message)
-        self.on_result(Result(trial=trial, outcome=outcome))
+    def _raised(self, seat: _Seat, reference: Any, error: Exception) -> None:
+        """An exception in a batch is that of its trials; in a set-up it is the worker's, or the whole study's."""
+        if isinstance(error, WeightsError) or (seat.starting and isinstance(error, NstBatchError)):
+            raise error
+        told = str(error) or repr(error)
+        if seat.starting:
+            self._bury(seat, f"{type(error).__name__}: {told}")
+        else:
+            batch = seat.batches.pop(reference)
+            seat.since = time.monotonic()
+            self._settle(self._backlog.raised(batch, type(error).__name__, told))
+
+    def _bury(self, seat: _Seat, reason: str, *, innocent: bool = False) -> None:
+        """Removes a dead worker and puts its batches back; only the one that was running can be to blame."""
+        ray.kill(seat.actor)  # it may be alive after all, and out of reach
+        self._seats.remove(seat)
+        self.deaths += 1
+        self.monitor.worker_died()
+        running, queued = next(iter(seat.batches.values()), None), list(seat.batches.values())[1:]
+        for batch in reversed(queued):
+            self._backlog.put_back(batch)
+        if running and innocent:
+            self._backlog.put_back(running)
+        elif running:
+            self._settle(self._backlog.died(running, reason))
+        if seat.starting:
+            self._failed_starts += 1
+            patience = min(2.0**self._failed_starts, _MOST_PATIENCE_SECONDS)
+            self._look_for_nodes_at = time.monotonic() + (patience if self._failed_starts > 1 else 0.0)
+        else:
+            self._fruitless_deaths += 1
+            self._look_for_nodes_at = 0.0
+        self._break_circuit(reason)
+
+    def _settle(self, result: Result | None) -> None:
+        if result is not None:
+            self.on_results([result])
+
+    def _break_circuit(self, reason: str) -> None:
+        if self._failed_starts >= MAX_FAILED_STARTS + self._places - 1:
+            what = f"{self._failed_starts} workers in a row could not start"
+        elif self._fruitless_deaths >= MAX_FRUITLESS_DEATHS * self._places:
+            what = f"{self._fruitless_deaths} workers in a row died before they had finished anything"
+        else:
+            return
+        raise ClusterError(f"{what}; the last one: {reason}; put that right, then run again to resume")
+
+    def _patience(self, seat: _Seat) -> float:
+        """Seconds that what a worker does now may take: for ever while it waits for its place on a node."""
+        if seat.starting:
+            return START_SECONDS if len(seat.starting) == 1 else math.inf
+        if not seat.batches:
+            return math.inf
+        chosen = self.cluster.options.batch_seconds
+        work = _work(next(iter(seat.batches.values())))
+        if self._slowest is not None:
+            expected = _DEADLINE_FACTOR * self._slowest * work
+        else:
+            expected = work * (_SLOWEST_GPU if self.cluster.num_gpus else _SLOWEST_CPU)
+        return chosen or max(_MIN_DEADLINE_SECONDS, expected)
+
+
+def _work(batch: Batch) -> int:
+    """Pixels times steps."""
+    return sum(max(1, trial.width * trial.height * trial.configuration.steps) for trial in batch.trials)
 
 
 def _cause(error: ray.exceptions.RayTaskError) -> Exception:
     cause = error.cause
     return cause if isinstance(cause, Exception) else RuntimeError(str(error))
+
+
+def _reason(error: Exception) -> str:
+    """What Ray says of a death, on one line, from where it says why."""
+    words = " ".join(str(error).split())
+    _, _, why = words.partition("The actor is dead because ")
+    return (why or words)[:_REASON_LENGTH]

@@ -3,30 +3,30 @@
 from __future__ import annotations
 
 import hashlib
-import os
-import signal
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from itertools import groupby
-from types import FrameType
 from typing import Any, Protocol
 
 import nst_batch
 from nst_batch import weights
+from nst_batch.backlog import failure
 from nst_batch.cluster import Cluster, ClusterOptions
 from nst_batch.committer import Committer
 from nst_batch.dispatch import Dispatcher
-from nst_batch.errors import Interrupted
+from nst_batch.embedded import EmbeddedRay
+from nst_batch.errors import ClusterError, Interrupted
 from nst_batch.extend import extension
-from nst_batch.inputs import list_inputs
+from nst_batch.inputs import Listing, list_inputs
+from nst_batch.interrupts import Interrupts, ended_by
+from nst_batch.options import WorkerOptions
 from nst_batch.plan import BAD_INPUT_BATCH, Plan, make_plan
-from nst_batch.records import Configuration, Outcome, Result, Trial, canonical_json
+from nst_batch.records import Configuration, Result, Trial, canonical_json
 from nst_batch.store import RunDirectory
 from nst_batch.study import Study
-from nst_batch.worker import Worker, WorkerOptions
+from nst_batch.worker import Worker
 
 GPU_BATCH = 16  # trials per batch at most; a worker whose memory holds fewer works through it in parts
 _PROGRESS_SECONDS = 2.0
@@ -92,25 +92,43 @@ def run_study(study: Study, options: RunOptions, reporter: Reporter | None = Non
         Interrupted: SIGINT or SIGTERM came; everything that had finished is on disk.
     """
     reporter = reporter or Silent()
-    listing = list_inputs(study.content, study.style, study.pairs)
-    network = study.network
-    found = weights.resolve(network.weights, network.arch, network.pooling, network.normalization)
-    configurations = tuple(study.configurations(weights_sha256=found.sha256, normalization=found.normalization))
-    with Committer(RunDirectory(options.out)) as committer, Cluster(options.cluster) as cluster, _signals() as stop:
-        reporter.note(cluster.describe())
-        fingerprint = _fingerprint(study, listing.fingerprint, configurations)
-        if not committer.run.exists() or committer.run.study["fingerprint"] != fingerprint:
-            plan = make_plan(
-                study, listing, configurations=configurations, batch_size=_batch_size(options, cluster)
-            )
-            _tell(plan, reporter)
-            trials = extension(committer.run, plan) if committer.run.exists() else plan.trials()
-            committer.write_plan(_study_json(study, fingerprint), trials)
-        if options.retry_failed:
-            reporter.note(f"{committer.retry_failed()} failed trials will be tried again")
-        drive = _Drive(committer, cluster, options, study, reporter, stop)
-        drive.run(configurations[0])
-        return drive.finish()
+    with Interrupts() as interrupts:
+        listing = list_inputs(study.content, study.style, study.pairs)
+        network = study.network
+        found = weights.resolve(network.weights, network.arch, network.pooling, network.normalization)
+        chosen = tuple(study.configurations(weights_sha256=found.sha256, normalization=found.normalization))
+        with (
+            Committer(RunDirectory(options.out)) as committer,
+            EmbeddedRay() as embedded,
+            Cluster(options.cluster) as cluster,
+        ):
+            interrupts.reinstall()  # Ray takes SIGTERM for itself when it starts
+            reporter.note(cluster.describe())
+            _plan(committer, study, listing, chosen, _batch_size(options, cluster), reporter)
+            if options.retry_failed:
+                reporter.note(f"{committer.retry_failed()} failed trials will be tried again")
+            drive = _Drive(committer, cluster, embedded, options, study, reporter, interrupts)
+            with interrupts.held():
+                drive.run(chosen[0])
+                return drive.finish()
+
+
+def _plan(
+    committer: Committer,
+    study: Study,
+    listing: Listing,
+    configurations: tuple[Configuration, ...],
+    batch_size: int,
+    reporter: Reporter,
+) -> None:
+    """Plans a new run directory, and extends an old one whose study or pictures are not as they were."""
+    fingerprint = _fingerprint(study, listing.fingerprint, configurations)
+    if committer.run.exists() and committer.run.study["fingerprint"] == fingerprint:
+        return
+    plan = make_plan(study, listing, configurations=configurations, batch_size=batch_size)
+    _tell(plan, reporter)
+    trials = extension(committer.run, plan) if committer.run.exists() else plan.trials()
+    committer.write_plan(_study_json(study, fingerprint), trials)
 
 
 class _Drive:
@@ -120,12 +138,14 @@ class _Drive:
         self,
         committer: Committer,
         cluster: Cluster,
+        embedded: EmbeddedRay,
         options: RunOptions,
         study: Study,
         reporter: Reporter,
-        stop: Callable[[], int | None],
+        interrupts: Interrupts,
     ) -> None:
-        self.committer, self.options, self.reporter, self.stop = committer, options, reporter, stop
+        self.committer, self.options, self.reporter = committer, options, reporter
+        self.embedded, self.interrupts = embedded, interrupts
         self._started = time.monotonic()
         self._told = 0.0
         self._pending_at_start = committer.counts()["pending"]
@@ -145,45 +165,57 @@ class _Drive:
             self.worker_options,
             configuration,
             self._batches(),
-            on_result=self._commit,
+            on_results=self._commit,
             on_tick=self._tick,
             worker_class=self.options.worker_class,
         )
-        self.dispatcher.run()
+        try:
+            self.dispatcher.run()
+        except ClusterError:
+            self.committer.flush()  # now: a Ray that is broken may take long to end
+            raise
 
     def finish(self) -> Progress:
+        """How the run ended.
+
+        Raises:
+            Interrupted: A signal ended it before every trial had.
+        """
         done = self.committer.finish()
         progress = self._progress()
         self._tell(progress)
-        number = self.stop()
-        if number is not None and not done:
-            raise Interrupted(
-                number,
-                f"stopped by {signal.Signals(number).name}: {progress.num_trials - progress.pending} of "
-                f"{progress.num_trials} trials are safe in {self.options.out}; run the same command again to go on",
-            )
-        return progress
+        if done:
+            return progress
+        ended = f"{progress.num_trials - progress.pending} of {progress.num_trials} trials"
+        number = self.interrupts.received
+        if number is None:
+            raise ClusterError(f"only {ended} have a result; run the same command again to go on")
+        safe = f"{ended} are safe in {self.options.out}"
+        raise Interrupted(number, f"{ended_by(number)}: {safe}; run the same command again to go on")
 
     def _batches(self) -> Iterator[Sequence[Trial]]:
         """The batches that are left; trials that cannot run are recorded on the way."""
         trials = self.committer.run.iter_plan(skip=self.committer.ended)
         for batch, members in groupby(trials, key=lambda trial: trial.batch):
-            if batch == BAD_INPUT_BATCH:
-                for trial in members:
-                    self._commit(_refused(trial))
-            else:
+            if batch != BAD_INPUT_BATCH:
                 yield list(members)
+                continue
+            for trial in members:
+                self._commit([failure(trial, trial.error_type, trial.error_message)])
+                if self.interrupts.received is not None:
+                    return
 
-    def _commit(self, result: Result) -> None:
-        if result.trial.batch != BAD_INPUT_BATCH and self._first_result is None:
+    def _commit(self, results: Sequence[Result]) -> None:
+        if self._first_result is None and results[0].trial.batch != BAD_INPUT_BATCH:
             self._first_result = time.monotonic()
-        self.committer.commit(result)
+        self.committer.commit_all(results)
 
     def _tick(self) -> bool:
         self.committer.tick()
+        self.embedded.check()
         if time.monotonic() - self._told >= _PROGRESS_SECONDS:
             self._tell(self._progress())
-        return self.stop() is not None
+        return self.interrupts.received is not None
 
     def _tell(self, progress: Progress) -> None:
         self._told = time.monotonic()
@@ -208,19 +240,6 @@ class _Drive:
             elapsed_seconds=elapsed,
             eta_seconds=eta,
         )
-
-
-def _refused(trial: Trial) -> Result:
-    now = datetime.now(UTC)
-    outcome = Outcome(
-        status="failed",
-        error_type=trial.error_type,
-        error_message=trial.error_message,
-        code_version=nst_batch.__version__,
-        started_at=now,
-        finished_at=now,
-    )
-    return Result(trial=trial, outcome=outcome)
 
 
 def _batch_size(options: RunOptions, cluster: Cluster) -> int:
@@ -254,21 +273,3 @@ def _tell(plan: Plan, reporter: Reporter) -> None:
         reporter.note(f"{left_out} is left out: it has the same content as {same}")
     if len(plan.duplicates) > 5:
         reporter.note(f"… and {len(plan.duplicates) - 5} more duplicates")
-
-
-@contextmanager
-def _signals() -> Iterator[Callable[[], int | None]]:
-    """Turns the first SIGINT or SIGTERM into a request that the loop sees; the second SIGINT ends the process."""
-    received: list[int] = []
-
-    def receive(number: int, _: FrameType | None) -> None:
-        if received and number == signal.SIGINT:
-            os._exit(128 + number)
-        received.append(number)
-
-    previous = {number: signal.signal(number, receive) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield lambda: received[0] if received else None
-    finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)

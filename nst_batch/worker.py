@@ -12,7 +12,7 @@ import socket
 import sys
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import UTC, datetime
 from itertools import groupby
 
@@ -21,6 +21,7 @@ import torch
 import nst_batch
 from nst_batch import images, weights
 from nst_batch.errors import ImageError, WeightsError
+from nst_batch.options import WorkerOptions
 from nst_batch.records import Configuration, LayerDistance, Outcome, Result, Trial
 from nst_batch.transfer import (
     Options,
@@ -38,18 +39,6 @@ _PICTURES = 64  # decoded pictures kept, at their working size
 
 
 _Ready = tuple[Trial, Problem]
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class WorkerOptions:
-    """How a worker uses its machine; none of it changes what a trial means."""
-
-    device: str = "auto"
-    """auto, cpu, cuda or cuda:N."""
-    threads: int | None = None
-    """Of the CPU; None leaves torch's choice."""
-    format: images.Encoding = "png"
-    quality: int = 95
 
 
 class Worker:
@@ -101,14 +90,17 @@ class Worker:
         while members:
             part, begun = members[:size], datetime.now(UTC)
             try:
-                yield from self._solve(part, options, begun)
+                solved: Sequence[Result] = self._solve(part, options, begun)
             except torch.OutOfMemoryError as error:
+                solved, ran_out = (), str(error)
+            if not solved:  # only now is the memory free: the exception held what its frames had allocated
                 torch.cuda.empty_cache()
                 if len(part) > 1:
                     size = len(part) // 2
                     continue
-                message = f"not enough GPU memory for this image alone, choose a smaller size: {error}"
-                yield self._failed(part[0][0], begun, "out_of_memory", message)
+                message = f"not enough GPU memory for this image alone, choose a smaller size: {ran_out}"
+                solved = [self._failed(part[0][0], begun, "out_of_memory", message)]
+            yield from solved
             members = members[len(part) :]
 
     def _solve(self, part: Sequence[_Ready], options: Options, begun: datetime) -> list[Result]:
