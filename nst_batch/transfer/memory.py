@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import torch
@@ -17,20 +18,22 @@ _MAX_PART = 64
 def predicted_bytes(
     arch: str, layers: Sequence[str], height: int, width: int, batch: int, itemsize: int = 4
 ) -> int:
-    """Peak bytes of one step beyond the network and its targets.
+    """Peak bytes of one step beyond the network.
 
-    Every activation up to the deepest layer is kept for the backward pass. At the peak, which is at the largest
-    layer, there are besides them its gradient and the one being computed.
+    Every activation up to the deepest layer is kept for the backward pass. At the peak, near the image, there are
+    besides them the gradients that the losses left at their layers, and three tensors of the largest layer's size:
+    the gradient there before and after its ReLU, and the one being computed.
+
+    Args:
+        layers: Those that the losses look at.
+        itemsize: Bytes of a feature: 4, or 2 in bfloat16.
     """
     names = layer_names(arch)
     deepest = max((names.index(layer) for layer in layers), default=-1)
-    sizes = []
-    for name in names[: deepest + 1]:
-        channels, rows, columns = layer_shape(name, height, width)
-        sizes.append(channels * rows * columns * itemsize)
-    activations = sum(sizes) + 2 * max(sizes, default=0)
-    targets = sum(sizes) // 4
-    return batch * (activations + targets + _VECTORS * 3 * height * width * 4)
+    shapes = {name: layer_shape(name, height, width) for name in names[: deepest + 1]}
+    sizes = {name: math.prod(shape) * itemsize for name, shape in shapes.items()}
+    features = sum(sizes.values()) + sum(sizes[layer] for layer in layers) + 3 * max(sizes.values(), default=0)
+    return batch * (features + _VECTORS * 3 * height * width * 4)
 
 
 def part_size(device: torch.device, arch: str, problem: Problem) -> int:

@@ -1,0 +1,196 @@
+"""`make bench`: what the engine costs above its floor, and how soon it reaches a textbook program's loss.
+
+    python -m benchmarks.engine [--size 300] [--steps 300] [--price 60] [--configurations 7] [--pairs 2]
+                                [--only step,memory,grid,race]
+
+Ratios of measurements that alternate in one process; absolute times belong to the machine that is named beside
+them. Results go to benchmarks/results/DATE-engine-NUMBER.json and are never overwritten.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from benchmarks.pictures import photo_pairs
+from benchmarks.report import write
+from benchmarks.textbook import Trace, textbook
+from nst_batch.layers import layer_names, layer_shape
+from nst_batch.study_file import load_study
+from nst_batch.transfer import Objective, Options, Problem, Targets, Vgg, predicted_bytes, random_weights, solve
+from nst_batch.transfer.optimizers import Lbfgs
+from nst_batch.transfer.vgg import conv_shapes
+
+STYLE_LAYERS = ("block1_conv1", "block2_conv1", "block3_conv1", "block4_conv1", "block5_conv1")
+
+
+def problems(size: int, num_pairs: int, num_configurations: int) -> list[Problem]:
+    """The source study's experiments on pairs of real photos."""
+    study = load_study("week7_content_layers", content=["-"], style=["-"])
+    return [
+        Problem(
+            height=size,
+            width=size,
+            content=content,
+            styles=(style,),
+            content_layers=layers,
+            style_layers=STYLE_LAYERS,
+            alpha=0.5,
+            beta=5.0,
+        )
+        for content, style in photo_pairs(size)[:num_pairs]
+        for layers in study.grid.content_layers[:num_configurations]
+    ]
+
+
+def floor(batch: int, size: int, deepest: str = "block5_conv1") -> Callable[[], None]:
+    """The convolutions of one step and nothing else: forward, and backward to the input."""
+    names = layer_names("vgg16")
+    calls: list[tuple[Tensor, Tensor, Tensor]] = []
+    for name in names[: names.index(deepest) + 1]:
+        if name in conv_shapes("vgg16"):
+            out_channels, in_channels = conv_shapes("vgg16")[name]
+            _, rows, columns = layer_shape(name, size, size)
+            x = torch.randn(batch, in_channels, rows, columns).to(memory_format=torch.channels_last)
+            kernel = torch.randn(out_channels, in_channels, 3, 3).to(memory_format=torch.channels_last)
+            calls.append((x.requires_grad_(), kernel, torch.zeros(out_channels)))
+
+    def run() -> None:
+        for x, kernel, bias in calls:
+            y = functional.conv2d(x, kernel, bias, padding=1)
+            torch.autograd.grad(y, x, y.detach())
+
+    return run
+
+
+def step(targets: Targets, problem: Problem, batch: int) -> Callable[[], None]:
+    """One step of the engine on a batch, optimiser included."""
+    size = problem.height, problem.width
+    objective = Objective(targets, [problem] * batch, size=size, scale=1.0, convention="sum")
+    assert problem.content
+    optimizer = Lbfgs(problem.content.pixels.flatten().repeat(batch, 1))
+
+    def run() -> None:
+        losses, gradient = objective.losses_and_gradient(optimizer.point)
+        optimizer.update(losses[:, 3], gradient)
+
+    return run
+
+
+def alternate(first: Callable[[], None], second: Callable[[], None], rounds: int) -> tuple[float, float, float]:
+    """Median seconds of both, and the median of their ratios round by round."""
+    pairs = []
+    for _ in range(rounds + 2):
+        times = []
+        for call in (first, second):
+            begun = time.perf_counter()
+            call()
+            times.append(time.perf_counter() - begun)
+        pairs.append((times[0], times[1]))
+    kept = pairs[2:]
+    ratio = statistics.median(a / b for a, b in kept)
+    return statistics.median(a for a, _ in kept), statistics.median(b for _, b in kept), ratio
+
+
+def bench_step(targets: Targets, size: int) -> list[dict[str, Any]]:
+    """(1) What a step costs above its convolutions."""
+    rows = []
+    problem = problems(size, 1, 1)[0]
+    for batch in (1, 4):
+        seconds, bare, ratio = alternate(step(targets, problem, batch), floor(batch, size), 11 if batch == 1 else 5)
+        rows.append({"size": size, "batch": batch, "step_seconds": seconds, "floor_seconds": bare, "ratio": ratio})
+    return rows
+
+
+def bench_race(targets: Targets, posed: Sequence[Problem], steps: int, price: int) -> list[dict[str, Any]]:
+    """(2) The textbook program's `steps` evaluations against the engine at one price for all."""
+    rows = []
+    for problem in posed:
+        book = textbook(targets, problem, steps)
+        begun = time.perf_counter()
+        [solution] = solve(targets, [problem], Options(steps=price))
+        seconds = time.perf_counter() - begun
+        size, goal = (problem.height, problem.width), book.losses[-1]
+        judge = Objective(targets, [problem], size=size, scale=1.0, convention="sum")
+        loss = float(judge.losses_and_gradient(solution.image.reshape(1, -1))[0][0, 3])
+        rows.append(
+            {
+                "content": problem.content.key if problem.content else None,
+                "content_layers": list(problem.content_layers),
+                "textbook_loss": goal,
+                "textbook_seconds": book.seconds[-1],
+                "price": price,
+                "seconds": seconds,
+                "loss_ratio": loss / goal,
+                "speedup": book.seconds[-1] / seconds,
+                "textbook_loss_ratio_in_our_time": _loss_at(book, seconds) / goal,
+            }
+        )
+        print(f"  {rows[-1]}", file=sys.stderr, flush=True)
+    return rows
+
+
+def _loss_at(trace: Trace, seconds: float) -> float:
+    """What the textbook program had reached by then."""
+    return [loss for at, loss in zip(trace.seconds, trace.losses, strict=True) if at <= seconds][-1]
+
+
+def bench_memory(size: int) -> list[dict[str, Any]]:
+    """(4) Predicted and measured peak bytes of a step, each size in a process of its own."""
+    rows = []
+    for side in (size // 2, size, 2 * size):
+        command = [sys.executable, "-m", "benchmarks.memory", str(side)]
+        measured = int(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+        predicted = predicted_bytes("vgg16", STYLE_LAYERS, side, side, 1)
+        rows.append({"size": side, "predicted": predicted, "measured": measured, "ratio": predicted / measured})
+    return rows
+
+
+def bench_grid(targets: Targets, posed: Sequence[Problem], steps: int) -> dict[str, Any]:
+    """(5) A grid of k configurations on one pair over k single runs, each with a network and targets of its own."""
+    options = Options(steps=steps)
+    begun = time.perf_counter()
+    shared = Targets(targets.network)
+    for problem in posed:
+        solve(shared, [problem], options)
+    together = time.perf_counter() - begun
+    begun = time.perf_counter()
+    for problem in posed:
+        network = Vgg("vgg16", random_weights("vgg16", 0, "average"), pooling="average")
+        solve(Targets(network), [problem], options)
+    return {"configurations": len(posed), "grid_seconds": together, "single_seconds": time.perf_counter() - begun}
+
+
+def main() -> None:
+    """Runs what was asked for, prints it, and writes it down."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--size", type=int, default=300)
+    parser.add_argument("--steps", type=int, default=300, help="evaluations of the textbook program")
+    parser.add_argument("--price", type=int, default=60, help="what the engine may spend")
+    parser.add_argument("--configurations", type=int, default=7)
+    parser.add_argument("--pairs", type=int, default=2)
+    parser.add_argument("--only", default="step,memory,grid,race")
+    arguments = parser.parse_args()
+    network = Vgg("vgg16", random_weights("vgg16", 0, "average"), pooling="average")
+    targets = Targets(network)
+    posed = problems(arguments.size, arguments.pairs, arguments.configurations)
+    parts: dict[str, Callable[[], Any]] = {
+        "step": lambda: bench_step(targets, arguments.size),
+        "memory": lambda: bench_memory(arguments.size),
+        "grid": lambda: bench_grid(targets, posed[: arguments.configurations], 10),
+        "race": lambda: bench_race(targets, posed, arguments.steps, arguments.price),
+    }
+    write("engine", {name: parts[name]() for name in arguments.only.split(",")})
+
+
+if __name__ == "__main__":
+    main()
