@@ -1,20 +1,29 @@
-"""A connection to Ray: what the cluster has, how many workers fit, and how one is started.
+"""A connection to Ray: what the cluster has, how many workers fit on it, and how one is started.
 
-With `dispatch`, `metrics` and `jobs_client` the only modules that import Ray.
+With `dispatch`, `monitoring` and `jobs_client` the only modules that import Ray. None of them imports the worker:
+an actor loads what its own class needs and no more.
 """
 
 from __future__ import annotations
 
 import logging
 import os
+import socket
+from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
 import ray
+import ray.exceptions
 
 from nst_batch.errors import ClusterError
-from nst_batch.worker import Worker, WorkerOptions
+from nst_batch.options import WorkerOptions
+
+_MAX_CPUS_PER_WORKER = 4
+_CONNECT_SECONDS = 5.0
+_FAILURES = (OSError, RuntimeError, ValueError, ray.exceptions.RayError)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -22,37 +31,46 @@ class ClusterOptions:
     """Where to run, and how large a worker is."""
 
     address: str | None = None
-    """None starts Ray here, embedded; `auto` or HOST:PORT joins a running cluster."""
+    """`auto` or HOST:PORT joins that cluster; None starts Ray here, or inside a Ray job joins the job's cluster."""
     gpus_per_worker: float = 1.0
+    """A fraction lets several workers share a GPU."""
     cpus_per_worker: int | None = None
-    """On machines without a GPU; None: all cores of the smallest node, four at most."""
+    """Where no GPU is used; None: all cores of the smallest node, four at most."""
     max_workers: int | None = None
+    """Workers, at most. On a cluster that was joined, as many are asked for, so that an autoscaler brings them."""
     batch_seconds: float | None = None
     """A batch that runs longer is taken for hung; None: ten times the slowest so far, ten minutes at least."""
 
 
-class Cluster:
-    """A connection to Ray, for a `with` block."""
+class Arrival(NamedTuple):
+    """What an actor says first."""
 
-    def __init__(self, options: ClusterOptions) -> None:
-        self.options = options
+    node_id: str
+    host: str
+    unseen: tuple[str, ...]
+    """The files that it should see and does not."""
+
+
+class Cluster:
+    """A connection to Ray, for a `with` block.
+
+    Args:
+        options: Where to run, and how large a worker is.
+        device: auto uses GPUs if any node has one; cuda insists on them; cpu does without.
+    """
+
+    def __init__(self, options: ClusterOptions, device: str = "auto") -> None:
+        self.options, self.device = options, device
 
     def __enter__(self) -> Self:
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
         os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
         self._ours = not ray.is_initialized()
-        inside_job = "RAY_JOB_ID" in os.environ or "RAY_ADDRESS" in os.environ
-        address = self.options.address or (None if inside_job else "local")
+        address = _checked_address(self.options.address)
+        self._embedded = address == "local"
         if self._ours:
-            try:
-                ray.init(
-                    address=address,
-                    include_dashboard=False if address == "local" else None,
-                    log_to_driver=False,
-                    logging_level=logging.ERROR,
-                )
-            except (ConnectionError, RuntimeError, ValueError, TimeoutError) as error:
-                raise ClusterError(f"Ray at {address or 'the job’s cluster'} cannot be reached: {error}") from error
+            _connect(address)
+        self.uses_gpus = self.device.startswith("cuda") or (self.device == "auto" and self.num_gpus > 0)
         return self
 
     def __exit__(
@@ -68,45 +86,115 @@ class Cluster:
 
     @property
     def cpus_per_worker(self) -> int:
-        """CPU cores that a worker reserves where there are no GPUs."""
+        """CPU cores that a worker reserves where no GPU is used."""
         if self.options.cpus_per_worker:
             return self.options.cpus_per_worker
-        return max(1, min(4, int(min(node.get("CPU", 1.0) for node in _nodes()))))
+        cores = [int(node["CPU"]) for node in _nodes() if node.get("CPU", 0.0) >= 1]
+        return min(_MAX_CPUS_PER_WORKER, *cores) if cores else 1
 
     def num_workers(self) -> int:
-        """How many workers the cluster has room for at this moment."""
-        if self.num_gpus:
-            room = int(self.num_gpus / self.options.gpus_per_worker)
-            if not room:
-                raise ClusterError(
-                    f"no node has the {self.options.gpus_per_worker} GPUs that a worker asks for; "
-                    f"the cluster has {self.num_gpus:g}; lower --gpus-per-worker"
-                )
-        else:
-            room = sum(int(node.get("CPU", 0)) // self.cpus_per_worker for node in _nodes())
-            if not room:
-                raise ClusterError(f"no node has the {self.cpus_per_worker} CPU cores that a worker asks for")
-        return min(room, self.options.max_workers or room)
+        """How many workers to keep: as many as there is room for at this moment, or as were asked for.
+
+        Raises:
+            ClusterError: No node has room for one, and none is on its way.
+        """
+        room, most = sum(map(self._room, _nodes())), self.options.max_workers
+        if most and not self._embedded:
+            return most
+        if not room:
+            raise ClusterError(self._no_room())
+        return min(room, most or room)
 
     def describe(self) -> str:
         """One line about what the run has to work with."""
         count = self.num_workers()
-        kind = f"{self.options.gpus_per_worker:g} GPU" if self.num_gpus else f"{self.cpus_per_worker} CPU cores"
-        note = "" if self.num_gpus else " (no GPU found)"
-        return f"{count} worker{'s' if count > 1 else ''} with {kind} each{note}"
+        note = "" if self.uses_gpus or self.device == "cpu" else " (no GPU found)"
+        return f"{count} worker{'s' if count > 1 else ''} with {self._size()} each{note}"
 
-    def start_worker(self, options: WorkerOptions, worker_class: type = Worker) -> Any:
+    def start_worker(self, options: WorkerOptions, worker_class: type) -> Any:
         """An actor that holds a worker; it may be pending for a while."""
         resources: dict[str, Any] = (
             {"num_gpus": self.options.gpus_per_worker, "num_cpus": 0}
-            if self.num_gpus
+            if self.uses_gpus
             else {"num_cpus": self.cpus_per_worker}
         )
         actor: Any = ray.remote(worker_class).options(max_restarts=0, max_task_retries=0, **resources)
         return actor.remote(options)
 
+    def _room(self, node: dict[str, float]) -> int:
+        """How many workers a node holds; several never share a GPU unless each asks for less than one."""
+        if not self.uses_gpus:
+            return int(node.get("CPU", 0.0)) // self.cpus_per_worker
+        gpus, share = node.get("GPU", 0.0), self.options.gpus_per_worker
+        return int(gpus) * int(1 / share) if share < 1 else int(gpus / share)
+
+    def _size(self) -> str:
+        if self.uses_gpus:
+            return f"{self.options.gpus_per_worker:g} GPU"
+        cores = self.cpus_per_worker
+        return f"{cores} CPU core{'s' if cores > 1 else ''}"
+
+    def _no_room(self) -> str:
+        kind = "GPU" if self.uses_gpus else "CPU"
+        found = ", ".join(f"{node.get(kind, 0.0):g}" for node in _nodes())
+        advice = "--gpus-per-worker, or --device cpu" if self.uses_gpus else "--cpus-per-worker"
+        scaling = "" if self._embedded else "; on a cluster that scales up from none give --max-workers"
+        return (
+            f"no node has the {self._size()} that a worker asks for; {kind}s by node: {found}; "
+            f"choose another {advice}{scaling}"
+        )
+
+
+def arrival(actor: Any, paths: Sequence[str]) -> Any:
+    """The reference of an actor's `Arrival`, ready before the result of any later call."""
+    return actor.__ray_call__.remote(_arrive, tuple(paths))
+
+
+def draining_nodes() -> frozenset[str]:
+    """The ids of the nodes that will go away soon: to be preempted, or released by the autoscaler."""
+    from ray._private.state import state  # Ray offers this nowhere else
+
+    return frozenset(state.get_draining_nodes())
+
+
+def _arrive(_: object, paths: Sequence[str]) -> Arrival:
+    unseen = tuple(path for path in paths if not Path(path).exists())
+    return Arrival(ray.get_runtime_context().get_node_id(), socket.gethostname(), unseen)
+
+
+def _connect(address: str | None) -> None:
+    place = address or "the job’s cluster"
+    try:
+        if address and ":" in address:  # Ray itself would try for minutes
+            host, _, port = address.rpartition(":")
+            socket.create_connection((host, int(port)), _CONNECT_SECONDS).close()
+        ray.init(
+            address=address,
+            include_dashboard=False if address == "local" else None,
+            log_to_driver=False,
+            logging_level=logging.ERROR,
+        )
+    except _FAILURES as error:
+        token = "" if "RAY_AUTH_TOKEN" in os.environ else "; if it asks for a token, set RAY_AUTH_TOKEN"
+        raise ClusterError(f"Ray at {place} cannot be reached: {error}{token}") from error
+
+
+def _checked_address(address: str | None) -> str | None:
+    """What `ray.init` is given: None only where it finds the cluster by itself."""
+    if address is None:
+        joined = os.environ.get("RAY_ADDRESS", "")
+        inside_job = "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ
+        return None if inside_job or (joined and "://" not in joined) else "local"
+    if "://" in address:
+        raise ClusterError(
+            f"--address: expected auto or HOST:PORT of a running cluster (port 6379), found {address}; "
+            f"`nst-batch submit` takes http://HEAD:8265, and ray:// cannot be used"
+        )
+    return address
+
 
 def _nodes() -> list[dict[str, float]]:
-    """What each living node offers."""
+    """What each living node that is going to stay offers."""
     nodes: list[dict[str, Any]] = ray.nodes()  # type: ignore[no-untyped-call]
-    return [node["Resources"] for node in nodes if node["Alive"]]
+    leaving = draining_nodes()
+    return [node["Resources"] for node in nodes if node["Alive"] and node["NodeID"] not in leaving]

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from rich.progress import Progress as Bar
     from rich.progress import TaskID
 
+    from nst_batch.records import Result
     from nst_batch.run import Progress
 
 _LINE_SECONDS = 30.0
@@ -101,6 +102,9 @@ class TerminalReporter:
         elif time.monotonic() - self._lined >= _LINE_SECONDS:
             self._lined = time.monotonic()
             print_error(f"{done}/{progress.num_trials} {describe(progress)}")
+
+    def ended(self, result: Result) -> None:
+        """Says nothing: the bar counts."""
 
 
 def describe(progress: Progress) -> str:

@@ -45,6 +45,9 @@ MAX_FRUITLESS_DEATHS = 50
 START_SECONDS = 600.0
 """A worker that takes longer to load its network is taken for hung."""
 
+PLACE_SECONDS = 1800.0
+"""How long to wait for the first place on a node: an autoscaler may have to find a machine."""
+
 _IN_FLIGHT = 2  # batches per worker: the next one is there when one is done, and no more can be lost
 _TICK_SECONDS = 0.5
 _LOOK_FOR_NODES_SECONDS = 2.0
@@ -118,11 +121,18 @@ class Dispatcher:
         self._failed_starts = self._fruitless_deaths = 0
         self._slowest: float | None = None
         self._look_for_nodes_at = 0.0
+        self._placed_at = time.monotonic()
 
     @property
     def num_workers(self) -> int:
         """Workers that are ready."""
         return sum(not seat.starting for seat in self._seats)
+
+    @property
+    def busy_seconds(self) -> float:
+        """What workers have spent, all together, on batches that are not back."""
+        now = time.monotonic()
+        return sum(now - seat.since for seat in self._seats if seat.batches)
 
     def run(self) -> None:
         """Returns when every batch has ended, or when `on_tick` says so.
@@ -152,12 +162,23 @@ class Dispatcher:
         self._look_for_nodes_at = now + _LOOK_FOR_NODES_SECONDS
         self._leave(draining_nodes())
         self._places = self.cluster.num_workers()
+        self._check_places(now)
         idle = sum(not seat.batches for seat in self._seats)
         while len(self._seats) < self._places and self._backlog.has(idle + 1):
             actor = self.cluster.start_worker(self.worker_options, self.worker_class)
             starting = (arrival(actor, self.inputs), actor.setup.remote(self.configuration))
             self._seats.append(_Seat(actor, deque(starting)))
             idle += 1
+
+    def _check_places(self, now: float) -> None:
+        """Nothing pends for ever."""
+        if not self._seats or any(seat.node_id for seat in self._seats):
+            self._placed_at = now
+        elif now - self._placed_at > PLACE_SECONDS:
+            raise ClusterError(
+                f"after {PLACE_SECONDS / 60:.0f} min no node has taken any of {self.cluster.describe()}: "
+                f"others use them all, or the autoscaler cannot bring them; `ray status` on the head says which"
+            )
 
     def _leave(self, draining: frozenset[str]) -> None:
         """Lets go of idle workers on nodes that are about to go; the others get no new batch."""
@@ -222,8 +243,8 @@ class Dispatcher:
         seat.node_id = answer.node_id
         if answer.unseen:
             raise ClusterError(
-                f"{answer.unseen[0]} is here but cannot be seen on {answer.host}, where a worker runs; keep pictures "
-                f"and weights on a file system that every node mounts at the same path, or name them by URL (s3://…)"
+                f"{answer.unseen[0]} is here but cannot be seen on {answer.host}, where a worker runs; keep "
+                f"pictures and weights where every node sees them at the same path, or name them by URL (s3://…)"
             )
 
     def _finished(self, seat: _Seat, batch: Batch, results: Sequence[Result]) -> None:
@@ -293,7 +314,7 @@ class Dispatcher:
         if self._slowest is not None:
             expected = _DEADLINE_FACTOR * self._slowest * work
         else:
-            expected = work * (_SLOWEST_GPU if self.cluster.num_gpus else _SLOWEST_CPU)
+            expected = work * (_SLOWEST_GPU if self.cluster.uses_gpus else _SLOWEST_CPU)
         return chosen or max(_MIN_DEADLINE_SECONDS, expected)
 
 

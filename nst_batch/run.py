@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from itertools import groupby
+from pathlib import Path
 from typing import Any, Protocol
 
 import nst_batch
@@ -22,6 +23,7 @@ from nst_batch.extend import extension
 from nst_batch.inputs import Listing, list_inputs
 from nst_batch.interrupts import Interrupts, ended_by
 from nst_batch.options import WorkerOptions
+from nst_batch.pace import Pace
 from nst_batch.plan import BAD_INPUT_BATCH, Plan, make_plan
 from nst_batch.records import Configuration, Result, Trial, canonical_json
 from nst_batch.store import RunDirectory
@@ -71,6 +73,9 @@ class Reporter(Protocol):
     def progress(self, progress: Progress) -> None:
         """Every two seconds or so, and at the end."""
 
+    def ended(self, result: Result) -> None:
+        """A trial was recorded."""
+
 
 class Silent:
     """A reporter that says nothing."""
@@ -79,6 +84,9 @@ class Silent:
         """Says nothing."""
 
     def progress(self, progress: Progress) -> None:
+        """Says nothing."""
+
+    def ended(self, result: Result) -> None:
         """Says nothing."""
 
 
@@ -100,7 +108,7 @@ def run_study(study: Study, options: RunOptions, reporter: Reporter | None = Non
         with (
             Committer(RunDirectory(options.out)) as committer,
             EmbeddedRay() as embedded,
-            Cluster(options.cluster) as cluster,
+            Cluster(options.cluster, options.device) as cluster,
         ):
             interrupts.reinstall()  # Ray takes SIGTERM for itself when it starts
             reporter.note(cluster.describe())
@@ -148,11 +156,10 @@ class _Drive:
         self.embedded, self.interrupts = embedded, interrupts
         self._started = time.monotonic()
         self._told = 0.0
-        self._pending_at_start = committer.counts()["pending"]
-        self._first_result: float | None = None
+        self._pace = Pace(_work(committer))
         self.worker_options = WorkerOptions(
-            device=options.device if cluster.num_gpus or options.device != "auto" else "cpu",
-            threads=None if cluster.num_gpus else cluster.cpus_per_worker,
+            device=options.device if cluster.uses_gpus or options.device != "auto" else "cpu",
+            threads=None if cluster.uses_gpus else cluster.cpus_per_worker,
             format=study.output.format,
             quality=study.output.quality,
         )
@@ -168,6 +175,7 @@ class _Drive:
             on_results=self._commit,
             on_tick=self._tick,
             worker_class=self.options.worker_class,
+            inputs=_samples(self.committer),
         )
         try:
             self.dispatcher.run()
@@ -206,9 +214,12 @@ class _Drive:
                     return
 
     def _commit(self, results: Sequence[Result]) -> None:
-        if self._first_result is None and results[0].trial.batch != BAD_INPUT_BATCH:
-            self._first_result = time.monotonic()
         self.committer.commit_all(results)
+        self._pace.learn(results)
+        if self.dispatcher:
+            self.dispatcher.monitor.recorded(results)
+        for result in results:
+            self.reporter.ended(result)
 
     def _tick(self) -> bool:
         self.committer.tick()
@@ -223,29 +234,48 @@ class _Drive:
             {name: getattr(progress, name) for name in Progress.__slots__}
             | {"updated_at": datetime.now(UTC).isoformat()}
         )
+        if self.dispatcher:
+            self.dispatcher.monitor.progress(progress.pending, progress.num_workers)
         self.reporter.progress(progress)
 
     def _progress(self) -> Progress:
         counts, elapsed = self.committer.counts(), time.monotonic() - self._started
-        done = self._pending_at_start - counts["pending"]
-        eta = elapsed / done * counts["pending"] if self._first_result is not None and done else None
+        dispatcher = self.dispatcher
+        num_workers = dispatcher.num_workers if dispatcher else 0
+        busy_seconds = dispatcher.busy_seconds if dispatcher else 0.0
         return Progress(
             num_trials=sum(counts.values()),
             ok=counts["ok"],
             failed=counts["failed"],
             diverged=counts["diverged"],
             pending=counts["pending"],
-            num_workers=self.dispatcher.num_workers if self.dispatcher else 0,
-            worker_deaths=self.dispatcher.deaths if self.dispatcher else 0,
+            num_workers=num_workers,
+            worker_deaths=dispatcher.deaths if dispatcher else 0,
             elapsed_seconds=elapsed,
-            eta_seconds=eta,
+            eta_seconds=self._pace.seconds_left(num_workers, busy_seconds) if counts["pending"] else None,
         )
+
+
+def _work(committer: Committer) -> float:
+    """The pixels of all trials that have not ended."""
+    plan = committer.run.plan(["width", "height"])
+    pixels = plan["width"].to_numpy().astype(float) * plan["height"].to_numpy()
+    return float(pixels[~committer.ended].sum())
+
+
+def _samples(committer: Committer) -> list[str]:
+    """Some local files that this process sees and every worker must."""
+    trial = next(committer.run.iter_plan(skip=committer.ended), None)
+    if trial is None:
+        return []
+    pictures = [picture.uri for picture in (trial.content, *trial.styles) if picture]
+    return [path for path in (*pictures, trial.configuration.weights) if Path(path).is_file()]
 
 
 def _batch_size(options: RunOptions, cluster: Cluster) -> int:
     if options.batch_size:
         return options.batch_size
-    return GPU_BATCH if cluster.num_gpus and options.device != "cpu" else 1
+    return GPU_BATCH if cluster.uses_gpus else 1
 
 
 def _fingerprint(study: Study, listing: str, configurations: Sequence[Configuration]) -> str:
