@@ -11,7 +11,7 @@ from typing import Annotated, NoReturn
 
 import typer
 
-from nst_batch import __version__
+from nst_batch import __version__, cli_answers
 from nst_batch.console import TerminalReporter, duration, print_error, print_json
 from nst_batch.errors import NstBatchError
 
@@ -194,3 +194,6 @@ def run(
             f"see why: nst-batch query {out} \"SELECT content_uri, error_message FROM trials WHERE status != 'ok'\""
         )
         raise typer.Exit(3)
+
+
+cli_answers.register(app)

@@ -11,7 +11,8 @@ configuration locked, a query can read nothing else, and only SELECT statements 
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -93,15 +94,24 @@ class Session:
         Raises:
             QueryError: It cannot be answered.
         """
-        try:
-            statements = self._connection.extract_statements(sql)
-            if len(statements) != 1 or statements[0].type != duckdb.StatementType.SELECT:
-                found = ", ".join(statement.type.name for statement in statements) or "nothing"
-                raise QueryError(f"expected one SELECT, found {found}: a run is only ever read")
-            relation = self._connection.sql(sql)
-            return relation.to_arrow_table()
-        except (duckdb.Error, pa.ArrowException, OSError) as error:
-            raise QueryError(f"{_reason(error)}\n\n{_available()}") from error
+        with _explained():
+            return self._select(sql).to_arrow_table()
+
+    def batches(self, sql: str) -> pa.RecordBatchReader:
+        """The answer to one SELECT, computed as it is read.
+
+        Raises:
+            QueryError: It cannot be answered.
+        """
+        with _explained():
+            return pa.RecordBatchReader.from_stream(self._select(sql))
+
+    def _select(self, sql: str) -> duckdb.DuckDBPyRelation:
+        statements = self._connection.extract_statements(sql)
+        if len(statements) != 1 or statements[0].type != duckdb.StatementType.SELECT:
+            found = ", ".join(statement.type.name for statement in statements) or "nothing"
+            raise QueryError(f"expected one SELECT, found {found}: a run is only ever read")
+        return self._connection.sql(sql)
 
     def _set(self, option: str, value: str) -> None:
         self._connection.execute(f"SET {option} = {value}")
@@ -154,6 +164,15 @@ def _allowed(paths: Sequence[str]) -> list[str]:
 def _list(values: Sequence[str]) -> str:
     """A list of strings as SQL writes it."""
     return f"[{', '.join(chr(39) + value.replace(chr(39), 2 * chr(39)) + chr(39) for value in values)}]"
+
+
+@contextmanager
+def _explained() -> Iterator[None]:
+    """Turns what DuckDB and Arrow raise into a QueryError that shows what could be asked."""
+    try:
+        yield
+    except (duckdb.Error, pa.ArrowException, OSError) as error:
+        raise QueryError(f"{_reason(error)}\n\n{_available()}") from error
 
 
 def _reason(error: Exception) -> str:

@@ -1,0 +1,149 @@
+"""A run from Python: `nst_batch.open_run(DIR)` reads one, `nst_batch.run_study(...)` makes one.
+
+>>> run = nst_batch.open_run("runs/w7")                                          # doctest: +SKIP
+>>> run.trials().to_pandas().groupby("content_uri").style_distance.mean()         # doctest: +SKIP
+>>> run.rank("style").to_pylist()[0]["content_layers"]                            # doctest: +SKIP
+>>> run.image(run.trials()["trial_id"][0].as_py()).show()                         # doctest: +SKIP
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
+from PIL import Image
+
+from nst_batch import board, query, rank
+from nst_batch.errors import QueryError
+from nst_batch.store import RunDirectory
+
+if TYPE_CHECKING:
+    from nst_batch.run import Reporter
+    from nst_batch.study import Study
+
+
+class Run:
+    """A run directory, finished or in progress: each call answers with what has ended by then.
+
+    Args:
+        url: A path, or a URL that fsspec understands.
+
+    Raises:
+        RunDirectoryError: There is no run.
+    """
+
+    def __init__(self, url: str | os.PathLike[str]) -> None:
+        self.directory: RunDirectory = board.existing(os.fspath(url))
+
+    def __repr__(self) -> str:
+        return f"Run({self.directory.directory.root!r})"
+
+    @property
+    def study(self) -> dict[str, Any]:
+        """What study.json says: the study, its configurations, versions."""
+        return self.directory.study
+
+    def counts(self) -> dict[str, int]:
+        """The trials by state: ok, failed, diverged, pending."""
+        return self.directory.counts()
+
+    def trials(self, columns: Sequence[str] | None = None) -> pa.Table:
+        """One row per trial that has ended, in the order of the plan."""
+        return self.directory.table("trials", columns)
+
+    def curves(self, columns: Sequence[str] | None = None) -> pa.Table:
+        """One row per trial that ran: its losses from step to step, as lists."""
+        return self.directory.table("curves", columns)
+
+    def layers(self, columns: Sequence[str] | None = None) -> pa.Table:
+        """One row per trial and convolution: the finished picture's distances from content and style."""
+        return self.directory.table("layers", columns)
+
+    def image(self, trial_id: str) -> Image.Image:
+        """The finished picture of a trial.
+
+        Raises:
+            QueryError: No such trial has ended, or it has no picture; the message says why.
+            ImageError: The picture is missing or damaged.
+        """
+        columns = ["trial_id", "status", "error_message", "image_path"]
+        trials = self.directory.table("trials", columns)
+        found = trials.filter(pa.compute.equal(trials["trial_id"], trial_id)).to_pylist()
+        if not found:
+            raise QueryError(f"{trial_id}: no trial with this trial_id has ended")
+        if found[0]["image_path"] is None:
+            raise QueryError(f"{trial_id}: {found[0]['status']}, so it has no picture: {found[0]['error_message']}")
+        return board.finished_picture(self.directory, found[0]["image_path"])
+
+    def query(self, sql: str, *, allow: Sequence[str] = ()) -> pa.Table:
+        """The answer to a SELECT over `trials`, `curves` and `layers`; see `nst_batch.query.query`."""
+        return query.query(self.directory, sql, allow=allow)
+
+    def rank(self, by: rank.By = "both", *, where: str | None = None, metrics: bool = False) -> pa.Table:
+        """The configurations, best first; see `nst_batch.rank.rank`. `nst_batch.rank.notes` has the small print."""
+        return rank.rank(self.directory, by, where=where, metrics=metrics)
+
+    def report(self, folder: str | os.PathLike[str] | None = None) -> str:
+        """Writes the HTML report, and returns where it is; see `nst_batch.report.write_report`."""
+        from nst_batch.report import write_report
+
+        return write_report(self.directory, None if folder is None else Path(folder))
+
+
+def open_run(url: str | os.PathLike[str]) -> Run:
+    """The run in a directory, local or remote, finished or in progress.
+
+    Raises:
+        RunDirectoryError: There is none.
+    """
+    return Run(url)
+
+
+def run_study(
+    study: Study | str | os.PathLike[str],
+    out: str | os.PathLike[str],
+    *,
+    content: Sequence[str] = (),
+    style: Sequence[str] = (),
+    weights: str | None = None,
+    size: int | None = None,
+    steps: int | None = None,
+    overrides: Sequence[str] = (),
+    device: str = "auto",
+    retry_failed: bool = False,
+    reporter: Reporter | None = None,
+) -> Run:
+    """Runs a study in this process, or what is missing of it, and returns the run.
+
+    Args:
+        study: A file, the name of a preset, or a `Study`.
+        out: The run directory.
+        content: Pictures instead of the study's; likewise the following, as in `nst-batch run`. Only for a file
+            or a preset.
+        overrides: `KEY=VALUE`, as in `grid.alpha=[0.5,1]`.
+        reporter: Hears how it goes.
+
+    Raises:
+        StudyError, RunDirectoryError, WeightsError, ClusterError, Interrupted: As `nst_batch.run.run_study` says.
+    """
+    from nst_batch import run as running
+    from nst_batch.study_file import load_study
+
+    if isinstance(study, str | os.PathLike):
+        study = load_study(
+            os.fspath(study),
+            overrides=overrides,
+            content=content,
+            style=style,
+            weights=weights,
+            size=size,
+            steps=steps,
+        )
+    elif content or style or weights or size or steps or overrides:
+        raise ValueError("expected a study file or preset to override, found a Study; use dataclasses.replace")
+    options = running.RunOptions(out=os.fspath(out), device=device, retry_failed=retry_failed)
+    running.run_study(study, options, reporter)
+    return Run(out)
