@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from rich.progress import TaskID
 
     from nst_batch.records import Result
-    from nst_batch.run import Progress
+    from nst_batch.reporting import Progress
 
 _LINE_SECONDS = 30.0
 

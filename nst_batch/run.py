@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from itertools import groupby
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import nst_batch
 from nst_batch import weights
@@ -26,6 +26,7 @@ from nst_batch.options import WorkerOptions
 from nst_batch.pace import Pace
 from nst_batch.plan import BAD_INPUT_BATCH, Plan, make_plan
 from nst_batch.records import Configuration, Result, Trial, canonical_json
+from nst_batch.reporting import Progress, Reporter, Silent
 from nst_batch.store import RunDirectory
 from nst_batch.study import Study
 from nst_batch.worker import Worker
@@ -46,48 +47,6 @@ class RunOptions:
     """Trials per batch; None: one on a CPU, up to 16 on GPUs."""
     retry_failed: bool = False
     worker_class: type = Worker
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Progress:
-    """Where a run stands."""
-
-    num_trials: int
-    ok: int
-    failed: int
-    diverged: int
-    pending: int
-    num_workers: int
-    worker_deaths: int
-    elapsed_seconds: float
-    eta_seconds: float | None
-    """None until a first trial has ended in this run."""
-
-
-class Reporter(Protocol):
-    """Whoever wants to hear how a run goes."""
-
-    def note(self, text: str) -> None:
-        """One line that a person should see once."""
-
-    def progress(self, progress: Progress) -> None:
-        """Every two seconds or so, and at the end."""
-
-    def ended(self, result: Result) -> None:
-        """A trial was recorded."""
-
-
-class Silent:
-    """A reporter that says nothing."""
-
-    def note(self, text: str) -> None:
-        """Says nothing."""
-
-    def progress(self, progress: Progress) -> None:
-        """Says nothing."""
-
-    def ended(self, result: Result) -> None:
-        """Says nothing."""
 
 
 def run_study(study: Study, options: RunOptions, reporter: Reporter | None = None) -> Progress:
