@@ -1,8 +1,8 @@
 """Workers that need no network: what they return is a function of the trial, and some of them come to harm.
 
-A worker reads what to do from the content picture's file name, so that one class serves a whole study:
-`kill-*` dies, `hang-*` never ends, `raise-*` raises, and so on, always for that trial. Every trial that is begun
-leaves a file in the directory that the environment variable names, so that invocations can be counted.
+What happens to a trial is written in the name of its content picture, so that one class serves a whole study:
+`kill-1.png` kills its worker, `hang-1.png` never ends, `raise-1.png` raises, and so on, each time. In a collection
+that `tests.tiny` made, every attempt at a trial leaves a file in the folder `.calls`, so that they can be counted.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import os
 import signal
 import time
 import uuid
+from collections import Counter
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -23,10 +24,8 @@ from nst_batch.options import WorkerOptions
 from nst_batch.records import Configuration, Curve, LayerDistance, Outcome, Result, Trial
 from tests.pictures import file_of, gradient
 
-CALLS = "NST_BATCH_TEST_CALLS"
-"""Names the directory in which invocations are counted."""
-SECONDS = "NST_BATCH_TEST_SECONDS"
-"""How long a trial takes."""
+CALLS, SECONDS = ".calls", ".seconds"
+"""Beside the pictures, where no study looks: a folder of attempts, and a file that says how long a trial takes."""
 
 
 class SimulatedWorker:
@@ -45,15 +44,16 @@ class SimulatedWorker:
         return [self._run(trial) for trial in trials]
 
     def _run(self, trial: Trial) -> Result:
-        time.sleep(float(os.environ.get(SECONDS, "0")))
         assert trial.content is not None
+        uri = trial.content.uri
         try:
-            read_bytes(trial.content.uri, expected_sha256=trial.content.sha256)
+            read_bytes(uri, expected_sha256=trial.content.sha256)
         except ImageError as error:
-            return Result(
-                trial=trial, outcome=Outcome(status="failed", error_type=error.kind, error_message=str(error))
-            )
-        suffer(Path(trial.content.uri).name.partition("-")[0])
+            outcome = Outcome(status="failed", error_type=error.kind, error_message=str(error))
+            return Result(trial=trial, outcome=outcome)
+        pace = Path(uri).parent / SECONDS
+        time.sleep(float(pace.read_text()) if pace.exists() else 0.0)
+        suffer(Path(uri).name.partition("-")[0])
         return computed(trial)
 
 
@@ -68,7 +68,7 @@ class Unstartable(SimulatedWorker):
 class DiesInSetup(SimulatedWorker):
     """Dies while it loads its network."""
 
-    def setup(self, configuration: Configuration) -> str:
+    def setup(self, configuration: Configuration) -> str:  # noqa: ARG002
         os.kill(os.getpid(), signal.SIGKILL)
         return ""
 
@@ -76,7 +76,7 @@ class DiesInSetup(SimulatedWorker):
 class HangsInSetup(SimulatedWorker):
     """Never has its network."""
 
-    def setup(self, configuration: Configuration) -> str:
+    def setup(self, configuration: Configuration) -> str:  # noqa: ARG002
         time.sleep(3600)
         return ""
 
@@ -117,19 +117,16 @@ def suffer(how: str) -> None:
 
 
 def note_call(trial: Trial) -> None:
-    """Counts one attempt at a trial, also if it kills this process."""
-    folder = os.environ.get(CALLS)
-    if folder:
-        Path(folder, f"{trial.trial_id}.{uuid.uuid4().hex}").touch()
+    """Counts an attempt at a trial, also one that kills this process."""
+    assert trial.content is not None
+    folder = Path(trial.content.uri).parent / CALLS
+    if folder.exists():
+        (folder / f"{trial.trial_id}.{uuid.uuid4().hex}").touch()
 
 
-def calls(folder: Path) -> dict[str, int]:
-    """How often each trial was begun, by trial_id."""
-    counts: dict[str, int] = {}
-    for path in folder.iterdir():
-        name = path.name.partition(".")[0]
-        counts[name] = counts.get(name, 0) + 1
-    return counts
+def calls(folder: Path) -> Counter[str]:
+    """How often each trial of the pictures in `folder` was begun, by trial_id."""
+    return Counter(path.name.partition(".")[0] for path in (folder / CALLS).iterdir())
 
 
 def computed(trial: Trial) -> Result:

@@ -1,0 +1,140 @@
+"""Workers that die, hang, raise or never start, on a real Ray: the good trials pass, the bad ones are bounded."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from nst_batch import dispatch
+from nst_batch.cluster import ClusterOptions
+from nst_batch.errors import ClusterError
+from nst_batch.reporting import Progress
+from nst_batch.run import RunOptions, run_study
+from tests import tiny, workers
+
+pytestmark = pytest.mark.usefixtures("embedded_ray")
+
+
+def run(folder: Path, worker_class: type = workers.SimulatedWorker, **options: Any) -> Progress:
+    """Runs the collection in `folder` on workers of one core each."""
+    cluster = {"cpus_per_worker": 1, "max_workers": 2} | options.pop("cluster", {})
+    study = tiny.study(folder, **options.pop("study", {}))
+    chosen = RunOptions(
+        out=str(folder / "out"), cluster=ClusterOptions(**cluster), worker_class=worker_class, **options
+    )
+    return run_study(study, chosen)
+
+
+def good(count: int) -> list[str]:
+    return [f"good-{number:02d}" for number in range(count)]
+
+
+def test_a_study_without_accidents_computes_every_trial_once(tmp_path: Path) -> None:
+    photos = tiny.collection(tmp_path, good(20))
+    progress = run(tmp_path, batch_size=3)
+    assert (progress.ok, progress.failed, progress.pending, progress.worker_deaths) == (20, 0, 0, 0)
+    assert set(workers.calls(photos).values()) == {1}
+    assert len(workers.calls(photos)) == 20
+    tiny.assert_whole(tmp_path / "out")
+
+
+@pytest.mark.parametrize("how", ["kill", "segfault", "exit"])
+def test_a_trial_that_always_kills_its_worker_is_found_among_forty_good_ones(tmp_path: Path, how: str) -> None:
+    photos = tiny.collection(tmp_path, [*good(40), f"{how}-1"])
+    progress = run(tmp_path, batch_size=8)
+    assert (progress.ok, progress.failed, progress.pending) == (40, 1, 0)
+    [row] = [row for row in tiny.rows(tmp_path / "out") if row["status"] == "failed"]
+    assert Path(row["content_uri"]).stem == f"{how}-1"
+    assert row["error_type"] == "worker_died"
+    assert "its worker died 3 times" in row["error_message"]
+    assert workers.calls(photos)[row["trial_id"]] <= 3 + 3 + 1  # whole, in halves of 8, 4 and 2, alone
+    assert progress.worker_deaths <= 7
+    tiny.assert_whole(tmp_path / "out")
+
+
+def test_a_poison_trial_alone_in_its_batch_gets_three_attempts(tmp_path: Path) -> None:
+    photos = tiny.collection(tmp_path, [*good(3), "abort-1"])
+    progress = run(tmp_path, batch_size=1)
+    assert (progress.ok, progress.failed) == (3, 1)
+    [row] = [row for row in tiny.rows(tmp_path / "out") if row["status"] == "failed"]
+    assert workers.calls(photos)[row["trial_id"]] == row["attempt"] == 3
+
+
+def test_a_batch_of_nothing_but_poison_does_not_stop_the_others(tmp_path: Path) -> None:
+    tiny.collection(tmp_path, [*good(4), "kill-1", "kill-2", "kill-3", "kill-4"])
+    progress = run(tmp_path, batch_size=4)
+    assert (progress.ok, progress.failed, progress.pending) == (4, 4, 0)
+
+
+def test_an_exception_is_that_of_the_one_trial_that_raised(tmp_path: Path) -> None:
+    tiny.collection(tmp_path, [*good(10), "raise-1"])
+    progress = run(tmp_path, batch_size=4)
+    assert (progress.ok, progress.failed, progress.worker_deaths) == (10, 1, 0)
+    [row] = [row for row in tiny.rows(tmp_path / "out") if row["status"] == "failed"]
+    assert (row["error_type"], row["error_message"]) == ("RuntimeError", "this trial is cursed")
+    assert row["finished_at"] is not None
+
+
+def test_a_trial_that_hangs_is_ended_at_its_deadline(tmp_path: Path) -> None:
+    tiny.collection(tmp_path, [*good(6), "hang-1"])
+    progress = run(tmp_path, batch_size=2, cluster={"batch_seconds": 1.0})
+    assert (progress.ok, progress.failed) == (6, 1)
+    [row] = [row for row in tiny.rows(tmp_path / "out") if row["status"] == "failed"]
+    assert "hung: nothing came back within 1 s" in row["error_message"]
+
+
+def test_workers_that_die_without_fault_of_their_trials_cost_no_trial(tmp_path: Path) -> None:
+    photos = tiny.collection(tmp_path, good(16))
+    progress = run(tmp_path, workers.DiesAfterTwo, batch_size=2)
+    assert (progress.ok, progress.failed) == (16, 0)
+    assert progress.worker_deaths >= 2
+    assert max(workers.calls(photos).values()) == 1  # what waited behind a death was put back unbegun
+
+
+@pytest.mark.parametrize(
+    ("worker_class", "reason"),
+    [
+        (workers.Unstartable, "no driver for this device"),
+        (workers.DiesInSetup, "worker process has died"),
+        (workers.HangsInSetup, "hung: nothing came back within 1 s"),
+    ],
+)
+def test_workers_that_cannot_start_end_the_run(
+    tmp_path: Path, worker_class: type, reason: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(dispatch, "START_SECONDS", 1.0)
+    monkeypatch.setattr(dispatch, "_MOST_PATIENCE_SECONDS", 1.0)
+    tiny.collection(tmp_path, good(4))
+    began = time.monotonic()
+    with pytest.raises(ClusterError, match="workers in a row could not start") as caught:
+        run(tmp_path, worker_class)
+    assert reason in str(caught.value)
+    assert caught.value.exit_code == 1
+    assert time.monotonic() - began < 60
+    assert not (tmp_path / "out" / "_SUCCESS").exists()
+    progress = run(tmp_path)
+    assert progress.ok == 4
+
+
+def test_workers_that_die_whatever_they_are_given_end_the_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(dispatch, "MAX_FRUITLESS_DEATHS", 4)
+    tiny.collection(tmp_path, [f"kill-{number}" for number in range(9)])
+    with pytest.raises(ClusterError, match="4 workers in a row died before they had finished anything"):
+        run(tmp_path, cluster={"max_workers": 1})
+
+
+def test_a_result_that_is_missing_is_a_failure_of_its_trial(tmp_path: Path) -> None:
+    tiny.collection(tmp_path, good(4))
+    progress = run(tmp_path, workers.Forgetful, batch_size=2)
+    assert (progress.ok, progress.failed, progress.pending) == (2, 2, 0)
+
+
+def test_no_more_workers_are_started_than_there_are_batches(tmp_path: Path) -> None:
+    tiny.collection(tmp_path, good(1))
+    progress = run(tmp_path, cluster={"max_workers": 4})
+    assert progress.ok == 1

@@ -1,0 +1,70 @@
+"""Small collections and studies, and what became of them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import pyarrow.dataset as ds
+from PIL import Image
+
+from nst_batch.store import RunDirectory
+from nst_batch.study import Study, study_from_dict
+from tests.pictures import file_of, gradient
+from tests.workers import CALLS, SECONDS
+
+SIZE = 32
+"""Pixels: the fifth block still has two rows."""
+
+
+def picture(number: int) -> bytes:
+    """A PNG that no other number gives."""
+    image = gradient(24, 20).copy()
+    image.putpixel((0, 0), (number % 256, number // 256 % 256, 7))
+    return file_of(image, "PNG")
+
+
+def collection(folder: Path, names: Iterable[str], *, seconds: float = 0.0) -> Path:
+    """A folder `photos` of pictures, of which the names say what happens to their workers."""
+    photos = folder / "photos"
+    (photos / CALLS).mkdir(parents=True, exist_ok=True)
+    (photos / SECONDS).write_text(str(seconds))
+    for name in names:
+        path = photos / f"{name}.png"
+        path.write_bytes(picture(sum(map(ord, name)) * 251 + len(list(photos.iterdir()))))
+    (folder / "style.png").write_bytes(file_of(Image.effect_noise((40, 40), 60).convert("RGB"), "PNG"))
+    return photos
+
+
+def study(folder: Path, **changes: Any) -> Study:
+    """The study of a `collection` in `folder`: one configuration, unless `changes` to its keys say otherwise."""
+    values: dict[str, Any] = {
+        "name": "tiny",
+        "content": [str(folder / "photos")],
+        "style": [str(folder / "style.png")],
+        "image": {"size": SIZE},
+        "network": {"weights": "random:0", "pooling": "average"},
+        "optimizer": {"steps": 2},
+    }
+    return study_from_dict(values | changes)
+
+
+def rows(out: Path) -> list[dict[str, Any]]:
+    """The rows of `trials` as a plain glob sees them, by name of the content picture."""
+    found: list[dict[str, Any]] = ds.dataset(str(out / "trials")).to_table().to_pylist()
+    return sorted(found, key=lambda row: (row["content_uri"], row["trial_index"]))
+
+
+def statuses(out: Path) -> dict[str, str]:
+    """How each trial ended, by the stem of its content picture."""
+    return {Path(row["content_uri"]).stem: row["status"] for row in rows(out)}
+
+
+def assert_whole(out: Path) -> None:
+    """Every planned trial has exactly one row, nothing is left in staging, and `_SUCCESS` is there."""
+    run = RunDirectory(out)
+    planned = sorted(trial.trial_id for trial in run.iter_plan())
+    assert sorted(row["trial_id"] for row in rows(out)) == planned
+    assert run.is_complete()
+    assert run.directory.list("staging") == []
