@@ -68,6 +68,7 @@ class Configuration:
     plateau: float
     """Stop when the loss fell by less than this fraction over 20 steps; 0 never stops early."""
     precision: Precision
+    """auto: float32 on a CPU, tf32 on a GPU."""
 
     def identity(self) -> str:
         """12 hexadecimal digits that are equal for equal results; the label of the weights does not count."""

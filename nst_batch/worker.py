@@ -197,7 +197,10 @@ class Worker:
 
     def _targets(self, chosen: Configuration) -> Targets:
         """The network and its targets, kept until another network is asked for."""
-        key = (chosen.arch, chosen.weights, chosen.weights_sha256, chosen.pooling, chosen.normalization)
+        precision = chosen.precision
+        if precision == "auto":
+            precision = "tf32" if self.device.type == "cuda" else "float32"
+        key = (chosen.arch, chosen.weights, chosen.weights_sha256, chosen.pooling, chosen.normalization, precision)
         if not self._network or self._network[0] != key:
             found = weights.resolve(chosen.weights, chosen.arch, chosen.pooling, chosen.normalization)
             if found.sha256 != chosen.weights_sha256:
@@ -211,7 +214,10 @@ class Worker:
                 pooling=chosen.pooling,
                 normalization=chosen.normalization,
                 device=self.device,
+                dtype=torch.bfloat16 if precision == "bfloat16" else torch.float32,
             )
+            torch.set_float32_matmul_precision("high" if precision == "tf32" else "highest")
+            torch.backends.cudnn.allow_tf32 = precision == "tf32"
             self._network = key, Targets(network)
         return self._network[1]
 
