@@ -5,13 +5,30 @@ Heavy modules (torch, ray, pyarrow) are imported by the command that needs them,
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 from typing import Annotated, NoReturn
 
 import typer
 
-from nst_batch import __version__, cli_answers
+from nst_batch import __version__, cli_answers, cli_jobs
+from nst_batch.cli_options import (
+    BatchSize,
+    Content,
+    CpusPerWorker,
+    Device,
+    GpusPerWorker,
+    MaxWorkers,
+    Out,
+    RetryFailed,
+    Set,
+    Size,
+    Steps,
+    StudyArgument,
+    Style,
+    WeightsOption,
+)
 from nst_batch.console import TerminalReporter, duration, print_error, print_json
 from nst_batch.errors import NstBatchError
 
@@ -25,28 +42,11 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
-StudyArgument = Annotated[str, typer.Argument(metavar="STUDY", help="A study file, or the name of a preset.")]
-Content = Annotated[
-    list[str] | None, typer.Option(metavar="PATTERN", help="Content pictures instead of the study's; repeatable.")
-]
-Style = Annotated[
-    list[str] | None, typer.Option(metavar="PATTERN", help="Style pictures instead of the study's; repeatable.")
-]
-WeightsOption = Annotated[
-    str | None, typer.Option(help="imagenet, imagenet_v1, random:SEED, a file or a URL.", metavar="WEIGHTS")
-]
-Size = Annotated[int | None, typer.Option(help="Pixels of the picture's edge.", metavar="PIXELS")]
-Steps = Annotated[int | None, typer.Option(help="Full-size evaluations, or the worth of so many.", metavar="N")]
-Set = Annotated[
-    list[str] | None,
-    typer.Option("--set", metavar="KEY=VALUE", help="Any key of the study, as in grid.alpha=[0.5,1]; repeatable."),
-]
-Device = Annotated[str, typer.Option(help="auto, cpu or cuda.", metavar="DEVICE")]
-Out = Annotated[str, typer.Option(help="The run directory: a path or a URL such as s3://…", metavar="DIR")]
-
 
 def main() -> NoReturn:
     """The console script: runs a command, and turns errors into one message and an exit code."""
+    if "RAY_AUTH_TOKEN" in os.environ:
+        os.environ.setdefault("RAY_AUTH_MODE", "token")  # before Ray is imported: it looks only once
     try:
         app()
     except NstBatchError as error:
@@ -145,15 +145,14 @@ def run(
     address: Annotated[
         str | None, typer.Option(help="A running Ray cluster: auto or HOST:PORT.", metavar="ADDRESS")
     ] = None,
-    max_workers: Annotated[int | None, typer.Option(min=1, metavar="N", help="Workers, at most.")] = None,
-    gpus_per_worker: Annotated[float, typer.Option(min=0.01, metavar="N", help="GPUs that a worker holds.")] = 1.0,
-    cpus_per_worker: Annotated[
-        int | None, typer.Option(min=1, metavar="N", help="Cores per worker where there is no GPU.")
-    ] = None,
-    batch_size: Annotated[
-        int | None, typer.Option(min=1, metavar="N", help="Trials optimised together, at most.")
-    ] = None,
-    retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Try failed trials again.")] = False,
+    max_workers: MaxWorkers = None,
+    gpus_per_worker: GpusPerWorker = 1.0,
+    cpus_per_worker: CpusPerWorker = None,
+    batch_size: BatchSize = None,
+    retry_failed: RetryFailed = False,
+    log_json: Annotated[
+        bool, typer.Option("--log-json", help="Print one JSON object per line to stdout: notes, trials, progress.")
+    ] = False,
 ) -> None:
     """Run a study in the foreground; run it again to resume.
 
@@ -171,10 +170,12 @@ def run(
         size=size,
         steps=steps,
     )
-    with TerminalReporter() as reporter:
+    with TerminalReporter() as bar:
         from nst_batch.cluster import ClusterOptions
+        from nst_batch.reporting import JsonLog
         from nst_batch.run import RunOptions, run_study
 
+        reporter = JsonLog() if log_json else bar
         cluster = ClusterOptions(
             address=address,
             gpus_per_worker=gpus_per_worker,
@@ -187,13 +188,14 @@ def run(
         progress = run_study(loaded, options, reporter)
     failed = progress.failed + progress.diverged
     summary = f"{progress.ok} of {progress.num_trials} trials ok in {duration(progress.elapsed_seconds)}"
-    print_error(f"{summary}; {failed} failed" if failed else summary)
-    typer.echo(out)
+    reporter.note(f"{summary}; {failed} failed" if failed else summary)
+    if not log_json:
+        typer.echo(out)
     if failed:
-        print_error(
-            f"see why: nst-batch query {out} \"SELECT content_uri, error_message FROM trials WHERE status != 'ok'\""
-        )
+        question = "SELECT content_uri, error_message FROM trials WHERE status != 'ok'"
+        reporter.note(f'see why: nst-batch query {out} "{question}"')
         raise typer.Exit(3)
 
 
 cli_answers.register(app)
+cli_jobs.register(app)

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from nst_batch import cli_jobs
+from nst_batch.cli_options import JobsAddress
 from nst_batch.console import TerminalReporter, print_error
 
 if TYPE_CHECKING:
@@ -179,15 +181,21 @@ def export(
 
 
 def status(
-    target: Annotated[str, typer.Argument(metavar="TARGET", help="A run directory: a path or a URL.")],
+    target: Annotated[
+        str, typer.Argument(metavar="TARGET", help="A run directory, a path or a URL; or a job's id.")
+    ],
+    address: JobsAddress = None,
     watch: Annotated[bool, typer.Option("--watch", help="Go on until every trial has ended.")] = False,
     format: FormatOption = Format.table,
     output: Output = None,
 ) -> None:
-    """Say how far a run is."""
+    """Say how far a run or a job is."""
     from nst_batch.board import existing
     from nst_batch.printing import print_rows
 
+    if cli_jobs.is_job(target, address):
+        print_rows(cli_jobs.status_of(target, address), format.value, output, upright=True)
+        return
     directory = existing(target)
     if watch:
         _watch(directory)

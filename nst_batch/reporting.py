@@ -98,22 +98,19 @@ class JsonLog:
         )
 
 
-def replay(line: str, reporter: Reporter) -> Progress | None:
-    """Tells `reporter` what a line of a job's output says; returns the progress if it is that.
+def replay(line: str, reporter: Reporter) -> None:
+    """Tells `reporter` what a line of a job's output says; what is no event (a traceback, say) is a note.
 
-    What is no event (Ray's own lines, a traceback) is a note. Events of trials are passed over.
+    Events of trials are passed over: the bar counts them.
     """
     event = read_event(line)
     if event is None:
         if line.strip():
             reporter.note(line)
-        return None
-    if event["event"] == "note":
+    elif event["event"] == "note":
         reporter.note(str(event.get("text")))
-    progress = progress_of(event)
-    if progress:
+    elif progress := progress_of(event):
         reporter.progress(progress)
-    return progress
 
 
 def read_event(line: str) -> dict[str, Any] | None:
