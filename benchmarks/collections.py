@@ -2,8 +2,8 @@
 
     python -m benchmarks.collections [--photos 10000] [--configurations 100] [--folder DIR]
 
-Each stage is a process of its own, so that its peak memory is its own. Workers are simulated: they return nothing
-but the moment at which they got their first batch. Results go to benchmarks/results/DATE-collections-NUMBER.json.
+Each stage is a process of its own, so that its peak memory is its own. Workers are simulated: they
+compute nothing. Results go to benchmarks/results/DATE-collections-NUMBER.json.
 """
 
 from __future__ import annotations
@@ -21,10 +21,12 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 import pyarrow as pa
 from PIL import Image
 
@@ -34,11 +36,14 @@ from nst_batch.errors import Interrupted
 from nst_batch.options import WorkerOptions
 from nst_batch.query import query
 from nst_batch.records import Configuration, Outcome, Result, Trial
+from nst_batch.reporting import Progress, Silent
 from nst_batch.run import RunOptions, run_study
 from nst_batch.store import RunDirectory, part_name
 from nst_batch.study import Study, study_from_dict
+from tests import simulated
 
 DONE = 0.9
+IMAGE_BYTES = 60_000
 
 
 class Announcing:
@@ -58,6 +63,25 @@ class Announcing:
         if not begun.exists():
             begun.write_text(str(time.time()))
         return [Result(trial=trial, outcome=Outcome(status="ok")) for trial in trials]
+
+
+class Drawing:
+    """A worker that needs no time: every trial gets a loss history of 300 steps and a picture of 60 kB."""
+
+    def __init__(self, options: WorkerOptions) -> None:
+        del options
+        self._noise = np.random.default_rng(0).bytes(IMAGE_BYTES)
+
+    def setup(self, configuration: Configuration) -> str:
+        """Is ready at once."""
+        del configuration
+        return "simulated"
+
+    def run(self, trials: Sequence[Trial]) -> list[Result]:
+        """A result for each, of which no two pictures are alike."""
+        made = [simulated.result(trial, steps=300) for trial in trials]
+        head = [trial.trial_index.to_bytes(8, "big") for trial in trials]
+        return [replace(each, image=first + self._noise) for each, first in zip(made, head, strict=True)]
 
 
 def study(folder: Path, num_configurations: int) -> Study:
@@ -116,8 +140,6 @@ def pretend(folder: Path) -> dict[str, Any]:
     shutil.rmtree(folder / "run" / "staging", ignore_errors=True)
     rows = run.rows_per_part
     ids = run.plan(["trial_id"])["trial_id"].combine_chunks()
-    from tests import simulated
-
     some = [simulated.result(simulated.trial(index), steps=300) for index in range(rows)]
     segment = pa.Table.from_pylist([tables.result_row("large", each) for each in some], tables.SEGMENT)
     position = segment.column_names.index
@@ -149,11 +171,44 @@ def read(folder: Path) -> dict[str, Any]:
     }
 
 
+def throughput(folder: Path, num_configurations: int) -> dict[str, Any]:
+    """A run whose workers take no time, from the first photos only: trials per second and memory as it goes on."""
+    out = folder / "thrown"
+    shutil.rmtree(out, ignore_errors=True)
+    some = str(folder / "photos" / "000" / "0000*.jpg")
+    chosen = study(folder, num_configurations).to_dict() | {"content": [some]}
+    watched = Watching()
+    options = RunOptions(out=str(out), worker_class=Drawing, device="cpu", batch_size=16)
+    progress = run_study(study_from_dict(chosen), options, watched)
+    (first, _, _), (last, ended, _) = watched.seen[0], watched.seen[-1]
+    shutil.rmtree(out)
+    return {
+        "num_trials": progress.num_trials,
+        "trials_per_second": (ended - watched.seen[0][1]) / (last - first),
+        "megabytes": [megabytes for _, _, megabytes in watched.seen],
+    }
+
+
+class Watching(Silent):
+    """Notes how many trials have ended, and the memory of this process."""
+
+    def __init__(self) -> None:
+        self.seen: list[tuple[float, int, int]] = []
+
+    def progress(self, progress: Progress) -> None:
+        """From the first result on."""
+        ended = progress.num_trials - progress.pending
+        if ended:
+            megabytes = round(psutil.Process().memory_info().rss / 1e6)
+            self.seen.append((time.perf_counter(), ended, megabytes))
+
+
 STAGES: dict[str, Callable[[Path, int], dict[str, Any]]] = {
     "start": until_the_first_batch,
     "pretend": lambda folder, _: pretend(folder),
     "resume": until_the_first_batch,
     "read": lambda folder, _: read(folder),
+    "throughput": throughput,
     "extend": lambda folder, configurations: until_the_first_batch(folder, configurations + 10),
 }
 
@@ -174,10 +229,10 @@ def main() -> None:
     parser.add_argument("--photos", type=int, default=10_000)
     parser.add_argument("--configurations", type=int, default=100)
     parser.add_argument("--folder", type=Path)
-    parser.add_argument("--stage", choices=list(STAGES))
+    parser.add_argument("--stage", choices=list(STAGES), help="one stage, in this process")
     chosen = parser.parse_args()
     if chosen.stage:
-        os.environ["NST_BENCH_BEGUN"] = str(chosen.folder / "begun")
+        os.environ["NST_BENCH_BEGUN"] = str((chosen.folder / "begun").absolute())
         found = STAGES[chosen.stage](chosen.folder, chosen.configurations)
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
         print(json.dumps(found | {"peak_megabytes": round(peak)}))

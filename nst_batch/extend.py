@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+import numpy as np
 import pyarrow.compute as pc
 
 from nst_batch.errors import StudyChangedError
-from nst_batch.plan import BAD_INPUT_BATCH, Plan
+from nst_batch.plan import BAD_INPUT_BATCH, Plan, packed
 from nst_batch.records import Trial
 from nst_batch.store import RunDirectory
 
@@ -17,15 +18,15 @@ def extension(run: RunDirectory, plan: Plan) -> Iterator[Trial]:
     """The trials that `plan` adds to what `run` has planned, numbered on from there, in batches of their own.
 
     A trial whose picture was bad may vanish: its row stays, and the picture's replacement is a new trial. The
-    plans are compared as columns: nothing is made for each trial until it is known to be new.
+    plans are compared as arrays of ids: a trial is made only when it is known to be new.
 
     Raises:
         StudyChangedError: Other planned trials are no longer in the study; the message shows what changed.
     """
-    old = run.plan(["trial_id", "error_type", "batch"])
-    wanted = plan.trial_ids()
-    needed = old.filter(pc.is_null(old["error_type"]))["trial_id"]
-    lost = len(needed) - pc.sum(pc.is_in(needed, wanted)).as_py() if len(needed) else 0
+    old = run.plan(["error_type", "batch"])
+    known, wanted = packed(_trial_ids(run)), plan.trial_ids()
+    needed = known[pc.is_null(old["error_type"]).to_numpy()]
+    lost = len(needed) - int(np.isin(needed, wanted).sum())
     changes = list(_differences(run.study["study"], plan.study.to_dict()))
     renamed = [line for line in changes if line.startswith(("name:", "output."))]
     if lost or renamed:
@@ -34,9 +35,14 @@ def extension(run: RunDirectory, plan: Plan) -> Iterator[Trial]:
             f"{run.directory.url()} holds {len(needed)} trials of which {lost} are not in the study as it is now. "
             f"What changed:\n  {shown}\nRun it into another --out; only additions extend a run directory"
         )
-    fresh = pc.invert(pc.is_in(wanted, old["trial_id"])).to_numpy()
+    fresh = np.isin(wanted, known, invert=True)
     last_batch = pc.max(old["batch"]).as_py() if len(old) else BAD_INPUT_BATCH
     return plan.trials(fresh, first_index=len(old), first_batch=last_batch + 1)
+
+
+def _trial_ids(run: RunDirectory) -> Iterator[str]:
+    for path in run.plan_files():
+        yield from run.read_part(path, ["trial_id"])["trial_id"].to_pylist()
 
 
 def _differences(old: dict[str, Any], new: dict[str, Any], prefix: str = "") -> Iterator[str]:
