@@ -31,6 +31,7 @@ from nst_batch.cli_options import (
 )
 from nst_batch.console import TerminalReporter, duration, print_error, print_json
 from nst_batch.errors import NstBatchError
+from nst_batch.interrupts import Interrupts
 
 app = typer.Typer(
     name="nst-batch",
@@ -48,7 +49,8 @@ def main() -> NoReturn:
     if "RAY_AUTH_TOKEN" in os.environ:
         os.environ.setdefault("RAY_AUTH_MODE", "token")  # before Ray is imported: it looks only once
     try:
-        app()
+        with Interrupts():
+            app()
     except NstBatchError as error:
         print_error(str(error))
         sys.exit(error.exit_code)

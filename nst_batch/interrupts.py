@@ -25,6 +25,10 @@ _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 _LEFT = b"\0"
 
 
+class _Stopped(BaseException):
+    """Raised in whatever the main thread is doing; like KeyboardInterrupt, no error that a library could handle."""
+
+
 class Interrupts:
     """Handles SIGINT and SIGTERM for the length of a `with` block, which may be inside another one.
 
@@ -61,7 +65,7 @@ class Interrupts:
         signal.set_wakeup_fd(self._previous_mouth)
         self._mouth.send(_LEFT)
         self._mouth.close()
-        if self.received is not None and isinstance(error, KeyboardInterrupt | SystemExit):
+        if self.received is not None and isinstance(error, _Stopped | SystemExit):
             raise Interrupted(self.received, f"{ended_by(self.received)}; run the same command again to go on")
 
     def reinstall(self) -> None:
@@ -83,7 +87,7 @@ class Interrupts:
         self.received = self.received or number
         if not self._held and not self._raised:
             self._raised = True
-            raise KeyboardInterrupt
+            raise _Stopped
 
     def _listen(self) -> None:
         """In its own thread: ends the process at a second SIGINT, or when the first signal is long ago."""
