@@ -18,7 +18,7 @@ from nst_batch.transfer.objective import Objective, Problem, Targets, resized
 from nst_batch.transfer.optimizers import DIVERGED, PLATEAU, RUNNING, STOP_REASONS, Adam, Lbfgs, Optimizer
 
 # Halvings of the sides, and the part of the price spent there, coarsest first.
-_COARSE = ((2, 0.25), (1, 0.3))
+_COARSE = ((2, 0.3), (1, 0.25))
 _SMALLEST_SIDE = 32  # pixels: of a coarser image too little reaches the deepest layers
 _CHECK_EVERY = 10  # steps between two looks at who has finished: each waits for the device
 _PLATEAU_STEPS = 20
