@@ -28,8 +28,10 @@ from nst_batch.cli_options import (
     StudyArgument,
     Style,
     WeightsOption,
+    Yes,
 )
-from nst_batch.console import TerminalReporter, duration, print_error, print_json
+from nst_batch.confirm import confirm
+from nst_batch.console import TerminalReporter, duration, print_error, print_json, seconds
 from nst_batch.errors import NstBatchError
 from nst_batch.interrupts import Interrupts
 
@@ -109,9 +111,17 @@ def plan(
     overrides: Set = None,
     device: Device = "auto",
     gpu_hour_price: Annotated[float | None, typer.Option(help="Also print the cost.", metavar="PRICE")] = None,
+    deadline: Annotated[
+        float | None,
+        typer.Option(parser=seconds, metavar="TIME", help="Also print how many workers end in time: 6h, 2d."),
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """Show what a study would compute: trials, batches, memory, time, bad inputs. Computes nothing."""
+    """Show what a study would compute: trials, batches, memory, time, bad inputs. Computes nothing of it.
+
+    The time comes from a few evaluations on this machine, which are remembered; it is an upper bound where trials
+    stop early.
+    """
     from nst_batch.estimate import estimate
     from nst_batch.study_file import load_study
 
@@ -124,7 +134,9 @@ def plan(
         size=size,
         steps=steps,
     )
-    found = estimate(loaded, device=device, gpu_hour_price=gpu_hour_price)
+    found = estimate(
+        loaded, device=device, gpu_hour_price=gpu_hour_price, deadline_seconds=deadline, note=print_error
+    )
     if as_json:
         print_json(found.to_dict())
     else:
@@ -152,6 +164,7 @@ def run(
     cpus_per_worker: CpusPerWorker = None,
     batch_size: BatchSize = None,
     retry_failed: RetryFailed = False,
+    yes: Yes = False,
     log_json: Annotated[
         bool, typer.Option("--log-json", help="Print one JSON object per line to stdout: notes, trials, progress.")
     ] = False,
@@ -172,6 +185,7 @@ def run(
         size=size,
         steps=steps,
     )
+    confirm(loaded, yes)
     with TerminalReporter() as bar:
         from nst_batch.cluster import ClusterOptions
         from nst_batch.reporting import JsonLog
@@ -191,12 +205,41 @@ def run(
     failed = progress.failed + progress.diverged
     summary = f"{progress.ok} of {progress.num_trials} trials ok in {duration(progress.elapsed_seconds)}"
     reporter.note(f"{summary}; {failed} failed" if failed else summary)
+    for sheet in sheets(out):
+        reporter.note(f"to look at: {sheet}")
     if not log_json:
         typer.echo(out)
     if failed:
         question = "SELECT content_uri, error_message FROM trials WHERE status != 'ok'"
         reporter.note(f'see why: nst-batch query {out} "{question}"')
         raise typer.Exit(3)
+
+
+def sheets(out: str) -> list[str]:
+    """Draws a run's contact sheets, and says where they are."""
+    from nst_batch.contact import write_sheets
+    from nst_batch.store import RunDirectory
+
+    found = RunDirectory(out)
+    return [found.directory.url(path) for path in write_sheets(found)]
+
+
+@app.command(epilog="Example: nst-batch figure runs/content runs/style --out figure.png")
+def figure(
+    content_run: Annotated[str, typer.Argument(metavar="CONTENT_RUN", help="A run of content_reconstruction.")],
+    style_run: Annotated[str, typer.Argument(metavar="STYLE_RUN", help="A run of style_reconstruction.")],
+    out: Annotated[Path, typer.Option(help="The picture to write.", metavar="FILE")] = Path("figure.png"),
+) -> None:
+    """Draw Gatys' figure: what each layer keeps of the content, and each set of layers of the style."""
+    from nst_batch.contact import reconstruction_sheet
+    from nst_batch.store import RunDirectory
+
+    drawn = reconstruction_sheet(RunDirectory(content_run), RunDirectory(style_run))
+    try:
+        drawn.save(out)
+    except (OSError, ValueError) as error:
+        raise typer.BadParameter(f"{out} cannot be written: {error}") from error
+    typer.echo(out)
 
 
 cli_answers.register(app)
