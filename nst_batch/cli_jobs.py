@@ -26,7 +26,9 @@ from nst_batch.cli_options import (
     StudyArgument,
     Style,
     WeightsOption,
+    Yes,
 )
+from nst_batch.confirm import confirm
 from nst_batch.console import TerminalReporter, print_error
 
 if TYPE_CHECKING:
@@ -66,6 +68,7 @@ def submit(
     cpus_per_worker: CpusPerWorker = None,
     batch_size: BatchSize = None,
     retry_failed: RetryFailed = False,
+    yes: Yes = False,
     no_wait: Annotated[bool, typer.Option("--no-wait", help="Print the job's id and return.")] = False,
 ) -> None:
     """Run a study as a job on a Ray cluster; submit it again to resume. Exit codes are those of run.
@@ -83,6 +86,7 @@ def submit(
         size=size,
         steps=steps,
     )
+    confirm(loaded, yes)
     options = [f"--device={device}", f"--gpus-per-worker={gpus_per_worker}"]
     chosen = {"max-workers": max_workers, "cpus-per-worker": cpus_per_worker, "batch-size": batch_size}
     options += [f"--{name}={value}" for name, value in chosen.items() if value is not None]

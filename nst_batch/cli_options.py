@@ -40,3 +40,4 @@ JobsAddress = Annotated[
     str | None,
     typer.Option(help="http://HEAD:8265; else RAY_API_SERVER_ADDRESS or RAY_ADDRESS.", metavar="URL"),
 ]
+Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask before a large study.")]

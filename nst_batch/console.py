@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 import sys
 import time
 from types import TracebackType
@@ -53,6 +54,19 @@ def duration(seconds: float) -> str:
             rest = whole % length // smaller_length
             return f"{whole // length} {unit} {rest} {smaller}" if rest else f"{whole // length} {unit}"
     return f"{whole} s"
+
+
+def seconds(text: str) -> float:
+    """The inverse of `duration`, more or less: `45s`, `90 min`, `6h`, `2 d`.
+
+    Raises:
+        ValueError: It is no such text.
+    """
+    lengths = {"s": 1, "min": 60, "m": 60, "h": 3600, "d": 86400}
+    match = re.fullmatch(r"(\d+(?:\.\d+)?) ?(s|m|min|h|d)", text.strip())
+    if not match:
+        raise ValueError(f"expected a time such as 90min, 6h or 2d, found {text!r}")
+    return float(match[1]) * lengths[match[2]]
 
 
 class TerminalReporter:

@@ -14,6 +14,8 @@ from typer.testing import CliRunner
 from nst_batch import calibration as calibrating
 from nst_batch.calibration import Calibration, Machine, Rate, operations
 from nst_batch.cli import app
+from nst_batch.confirm import confirm, num_trials
+from nst_batch.console import seconds
 from nst_batch.errors import StudyError
 from nst_batch.estimate import Estimate, estimate
 from nst_batch.images import Encoding
@@ -197,3 +199,38 @@ def test_the_command_prints_a_table_or_json(
     assert (values["num_trials"], values["num_bad_inputs"], values["cost"]) == (7, 0, None)
     wrong = CliRunner().invoke(app, [*arguments[:-1], "abacus"])
     assert isinstance(wrong.exception, StudyError)
+
+
+# Asking before a large study
+
+
+def test_a_time_is_read_as_it_is_written() -> None:
+    assert [seconds(text) for text in ("45s", "90 min", "6h", "1.5 d")] == [45, 5400, 21600, 129600]
+    for wrong in ("6", "h", "6 hours", "-1h", "nan h"):
+        with pytest.raises(ValueError, match="expected a time"):
+            seconds(wrong)
+
+
+@pytest.mark.parametrize(
+    ("terminal", "yes", "alphas", "asked"),
+    [(True, False, 400, True), (True, True, 400, False), (False, False, 400, False), (True, False, 3, False)],
+)
+def test_only_a_person_is_asked_and_only_before_a_large_study(
+    photos: list[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    terminal: bool,
+    yes: bool,
+    alphas: int,
+    asked: bool,
+) -> None:
+    questions: list[str] = []
+    monkeypatch.setattr("sys.stdin.isatty", lambda: terminal)
+    monkeypatch.setattr("typer.confirm", lambda text, **_: questions.append(text))
+    grid = {"content_layers": ["block2_conv2"], "alpha": list(range(1, alphas + 1))}
+    confirm(study(photos, tmp_path, grid=grid), yes)
+    assert bool(questions) == asked
+
+
+def test_pictures_that_are_not_here_cannot_be_asked_about(tmp_path: Path) -> None:
+    assert num_trials(study([str(tmp_path / "elsewhere")], tmp_path)) == 0
