@@ -16,13 +16,13 @@ from typing import Any
 import ray
 import ray.exceptions
 
+from nst_batch.actor import WorkerActor
 from nst_batch.backlog import Backlog, Batch, failure
 from nst_batch.cluster import Arrival, Cluster, arrival, draining_nodes
 from nst_batch.errors import ClusterError, NstBatchError, WeightsError
 from nst_batch.monitoring import Monitor
 from nst_batch.options import WorkerOptions
 from nst_batch.records import Configuration, Result, Trial
-from nst_batch.worker import Worker
 
 WORKER_DEATHS = (
     ray.exceptions.RayActorError,  # the process died: SIGKILL, a segfault, the system's out-of-memory killer
@@ -108,7 +108,7 @@ class Dispatcher:
         *,
         on_results: Callable[[Sequence[Result]], None],
         on_tick: Callable[[], bool],
-        worker_class: type = Worker,
+        worker_class: type = WorkerActor,
         inputs: Sequence[str] = (),
     ) -> None:
         self.cluster, self.worker_options, self.worker_class = cluster, worker_options, worker_class

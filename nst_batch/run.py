@@ -13,6 +13,7 @@ from typing import Any
 
 import nst_batch
 from nst_batch import weights
+from nst_batch.actor import WorkerActor
 from nst_batch.backlog import failure
 from nst_batch.cluster import Cluster, ClusterOptions
 from nst_batch.committer import Committer
@@ -29,7 +30,6 @@ from nst_batch.records import Configuration, Result, Trial, canonical_json
 from nst_batch.reporting import Progress, Reporter, Silent
 from nst_batch.store import RunDirectory
 from nst_batch.study import Study
-from nst_batch.worker import Worker
 
 GPU_BATCH = 16  # trials per batch at most; a worker whose memory holds fewer works through it in parts
 _PROGRESS_SECONDS = 2.0
@@ -46,7 +46,7 @@ class RunOptions:
     batch_size: int | None = None
     """Trials per batch; None: one on a CPU, up to 16 on GPUs."""
     retry_failed: bool = False
-    worker_class: type = Worker
+    worker_class: type = WorkerActor
 
 
 def run_study(study: Study, options: RunOptions, reporter: Reporter | None = None) -> Progress:
