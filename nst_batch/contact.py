@@ -16,7 +16,6 @@ from nst_batch.records import Configuration, Picture
 from nst_batch.sheets import PairRow, Tile
 from nst_batch.store import RunDirectory
 
-SHEET, RECONSTRUCTION = "report/sheet.png", "report/reconstruction.png"
 Kind = Literal["content", "style"]
 
 MAX_PAIRS, MAX_CONFIGURATIONS = 24, 40
@@ -31,16 +30,30 @@ def write_sheets(run: RunDirectory) -> list[str]:
     At most 24 pairs and 40 configurations are shown; the caption says when there are more. Trials that have not
     ended, and failed ones, are placeholders. Nothing is written while no trial has ended.
     """
+    drawn = draw_sheets(run)
+    for name, sheet in drawn.items():
+        run.directory.write(f"report/{name}", png(sheet))
+    return [f"report/{name}" for name in drawn]
+
+
+def draw_sheets(run: RunDirectory) -> dict[str, Image.Image]:
+    """What `write_sheets` writes, by file name."""
     board = Board(run, max_pairs=MAX_PAIRS, max_configurations=MAX_CONFIGURATIONS)
     if not board.trials:
-        return []
+        return {}
     pictures = _Pictures(board)
-    _write(run, SHEET, _sheet(board, pictures))
+    drawn = {"sheet.png": _sheet(board, pictures)}
     kind = reconstructs(run)
-    if kind is None:
-        return [SHEET]
-    _write(run, RECONSTRUCTION, _reconstructions(board, pictures, kind))
-    return [SHEET, RECONSTRUCTION]
+    if kind is not None:
+        drawn["reconstruction.png"] = _reconstructions(board, pictures, kind)
+    return drawn
+
+
+def png(image: Image.Image) -> bytes:
+    """A sheet or plot as a PNG file."""
+    file = io.BytesIO()
+    image.save(file, "png")
+    return file.getvalue()
 
 
 def reconstructs(run: RunDirectory) -> Kind | None:
@@ -158,12 +171,6 @@ def _settings(configuration: Configuration) -> str:
         f"{labels.weights_text(configuration)}; {configuration.size} pixels, "
         f"{configuration.optimizer}, {configuration.steps} steps"
     )
-
-
-def _write(run: RunDirectory, path: str, sheet: Image.Image) -> None:
-    file = io.BytesIO()
-    sheet.save(file, "png")
-    run.directory.write(path, file.getvalue())
 
 
 # Tiles
