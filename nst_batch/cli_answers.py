@@ -171,12 +171,17 @@ def export(
     ],
     to: Annotated[Path, typer.Option(metavar="FOLDER", help="A new or empty folder.")],
     where: Where = None,
+    names: Annotated[
+        str | None,
+        typer.Option(metavar="TEMPLATE", help="How pictures are called, as in {content}-{style}-{alpha}."),
+    ] = None,
 ) -> None:
     """Write a run for other programs."""
     from nst_batch.board import existing
+    from nst_batch.export import NAMES
     from nst_batch.export import export as exported
 
-    for path in exported(existing(run), kind.value, to, where=where):
+    for path in exported(existing(run), kind.value, to, where=where, names=names or NAMES):
         typer.echo(path)
 
 

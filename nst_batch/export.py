@@ -8,14 +8,16 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
+from string import Formatter
 from typing import Any, Literal, get_args
 
 import pyarrow as pa
 import pyarrow.csv
 import pyarrow.parquet as pq
 
-from nst_batch import labels
+from nst_batch import labels, tables
 from nst_batch.errors import QueryError
 from nst_batch.query import Session
 from nst_batch.store import RunDirectory
@@ -28,7 +30,13 @@ _MAX_NAME_BYTES = 180
 """Of 255 that file systems allow; the rest is room for what makes names distinct."""
 
 
-def export(run: RunDirectory, kind: Kind, to: str | Path, *, where: str | None = None) -> list[Path]:
+NAMES = "{content}__{style}__{configuration}"
+"""How exported pictures are called, unless a template says otherwise."""
+
+
+def export(
+    run: RunDirectory, kind: Kind, to: str | Path, *, where: str | None = None, names: str = NAMES
+) -> list[Path]:
     """Writes a run, or the trials that `where` chooses, and returns the files that hold tables, or the folder.
 
     - `hf`: `train/metadata.jsonl` and the pictures beside it: `datasets.load_dataset(FOLDER)` shows them.
@@ -36,9 +44,14 @@ def export(run: RunDirectory, kind: Kind, to: str | Path, *, where: str | None =
     - `long`: `curves_long.parquet`, one row per trial and step.
     - `images`: the finished pictures as `CONTENT__STYLE__CONFIGURATION.png`.
 
+    Args:
+        names: How pictures are called, without the suffix: `{content}`, `{style}`, `{configuration}`, and columns
+            of `trials` such as `{alpha}` or `{trial_id}`. Where two would be the same, an id is added.
+
     Raises:
-        QueryError: `kind` or `where` is wrong, or the folder is not empty.
+        QueryError: `kind`, `where` or `names` is wrong, or the folder is not empty.
     """
+    _check_names(names)
     if kind not in get_args(Kind):
         raise QueryError(f"expected one of {', '.join(get_args(Kind))}, found {kind!r}")
     folder = Path(to)
@@ -46,7 +59,8 @@ def export(run: RunDirectory, kind: Kind, to: str | Path, *, where: str | None =
         raise QueryError(f"{folder}: expected a new or an empty folder")
     folder.mkdir(parents=True, exist_ok=True)
     writers: dict[Kind, Callable[[RunDirectory, Session, Path, str], list[Path]]] = {
-        "hf": _write_hf, "csv": _write_csv, "long": _write_long, "images": _write_images,
+        "hf": partial(_write_hf, names=names), "images": partial(_write_images, names=names),
+        "csv": _write_csv, "long": _write_long,
     }  # fmt: skip
     with Session(run) as session:
         return writers[kind](run, session, folder, f"({where}\n)" if where else "true")
@@ -65,7 +79,9 @@ def plain_columns(table: pa.Table) -> pa.Table:
 def _joined(value: Any, between: str) -> str | None:
     if isinstance(value, list):
         return between.join(map(str, value))
-    return None if value is None else json.dumps(value, default=str)
+    if isinstance(value, str) or value is None:
+        return value
+    return json.dumps(value, default=str)
 
 
 def _write_csv(run: RunDirectory, session: Session, folder: Path, where: str) -> list[Path]:  # noqa: ARG001
@@ -94,25 +110,27 @@ def _write_long(run: RunDirectory, session: Session, folder: Path, where: str) -
     return [path]
 
 
-def _write_images(run: RunDirectory, session: Session, folder: Path, where: str) -> list[Path]:
-    for name, row in _named_pictures(run, session, where):
+def _write_images(run: RunDirectory, session: Session, folder: Path, where: str, names: str) -> list[Path]:
+    for name, row in _named_pictures(run, session, where, names):
         (folder / name).write_bytes(run.directory.read(row["image_path"]))
     return [folder]
 
 
-def _write_hf(run: RunDirectory, session: Session, folder: Path, where: str) -> list[Path]:
+def _write_hf(run: RunDirectory, session: Session, folder: Path, where: str, names: str) -> list[Path]:
     train = folder / "train"
     train.mkdir()
     path = train / "metadata.jsonl"
     with path.open("w", encoding="utf-8") as lines:
-        for name, row in _named_pictures(run, session, where):
+        for name, row in _named_pictures(run, session, where, names):
             (train / name).write_bytes(run.directory.read(row["image_path"]))
             fields = {"file_name": name, **row}
             lines.write(json.dumps(fields, default=str, allow_nan=False, ensure_ascii=False) + "\n")
     return [path]
 
 
-def _named_pictures(run: RunDirectory, session: Session, where: str) -> Iterator[tuple[str, dict[str, Any]]]:
+def _named_pictures(
+    run: RunDirectory, session: Session, where: str, names: str
+) -> Iterator[tuple[str, dict[str, Any]]]:
     """The trials that have a picture, each with a readable name that no other has, whatever the case of letters."""
     chosen = f"image_path IS NOT NULL AND regexp_matches(image_path, '^images/[^.]+[.][a-z]+$') AND {where}"
     trials = session.query(f"SELECT * FROM trials WHERE {chosen} ORDER BY trial_index")
@@ -121,14 +139,39 @@ def _named_pictures(run: RunDirectory, session: Session, where: str) -> Iterator
     taken: set[str] = set()
     for batch in trials.to_batches(max_chunksize=1_000):
         for row in batch.to_pylist():
+            content, style = (short.get(row[column], "") for column in ("content_uri", "style_uri"))
             label = labels.configuration_label(run.configurations[row["configuration"]], fields)
-            pictures = [short[uri] for uri in (row["content_uri"], row["style_uri"]) if uri]
-            stem = "__".join(map(_file_name, [*pictures, label])).encode()[:_MAX_NAME_BYTES].decode(errors="ignore")
+            stem = _stem(names, row | {"content": content, "style": style, "configuration": label})
             if stem.casefold() in taken:
                 stem = f"{stem}__{row['trial_id'][:12]}"
             taken.add(stem.casefold())
             yield f"{stem}.{row['image_path'].rpartition('.')[2]}", row
 
 
+def _check_names(names: str) -> None:
+    """Only plain fields: a template that could reach into objects could read what it should not."""
+    allowed = {"content", "style", *tables.TRIALS.names}
+    try:
+        parts = [(field, spec, conversion) for _, field, spec, conversion in Formatter().parse(names)]
+    except ValueError as error:
+        raise QueryError(f"names {names!r}: {error}") from error
+    for field, spec, conversion in parts:
+        if field is not None and (field not in allowed or spec or conversion):
+            known = "{content}, {style}, {configuration} and columns of trials such as {alpha}"
+            raise QueryError(f"names {names!r}: expected {known}, found {{{field}}}")
+    if not names.strip():
+        raise QueryError("names: expected a template such as {content}-{style}-{configuration}, found nothing")
+
+
+def _stem(names: str, fields: dict[str, Any]) -> str:
+    """A file's name without suffix: what the template says, of letters that every file system takes."""
+    parts = (
+        literal + ("" if field is None else _file_name(_joined(fields[field], "+") or ""))
+        for literal, field, _, _ in Formatter().parse(names)
+    )
+    whole = re.sub("_{3,}", "__", _UNSAFE.sub("-", "".join(parts))).strip("-._") or "picture"
+    return whole.encode()[:_MAX_NAME_BYTES].decode(errors="ignore")
+
+
 def _file_name(text: str) -> str:
-    return _UNSAFE.sub("-", text.replace(" · ", "_")).strip("-.") or "picture"
+    return _UNSAFE.sub("-", text.replace(" · ", "_")).strip("-.")

@@ -87,3 +87,21 @@ def test_names_that_are_equal_when_made_safe_stay_apart(tmp_path: Path) -> None:
     trials = list(small_run.plan(contents, [contents[:1]], small_run.configurations({})))
     [folder] = export(small_run.write(tmp_path / "run", trials), "images", tmp_path / "out")
     assert len({path.name.casefold() for path in folder.iterdir()}) == 3
+
+
+def test_names_come_from_a_template(run: RunDirectory, tmp_path: Path) -> None:
+    [folder] = export(run, "images", tmp_path / "a", names="{trial_index} of {style}-{content_layers} α{alpha}")
+    assert "0-of-s-block4_conv2-α0.5.png" in {path.name for path in folder.iterdir()}
+    [folder] = export(run, "images", tmp_path / "b", names="the same")
+    names = [path.stem for path in folder.iterdir()]
+    assert len(names) == 4
+    assert sum(name == "the-same" for name in names) == 1
+
+
+@pytest.mark.parametrize(
+    "names", ["", " ", "{", "{nonsense}", "{0}", "{content.__class__}", "{content[0]}", "{alpha:.3f}", "{alpha!r}"]
+)
+def test_a_template_holds_plain_columns_alone(run: RunDirectory, tmp_path: Path, names: str) -> None:
+    with pytest.raises(QueryError, match="names"):
+        export(run, "images", tmp_path / "out", names=names)
+    assert not (tmp_path / "out").exists()
