@@ -13,11 +13,11 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
 @pytest.fixture(scope="session")
-def embedded_ray() -> Iterator[None]:
-    """A real Ray on this machine with four logical cores, for tests that run a study in this process.
+def embedded_ray() -> Iterator[str]:
+    """The address of a real Ray on this machine with four logical cores.
 
-    `cluster.Cluster` uses a Ray that it finds, and leaves it running. Tests that kill Ray itself, or the driver,
-    run `nst-batch` as a process of its own instead.
+    `cluster.Cluster` uses a Ray that this process has started, and leaves it running; other processes can join it
+    with `--address`. Tests that kill Ray itself start their own.
     """
     import ray
 
@@ -30,5 +30,5 @@ def embedded_ray() -> Iterator[None]:
         logging_level=logging.ERROR,
         object_store_memory=128 * 1024**2,
     )
-    yield
+    yield ray.get_runtime_context().gcs_address
     ray.shutdown()

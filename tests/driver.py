@@ -1,0 +1,101 @@
+"""`nst-batch` with simulated workers: `python -m tests.driver run STUDY --out DIR …`."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import psutil
+
+ROOT = Path(__file__).parent.parent
+
+
+class Driver:
+    """A process that runs the study of a `tests.tiny` collection into `folder/out`.
+
+    Args:
+        folder: Of the collection.
+        arguments: More of the command line.
+    """
+
+    def __init__(self, folder: Path, *arguments: str) -> None:
+        self.out = folder / "out"
+        study = folder / "study.yaml"
+        if not study.exists():
+            study.write_text(
+                f"name: tiny\ncontent: [{folder}/photos]\nstyle: [{folder}/style.png]\nimage: {{size: 32}}\n"
+                "network: {weights: 'random:0', pooling: average}\noptimizer: {steps: 2}\n"
+            )
+        command = [sys.executable, "-m", "tests.driver", "run", str(study), "--out", str(self.out), *arguments]
+        self.process = subprocess.Popen(
+            [*command, "--cpus-per-worker", "1"],
+            cwd=ROOT,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+        )
+
+    def wait_for(self, condition: Callable[[], object], seconds: float = 90) -> None:
+        """Until `condition` holds; the process must be running all the while."""
+        deadline = time.monotonic() + seconds
+        while not condition():
+            assert self.process.poll() is None, self.process.communicate()
+            assert time.monotonic() < deadline, "the driver did not get so far"
+            time.sleep(0.05)
+
+    def send(self, number: signal.Signals, *, group: bool = False) -> None:
+        """A signal, to the process or, as a terminal does it, to all that it has started."""
+        (os.killpg if group else os.kill)(self.process.pid, number)
+
+    def end(self, seconds: float = 120) -> tuple[int, str]:
+        """The exit status and what was said on stderr."""
+        _, said = self.process.communicate(timeout=seconds)
+        return self.process.returncode, said
+
+    def family(self) -> list[psutil.Process]:
+        """The processes that it has started, and those that they have."""
+        return psutil.Process(self.process.pid).children(recursive=True)
+
+    def session(self) -> list[psutil.Process]:
+        """Its processes, also those that have lost their parent."""
+        return [each for each in psutil.process_iter() if _session(each.pid) == self.process.pid]
+
+
+def _session(pid: int) -> int:
+    try:
+        return os.getsid(pid)
+    except ProcessLookupError:
+        return 0
+
+
+def alive(processes: list[psutil.Process]) -> list[str]:
+    """The names of those that still run."""
+    found = []
+    for process in processes:
+        try:
+            if process.status() != psutil.STATUS_ZOMBIE:
+                found.append(process.name())
+        except psutil.NoSuchProcess:
+            continue
+    return found
+
+
+def _main() -> None:
+    import nst_batch.actor
+    from tests.workers import SimulatedWorker
+
+    setattr(nst_batch.actor, "WorkerActor", SimulatedWorker)  # noqa: B010 (a class is replaced)
+
+    from nst_batch.cli import main
+
+    main()
+
+
+if __name__ == "__main__":
+    _main()

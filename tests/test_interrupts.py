@@ -1,0 +1,133 @@
+"""SIGINT and SIGTERM, at every stage of a run: a clean flush, the right exit status, and nothing left running."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from nst_batch.store import RunDirectory
+from tests import tiny
+from tests.driver import ROOT, Driver, alive
+
+GO_ON = "run the same command again to go on"
+
+
+def num_recorded(out: Path) -> int:
+    """Trials that are on disk, staged or published."""
+    return RunDirectory(out).table("trials", ["trial_index"]).num_rows if (out / "study.json").exists() else 0
+
+
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_flushes_and_says_how_to_go_on(
+    tmp_path: Path, embedded_ray: str, number: signal.Signals, status: int
+) -> None:
+    photos = tiny.collection(tmp_path, [f"good-{index:02d}" for index in range(40)], seconds=0.3)
+    driver = Driver(tmp_path, "--address", embedded_ray)
+    driver.wait_for(lambda: len(list((photos / ".calls").iterdir())) >= 8)
+    driver.send(number)
+    began = time.monotonic()
+    code, said = driver.end()
+    assert time.monotonic() - began < 10
+    assert code == status, said
+    assert f"stopped by {number.name}: " in said
+    assert GO_ON in said
+    recorded = num_recorded(tmp_path / "out")
+    assert recorded >= 8 - 4  # what had finished; two workers had two batches each in flight
+    assert f"{recorded} of 40 trials are safe" in said
+    assert not (tmp_path / "out" / "_SUCCESS").exists()
+
+
+def test_ctrl_c_on_an_embedded_ray_flushes_and_leaves_nothing_running(tmp_path: Path) -> None:
+    photos = tiny.collection(tmp_path, [f"good-{index:02d}" for index in range(40)], seconds=0.3)
+    driver = Driver(tmp_path)
+    driver.wait_for(lambda: len(list((photos / ".calls").iterdir())) >= 6)
+    family = driver.family()
+    assert {"raylet", "gcs_server"} <= set(alive(family))
+    driver.send(signal.SIGINT, group=True)
+    began = time.monotonic()
+    code, said = driver.end()
+    assert time.monotonic() - began < 10
+    assert (code, GO_ON in said) == (130, True), said
+    assert num_recorded(tmp_path / "out") >= 2
+    assert alive(family) == []
+
+
+@pytest.mark.parametrize("seconds", [1.5, 3.0, 5.0])
+def test_a_signal_while_it_starts_ends_it_as_well(tmp_path: Path, seconds: float) -> None:
+    """Importing, planning, starting Ray: whatever it does then."""
+    tiny.collection(tmp_path, [f"good-{index:02d}" for index in range(9)], seconds=0.5)
+    driver = Driver(tmp_path)
+    time.sleep(seconds)
+    driver.send(signal.SIGTERM)
+    code, said = driver.end(seconds=15)
+    assert (code, GO_ON in said) == (143, True), said
+    deadline = time.monotonic() + 20
+    while left := alive(driver.session()):
+        assert time.monotonic() < deadline, left
+        time.sleep(0.2)
+
+
+def script(body: str) -> subprocess.Popen[str]:
+    """A process that handles signals and says `ready`."""
+    text = "\n".join(
+        ["import time", "from nst_batch import interrupts", "interrupts.GRACE_SECONDS = 2.0", *body.split(";")]
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-c", text], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    assert process.stdout is not None
+    assert process.stdout.readline() == "ready\n"
+    return process
+
+
+BLOCKED = (
+    "from ctypes import CDLL;"
+    "with interrupts.Interrupts() as signals, signals.held():;"
+    "  print('ready', flush=True);"
+    "  [CDLL(None).sleep(10) for _ in range(9)]"  # a signal cuts one short
+)
+
+
+def test_a_second_sigint_ends_at_once_whatever_the_main_thread_does() -> None:
+    process = script(BLOCKED)
+    process.send_signal(signal.SIGINT)
+    time.sleep(0.5)
+    assert process.poll() is None
+    process.send_signal(signal.SIGINT)
+    _, said = process.communicate(timeout=1.5)
+    assert process.returncode == 130
+    assert said == f"stopped by SIGINT at once; {GO_ON}\n"
+
+
+def test_patience_with_what_does_not_end_has_an_end() -> None:
+    process = script(BLOCKED)
+    process.send_signal(signal.SIGTERM)
+    _, said = process.communicate(timeout=6)
+    assert (process.returncode, said) == (143, f"stopped by SIGTERM at once; {GO_ON}\n")
+
+
+def test_outside_of_held_a_signal_raises_also_through_blanket_excepts() -> None:
+    process = script(
+        "with interrupts.Interrupts():;  print('ready', flush=True);"
+        "  try:;    time.sleep(9);  except Exception:;    pass"
+    )
+    process.send_signal(signal.SIGTERM)
+    _, said = process.communicate(timeout=3)
+    assert process.returncode == 1
+    assert f"Interrupted: stopped by SIGTERM; {GO_ON}" in said
+
+
+def test_handlers_are_put_back() -> None:
+    text = (
+        "import signal; from nst_batch.interrupts import Interrupts\n"
+        "before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]\n"
+        "with Interrupts(), Interrupts(): pass\n"
+        "assert before == [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]\n"
+        "assert signal.set_wakeup_fd(-1) == -1\n"
+    )
+    subprocess.run([sys.executable, "-c", text], cwd=ROOT, check=True)
