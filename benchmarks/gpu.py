@@ -39,9 +39,10 @@ def flops_per_step(size: int, deepest: str = "block5_conv1") -> int:
 
 def seconds_per_call(call: Callable[[], object], rounds: int) -> float:
     """Median over rounds, by the device's own clock, after two rounds that do not count."""
-    times = []
+    times: list[float] = []
     for _ in range(rounds + 2):
-        begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+        event: Any = torch.cuda.Event
+        begin, end = event(enable_timing=True), event(enable_timing=True)
         begin.record()
         call()
         end.record()
