@@ -16,6 +16,7 @@ import secrets
 import shlex
 import shutil
 import tempfile
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -38,7 +39,12 @@ MINIMUM_PYTHON = (3, 11)
 _FAILURES = (RuntimeError, ConnectionError, OSError, ray.exceptions.RayError)
 _NOT_SHIPPED = shutil.ignore_patterns("__pycache__", "*.pyc")
 _RECONNECTS = 5
-_CHATTY = ("ray.dashboard.modules.dashboard_sdk", "ray._private.runtime_env.packaging")
+_HEAD_SECONDS = 20.0
+_CHATTY = (
+    "ray.dashboard.modules.dashboard_sdk",
+    "ray.dashboard.modules.job.sdk",
+    "ray._private.runtime_env.packaging",
+)
 _WORKER_COMMAND = re.compile(r"--python_worker_command=(\S*python\S*) (\S*)")
 _PYTHON_IN_PATH = re.compile(r"/python(\d+)\.(\d+)/")
 
@@ -171,13 +177,16 @@ class Jobs:
 
         A job's bare `python` may be another one: Ray starts the entry point in a plain shell.
         """
-        nodes = self._get("/nodes?view=summary").get("data", {}).get("summary", ())
-        for node in sorted(nodes, key=lambda node: not node.get("raylet", {}).get("isHeadNode")):
-            found = _WORKER_COMMAND.search(" ".join(node.get("cmdline") or ()))
-            if found:
-                version = _PYTHON_IN_PATH.search(found[2])
-                return found[1], (int(version[1]), int(version[2])) if version else None
-        return "python", None
+        deadline = time.monotonic() + _HEAD_SECONDS
+        while True:
+            for node in self._get("/nodes?view=summary").get("data", {}).get("summary", ()):
+                found = _WORKER_COMMAND.search(" ".join(node.get("cmdline") or ()))
+                if found and node.get("raylet", {}).get("isHeadNode"):
+                    version = _PYTHON_IN_PATH.search(found[2])
+                    return found[1], (int(version[1]), int(version[2])) if version else None
+            if time.monotonic() > deadline:
+                return "python", None
+            time.sleep(1)  # a head that has just started does not know itself yet
 
     def _get(self, path: str) -> dict[str, Any]:
         """An answer of the dashboard that Ray's client has no method for; empty if this version has none."""
