@@ -21,13 +21,14 @@ import torch
 from nst_batch import images
 from nst_batch.errors import StudyError
 from nst_batch.layers import layer_names, layer_shape
+from nst_batch.options import CPU_BATCH, GPU_BATCH, MAX_CPUS_PER_WORKER
 from nst_batch.records import ALGORITHM, Configuration
-from nst_batch.transfer import Objective, Picture, Problem, Targets, Vgg, layer_distances, part_size
+from nst_batch.transfer import Objective, Picture, Problem, Targets, layer_distances, part_size
 from nst_batch.transfer.engine import initial_image
 from nst_batch.transfer.optimizers import Adam, Lbfgs
 from nst_batch.transfer.vgg import conv_shapes
+from nst_batch.worker import placed
 
-GPU_BATCH = 16
 _LONG_ENOUGH_SECONDS = 1.0
 _LEAST_GOES, _MOST_GOES = 3, 40
 
@@ -62,7 +63,7 @@ class Machine:
                 num_workers=torch.cuda.device_count(),
             )  # fmt: skip
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-        threads = min(4, cores)
+        threads = min(MAX_CPUS_PER_WORKER, cores)
         name = f"CPU of {platform.node()}, {threads} core{'s' if threads > 1 else ''}"
         return cls(device=torch.device("cpu"), name=name, threads=threads, num_workers=max(1, cores // threads))
 
@@ -90,7 +91,7 @@ class Calibration:
         self, machine: Machine, *, note: Callable[[str], None] = lambda _: None, path: Path | None = None
     ) -> None:
         self.machine, self.path, self._note = machine, path or default_path(), note
-        self._networks: dict[tuple[str, str], Targets] = {}
+        self._networks: dict[tuple[str, ...], Targets] = {}
 
     def rate(self, chosen: Configuration, width: int, height: int, format: images.Encoding = "png") -> Rate:
         """What a trial of this configuration costs at `width` × `height` pixels."""
@@ -104,10 +105,15 @@ class Calibration:
         _write(self.path, known | {key: asdict(rate)})
         return rate
 
+    @property
+    def batch_size(self) -> int:
+        """Trials per batch, at most."""
+        return CPU_BATCH if self.machine.device.type == "cpu" else GPU_BATCH
+
     def batch(self, chosen: Configuration, width: int, height: int) -> int:
         """How many such images a worker here optimises together."""
         device = self.machine.device
-        return min(GPU_BATCH, part_size(device, chosen.arch, _problem(chosen, width, height, device)))
+        return min(self.batch_size, part_size(device, chosen.arch, _problem(chosen, width, height, device)))
 
     def _key(self, chosen: Configuration, width: int, height: int, format: str) -> str:
         objective = (
@@ -156,11 +162,9 @@ class Calibration:
             torch.cuda.synchronize(self.machine.device)
 
     def _targets(self, chosen: Configuration) -> Targets:
-        key = chosen.arch, chosen.pooling
+        key = chosen.arch, chosen.pooling, chosen.precision
         if key not in self._networks:
-            network = Vgg(
-                chosen.arch, _cheap_weights(chosen.arch), pooling=chosen.pooling, device=self.machine.device
-            )
+            network = placed(chosen, _cheap_weights(chosen.arch), self.machine.device)
             self._networks[key] = Targets(network)
         return self._networks[key]
 

@@ -19,9 +19,8 @@ import ray
 import ray.exceptions
 
 from nst_batch.errors import ClusterError
-from nst_batch.options import WorkerOptions
+from nst_batch.options import MAX_CPUS_PER_WORKER, WorkerOptions
 
-_MAX_CPUS_PER_WORKER = 4
 _CONNECT_SECONDS = 5.0
 _FAILURES = (OSError, RuntimeError, ValueError, ray.exceptions.RayError)
 
@@ -90,7 +89,7 @@ class Cluster:
         if self.options.cpus_per_worker:
             return self.options.cpus_per_worker
         cores = [int(node["CPU"]) for node in _nodes() if node.get("CPU", 0.0) >= 1]
-        return min(_MAX_CPUS_PER_WORKER, *cores) if cores else 1
+        return min(MAX_CPUS_PER_WORKER, *cores) if cores else 1
 
     def num_workers(self) -> int:
         """How many workers to keep: as many as there is room for at this moment, or as were asked for.

@@ -5,6 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+GPU_BATCH = 16
+"""Trials per batch on GPUs, at most; a worker whose memory holds fewer works through it in parts."""
+CPU_BATCH = 1
+"""On a CPU: convolutions of a single image fill the cores."""
+MAX_CPUS_PER_WORKER = 4
+"""Cores that a worker takes where there are no GPUs: with more, convolutions of one image gain little."""
+
 Encoding = Literal["png", "jpeg", "webp"]
 
 

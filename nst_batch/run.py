@@ -23,7 +23,7 @@ from nst_batch.errors import ClusterError, Interrupted
 from nst_batch.extend import extension
 from nst_batch.inputs import Listing, list_inputs
 from nst_batch.interrupts import Interrupts, ended_by
-from nst_batch.options import WorkerOptions
+from nst_batch.options import CPU_BATCH, GPU_BATCH, WorkerOptions
 from nst_batch.pace import Pace
 from nst_batch.plan import BAD_INPUT_BATCH, Plan, make_plan
 from nst_batch.records import Configuration, Result, Trial, canonical_json
@@ -31,7 +31,6 @@ from nst_batch.reporting import Progress, Reporter, Silent
 from nst_batch.store import RunDirectory
 from nst_batch.study import Study
 
-GPU_BATCH = 16  # trials per batch at most; a worker whose memory holds fewer works through it in parts
 _PROGRESS_SECONDS = 2.0
 
 
@@ -234,7 +233,7 @@ def _samples(committer: Committer) -> list[str]:
 def _batch_size(options: RunOptions, cluster: Cluster) -> int:
     if options.batch_size:
         return options.batch_size
-    return GPU_BATCH if cluster.uses_gpus else 1
+    return GPU_BATCH if cluster.uses_gpus else CPU_BATCH
 
 
 def _fingerprint(study: Study, listing: str, configurations: Sequence[Configuration]) -> str:

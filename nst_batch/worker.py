@@ -11,7 +11,7 @@ import resource
 import socket
 import sys
 from collections import OrderedDict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from itertools import groupby
@@ -197,10 +197,14 @@ class Worker:
 
     def _targets(self, chosen: Configuration) -> Targets:
         """The network and its targets, kept until another network is asked for."""
-        precision = chosen.precision
-        if precision == "auto":
-            precision = "tf32" if self.device.type == "cuda" else "float32"
-        key = (chosen.arch, chosen.weights, chosen.weights_sha256, chosen.pooling, chosen.normalization, precision)
+        key = (
+            chosen.arch,
+            chosen.weights,
+            chosen.weights_sha256,
+            chosen.pooling,
+            chosen.normalization,
+            chosen.precision,
+        )
         if not self._network or self._network[0] != key:
             found = weights.resolve(chosen.weights, chosen.arch, chosen.pooling, chosen.normalization)
             if found.sha256 != chosen.weights_sha256:
@@ -208,18 +212,31 @@ class Worker:
                     f"weights {chosen.weights!r} on {socket.gethostname()} have sha256 {found.sha256}, the plan "
                     f"was made with {chosen.weights_sha256}; put the same file on every node"
                 )
-            network = Vgg(
-                chosen.arch,
-                weights.load(found, chosen.arch, chosen.pooling),
-                pooling=chosen.pooling,
-                normalization=chosen.normalization,
-                device=self.device,
-                dtype=torch.bfloat16 if precision == "bfloat16" else torch.float32,
-            )
-            torch.set_float32_matmul_precision("high" if precision == "tf32" else "highest")
-            torch.backends.cudnn.allow_tf32 = precision == "tf32"
+            state = weights.load(found, chosen.arch, chosen.pooling)
+            network = placed(chosen, state, self.device)
             self._network = key, Targets(network)
         return self._network[1]
+
+
+def placed(chosen: Configuration, state: Mapping[str, torch.Tensor], device: torch.device) -> Vgg:
+    """The network of a configuration on `device`, in its precision; this also sets how the process multiplies.
+
+    Args:
+        state: As `weights.load` gives it.
+    """
+    precision = chosen.precision
+    if precision == "auto":
+        precision = "tf32" if device.type == "cuda" else "float32"
+    torch.set_float32_matmul_precision("high" if precision == "tf32" else "highest")
+    torch.backends.cudnn.allow_tf32 = precision == "tf32"
+    return Vgg(
+        chosen.arch,
+        state,
+        pooling=chosen.pooling,
+        normalization=chosen.normalization,
+        device=device,
+        dtype=torch.bfloat16 if precision == "bfloat16" else torch.float32,
+    )
 
 
 def _options(chosen: Configuration) -> Options:

@@ -43,7 +43,7 @@ class FaultyStore:
                 ("403 Forbidden", _DENIED) if fault == "denied" else ("500 Internal Server Error", _INTERNAL)
             )
             start(status, [("Content-Type", "application/xml"), ("Content-Length", str(len(body)))])
-            return [body]
+            return [] if environ["REQUEST_METHOD"] == "HEAD" else [body]
         answer: Iterable[bytes] = self._moto(environ, start)
         return answer
 
