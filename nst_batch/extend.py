@@ -6,12 +6,15 @@ from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.compute as pc
 
 from nst_batch.errors import StudyChangedError
 from nst_batch.plan import BAD_INPUT_BATCH, Plan, packed
 from nst_batch.records import Trial
 from nst_batch.store import RunDirectory
+
+_SHOWN = 5
 
 
 def extension(run: RunDirectory, plan: Plan) -> Iterator[Trial]:
@@ -30,7 +33,7 @@ def extension(run: RunDirectory, plan: Plan) -> Iterator[Trial]:
     changes = list(_differences(run.study["study"], plan.study.to_dict()))
     renamed = [line for line in changes if line.startswith(("name:", "output."))]
     if lost or renamed:
-        shown = "\n  ".join(changes or ["the content of pictures"])
+        shown = "\n  ".join((*changes, *_gone(run, plan)))
         raise StudyChangedError(
             f"{run.directory.url()} holds {len(needed)} trials of which {lost} are not in the study as it is now. "
             f"What changed:\n  {shown}\nRun it into another --out; only additions extend a run directory"
@@ -38,6 +41,20 @@ def extension(run: RunDirectory, plan: Plan) -> Iterator[Trial]:
     fresh = np.isin(wanted, known, invert=True)
     last_batch = pc.max(old["batch"]).as_py() if len(old) else BAD_INPUT_BATCH
     return plan.trials(fresh, first_index=len(old), first_batch=last_batch + 1)
+
+
+def _gone(run: RunDirectory, plan: Plan) -> Iterator[str]:
+    """Lines that name planned pictures of which the content is no longer in the study."""
+    pictures = (each for pair in plan.pairs for each in (pair.content, *pair.styles) if each)
+    there = {each.picture.sha256 for each in pictures}
+    old = run.plan(["content_sha256", "content_uri", "style_sha256s", "style_uris"])
+    contents = pa.table([old["content_sha256"], old["content_uri"]], ["digest", "uri"])
+    styles = pa.table([pc.list_flatten(old["style_sha256s"]), pc.list_flatten(old["style_uris"])], contents.schema)
+    planned = pa.concat_tables([contents, styles]).group_by(["digest", "uri"]).aggregate([]).sort_by("uri")
+    gone = [row["uri"] for row in planned.to_pylist() if row["digest"] is not None and row["digest"] not in there]
+    yield from (f"{uri}: changed or gone" for uri in gone[:_SHOWN])
+    if len(gone) > _SHOWN:
+        yield f"… and {len(gone) - _SHOWN:,} more pictures"
 
 
 def _trial_ids(run: RunDirectory) -> Iterator[str]:

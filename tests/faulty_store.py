@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
+import urllib.request
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -70,6 +71,7 @@ def faulty_store(delay_seconds: float) -> Iterator[tuple[FaultyStore, dict[str, 
     server = make_server("127.0.0.1", 0, store, threaded=True)
     thread = threading.Thread(target=server.serve_forever)
     thread.start()
+    urllib.request.urlopen(f"http://127.0.0.1:{server.server_port}/moto-api/reset", data=b"").close()
     try:
         yield (
             store,

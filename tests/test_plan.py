@@ -10,10 +10,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from nst_batch.errors import StudyError
+from nst_batch.committer import Committer
+from nst_batch.errors import StudyChangedError, StudyError
+from nst_batch.extend import extension
 from nst_batch.inputs import list_inputs
 from nst_batch.plan import BAD_INPUT_BATCH, Plan, make_plan, packed
 from nst_batch.records import trial_id
+from nst_batch.store import RunDirectory
 from nst_batch.study import Study, study_from_dict
 from tests.pictures import file_of
 
@@ -240,3 +243,36 @@ def test_some_of_the_trials_are_batched_among_themselves(contents: list[str], st
     assert np.array_equal(packed(trial.trial_id for trial in some), made.trial_ids()[chosen])
     assert [trial.trial_index for trial in some] == list(range(100, 106))
     assert [trial.batch for trial in some] == [7] * 4 + [8] * 2
+
+
+# Extending a run directory (what becomes of it is tested in test_run)
+
+
+def written(of: Plan, path: Path) -> RunDirectory:
+    run = RunDirectory(path)
+    with Committer(run) as committer:
+        committer.write_plan({"name": of.study.name, "study": of.study.to_dict()}, of.trials())
+    return run
+
+
+def test_an_extension_is_what_is_new_numbered_on_and_in_full_batches(
+    contents: list[str], styles: list[str], tmp_path: Path
+) -> None:
+    run = written(plan(study(contents[:2], styles[:1])), tmp_path / "run")
+    larger = plan(study(contents, styles[:2]), batch_size=4)
+    added = list(extension(run, larger))
+    assert [trial.trial_index for trial in added] == list(range(4, 12))
+    assert [trial.batch for trial in added] == [1] * 4 + [2] * 4
+    known = {trial.trial_id for trial in run.iter_plan()}
+    assert {trial.trial_id for trial in added} == {trial.trial_id for trial in larger.trials()} - known
+
+
+def test_pictures_that_changed_are_named(contents: list[str], styles: list[str], tmp_path: Path) -> None:
+    run = written(plan(study(contents, styles[:1])), tmp_path / "run")
+    draw(Path(contents[1]), 77)
+    draw(Path(styles[0]), 78)
+    with pytest.raises(StudyChangedError) as caught:
+        extension(run, plan(study(contents, styles[:1])))
+    assert f"{contents[1]}: changed or gone" in str(caught.value)
+    assert f"{styles[0]}: changed or gone" in str(caught.value)
+    assert contents[0] not in str(caught.value)
