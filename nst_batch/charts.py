@@ -79,13 +79,10 @@ def pareto_plot(rows: Sequence[dict[str, Any]], names: dict[str, str]) -> Image.
         plot.dot(plot.at(row["content_distance"], row["style_distance"]), _FRONT if row["pareto"] else _MARK, 5)
     taken: list[tuple[int, int]] = []
     for row, (x, y) in zip(front, points, strict=True):
-        if all(abs(x - other[0]) > 150 or abs(y - other[1]) > 20 for other in taken):
+        if all(abs(x - other[0]) > 300 or abs(y - other[1]) > 24 for other in taken):
             taken.append((x, y))
-            plot.text(
-                (min(x + 9, WIDTH - 190), y - 20),
-                wrapped(names.get(row["configuration"], ""), _SMALL, 180, 2),
-                _SMALL,
-            )
+            label = wrapped(names.get(row["configuration"], ""), _SMALL, 300, 1)
+            plot.text((min(x + 9, WIDTH - 310), y - 20), label, _SMALL)
     return plot.finished("One point per configuration, means over pairs. Orange: no other is better in both.")
 
 
@@ -96,7 +93,7 @@ def curves_plot(data: dict[str, Any]) -> Image.Image:
     plot = _Plot(
         "Total loss, relative to the initial picture", height=620, right=250,
         x=_Axis(0, max(steps[-1], 1), label="step"),
-        y=_Axis(10 ** math.floor(math.log10(max(min(values), 1e-12))), 10 ** math.ceil(math.log10(max(values))), log=True),
+        y=_Axis(_power(min(values), math.floor), _power(max(values), math.ceil), log=True),
     )  # fmt: skip
     shown = groups[:MAX_RANKED]
     for number, (label, curves) in enumerate(shown):
@@ -210,6 +207,11 @@ class _Plot:
         for corner, lines, font in self._texts:
             write(draw, corner, lines, font)
         return image
+
+
+def _power(value: float, rounded: Callable[[float], int]) -> float:
+    """The power of ten beside a positive value."""
+    return float(10.0 ** rounded(math.log10(max(value, 1e-12))))
 
 
 def _fine(points: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:

@@ -13,6 +13,7 @@ from nst_batch.records import Configuration
 _FIRST = ("content_layers", "style_layers", "style_layer_weights", "alpha", "beta", "tv_weight", "style_scale")
 _FIELDS = (*_FIRST, *(field.name for field in dataclasses.fields(Configuration) if field.name not in _FIRST))
 _LAYER = re.compile(r"block(\d)_(\w+)")
+_LAYER_FIELDS = ["content_layers", "style_layers"]
 _SELF_EVIDENT = ("weights", "optimizer", "arch")
 """Fields of which the value alone says what it is."""
 
@@ -27,23 +28,23 @@ def varying(configurations: Iterable[Configuration]) -> tuple[str, ...]:
 def configuration_label(configuration: Configuration, fields: Sequence[str]) -> str:
     """What distinguishes a configuration, as `block4_conv2 · alpha 0.5`.
 
+    Where content and style layers both differ, they are separated by a slash: `block4_conv2 / block1-5_conv1`.
+
     Args:
         fields: From `varying`; when nothing varies, the layers are named.
     """
-    both = "content_layers" in fields and "style_layers" in fields
-    parts = []
-    for name in fields or ("content_layers", "style_layers"):
-        text = value_text(name, getattr(configuration, name))
-        if name in ("content_layers", "style_layers"):
-            parts.append(f"{name[:-7]} {text}" if both or not fields else text)
-        else:
+    layers = [name for name in _LAYER_FIELDS if name in fields] or ([] if fields else _LAYER_FIELDS)
+    parts = [" / ".join(layer_set(getattr(configuration, name)) for name in layers)] if layers else []
+    for name in fields:
+        if name not in _LAYER_FIELDS:
+            text = value_text(name, getattr(configuration, name))
             parts.append(text if name in _SELF_EVIDENT else f"{name.replace('_', ' ')} {text}")
     return " · ".join(parts)
 
 
 def value_text(name: str, value: Any) -> str:
     """A configuration's value in few characters."""
-    if name in ("content_layers", "style_layers"):
+    if name in _LAYER_FIELDS:
         return layer_set(value)
     if name == "weights_sha256":
         return str(value)[:12]

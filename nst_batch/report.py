@@ -6,6 +6,7 @@ import base64
 import hashlib
 import io
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from nst_batch.storage import Directory
 from nst_batch.store import RunDirectory
 
 _FILES = Path(__file__).parent / "report_files"
+_SCRIPTS = ("charts.js", "report.js", "answers.js")
 _FIGURE_WIDTH = 1_600
 """Pixels of a figure within the page, at most."""
 
@@ -49,9 +51,7 @@ def write_report(run: RunDirectory, folder: Path | None = None) -> str:
 
 def _page(data: dict[str, Any], files: dict[str, Image.Image]) -> str:
     """The HTML; whatever comes from the run is escaped, and only our script may run."""
-    script = "".join(
-        (_FILES / name).read_text(encoding="utf-8") for name in ("charts.js", "report.js", "answers.js")
-    )
+    script = "".join((_FILES / name).read_text(encoding="utf-8") for name in _SCRIPTS)
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined)
     template = environment.from_string((_FILES / "template.html").read_text(encoding="utf-8"))
@@ -70,8 +70,7 @@ def _page(data: dict[str, Any], files: dict[str, Image.Image]) -> str:
 def _embedded(data: dict[str, Any]) -> str:
     """JSON that can stand in a script element: nothing in it can end the element."""
     text = json.dumps(finite(data), ensure_ascii=False, allow_nan=False, default=str, separators=(",", ":"))
-    escapes = {"<": "\\u003c", ">": "\\u003e", "&": "\\u0026", "\u2028": "\\u2028", "\u2029": "\\u2029"}
-    return text.translate(str.maketrans(escapes))
+    return re.sub("[<>&\u2028\u2029]", lambda match: f"\\u{ord(match[0]):04x}", text)
 
 
 def _figure(image: Image.Image | None) -> str | None:

@@ -1,4 +1,4 @@
-"""What the report shows, as one JSON document: study, pictures, trials, loss curves, ranking, failures, provenance."""
+"""What the report shows, as one JSON document: study, pictures, trials, curves, ranking, failures, provenance."""
 
 from __future__ import annotations
 
@@ -36,6 +36,7 @@ _THUMBNAIL_EDGES = ((150, 256), (400, 192), (10**9, 144))
 """Pixels by the number of trials at most."""
 _INPUT_EDGE = 256
 _THREADS = 4
+_SHOWN_VALUES = 12
 _TRIAL_COLUMNS = (
     "trial_index", "trial_id", "status", "attempt", "error_type", "error_message", "image_path", "content_distance",
     "style_distance", "final_content_loss", "final_style_loss", "final_total_loss", "steps_done", "stop_reason",
@@ -91,6 +92,7 @@ def _study(board: Board) -> dict[str, Any]:
     weights = list(dict.fromkeys(labels.weights_text(each) for each in used))
     sizes = sorted({each.size for each in used})
     steps = sorted({each.steps for each in used})
+    optimizers = sorted({each.optimizer for each in used})
     return {
         "name": run.study["name"],
         "made_at": f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC",
@@ -101,7 +103,7 @@ def _study(board: Board) -> dict[str, Any]:
         "num_configurations": board.num_configurations,
         "weights": weights,
         "random": any(each.weights.startswith("random") for each in used),
-        "settings": f"{_range(sizes)} pixels · {_range(steps)} steps · {', '.join(sorted({e.optimizer for e in used}))}",
+        "settings": f"{_range(sizes)} pixels · {_range(steps)} steps · {', '.join(optimizers)}",
         "limits": _limits(board),
     }
 
@@ -123,10 +125,8 @@ def _fields(board: Board) -> list[dict[str, Any]]:
     """What varies: each field with its values, in the study's order."""
     fields = []
     for name in board.varying:
-        values = dict.fromkeys(
-            labels.value_text(name, getattr(each, name)) for each in board.configurations.values()
-        )
-        fields.append({"name": name, "label": name.replace("_", " "), "values": list(values)})
+        values = [labels.value_text(name, getattr(each, name)) for each in board.configurations.values()]
+        fields.append({"name": name, "label": name.replace("_", " "), "values": list(dict.fromkeys(values))})
     return fields
 
 
@@ -149,7 +149,7 @@ def _trials(board: Board) -> list[dict[str, Any]]:
     positions = {identity: number for number, identity in enumerate(board.configurations)}
     table = board.run.table("trials", _TRIAL_COLUMNS)
     table = table.filter(pc.is_in(table["trial_index"], pa.array(list(places), pa.int64())))
-    rows = table.to_pylist()
+    rows: list[dict[str, Any]] = table.to_pylist()
     for row in rows:
         pair, identity = places[row["trial_index"]]
         row |= {"pair": pair, "configuration": positions[identity], "thumbnail": None, "picture": None}
@@ -262,9 +262,8 @@ def _provenance(run: RunDirectory) -> list[list[str]]:
     facts += [["planned", str(run.study.get("created_at", "unknown"))[:19]]]
     for name in _HARDWARE:
         values = sorted({str(value) for value in table[name].unique().to_pylist() if value is not None})
-        facts.append(
-            [name.replace("_", " "), ", ".join(values[:12]) + (" …" if len(values) > 12 else "") or "unknown"]
-        )
+        more = ["…"] if len(values) > _SHOWN_VALUES else []
+        facts.append([name.replace("_", " "), ", ".join([*values[:_SHOWN_VALUES], *more]) or "unknown"])
     hashes = sorted({configuration.weights_sha256 for configuration in run.configurations.values()})
     facts.append(["weights SHA-256", ", ".join(hashes)])
     seconds = pc.sum(table["seconds"]).as_py() or 0.0

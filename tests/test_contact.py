@@ -113,7 +113,7 @@ def test_labels_say_what_distinguishes() -> None:
         "block4_conv2 · alpha 0.5",
         "block5_conv1 · alpha 1",
     ]
-    assert configuration_label(chosen[0], ()) == "content block4_conv2 · style block1-2_conv1"
+    assert configuration_label(chosen[0], ()) == "block4_conv2 / block1-2_conv1"
 
 
 def test_layer_sets_are_short_where_they_run_on() -> None:

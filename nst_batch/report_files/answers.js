@@ -2,7 +2,8 @@
 
 let rankedBy = Object.keys(data.ranking)[0];
 const rowLabel = (row) => configurations[numberOf.get(row.configuration)]?.label ?? row.configuration;
-const MAX_RANKED = 60;
+const MAX_RANKED = 30;
+const percent = (share) => (share === null ? "–" : `${Math.round(100 * share)}%`);
 
 function openBest(row) {
   const number = numberOf.get(row.configuration);
@@ -17,29 +18,30 @@ function drawRanking() {
     return;
   }
   const { rows, notes } = data.ranking[rankedBy];
-  const holder = byId("ranking-plot"), shown = rows.slice(0, MAX_RANKED), line = 24;
-  const left = Math.min(290, Math.max(120, holder.clientWidth * 0.34));
+  const holder = byId("ranking-plot"), shown = rows.slice(0, MAX_RANKED), narrow = holder.clientWidth < 620;
+  const line = narrow ? 38 : 24, left = narrow ? 12 : Math.min(360, holder.clientWidth * 0.36);
+  const last = Math.max(2, ...shown.map((row) => row.high ?? row.mean_rank));
   const { root, sx, sy } = frame(holder, {
     height: line * shown.length + 52, left, top: 8,
-    x: { low: 1, high: Math.max(rows.length, 2), label: "mean rank (1 is best)" },
+    x: { low: 1, high: Math.min(last * 1.05, Math.max(rows.length, 2)), label: "mean rank (1 is best)" },
     y: { low: shown.length - 0.5, high: -0.5, ticks: [] },
   });
   shown.forEach((row, position) => {
     const y = sy(position), color = row.pareto ? "var(--front)" : "var(--mark)";
-    const text = rowLabel(row), room = Math.floor(left / 7.2);
+    const text = rowLabel(row), room = Math.floor((narrow ? holder.clientWidth - 24 : left) / 7.4), middle = narrow ? y + 9 : y;
     const interval = row.low === null ? "no interval" : `95%: ${short(row.low)} to ${short(row.high)}`;
-    const say = `${text}\nmean rank ${short(row.mean_rank)} (${interval})\nfirst in ${Math.round(100 * row.won)}% of ${row.pairs} pairs`;
+    const say = `${text}\nmean rank ${short(row.mean_rank)} (${interval})\nfirst in ${percent(row.won)} of ${row.pairs} pairs`;
     const group = svg("g", { class: "hit", tabindex: 0, "aria-label": say });
     group.append(svg("rect", { x: 0, y: y - line / 2, width: "100%", height: line, fill: "transparent" }));
-    group.append(svg("text", { class: "name", x: left - 10, y: y + 4, "text-anchor": "end" }, text.length > room ? `${text.slice(0, room - 1)}…` : text));
-    if (row.low !== null) group.append(svg("line", { x1: sx(row.low), x2: sx(row.high), y1: y, y2: y, stroke: color, "stroke-width": 2, opacity: 0.55 }));
-    group.append(svg("circle", { cx: sx(row.mean_rank), cy: y, r: 5, fill: color }));
+    group.append(svg("text", { class: "name", x: narrow ? left : left - 10, y: narrow ? y - 5 : y + 4, "text-anchor": narrow ? "start" : "end" }, text.length > room ? `${text.slice(0, room - 1)}…` : text));
+    if (row.low !== null) group.append(svg("line", { x1: sx(row.low), x2: sx(row.high), y1: middle, y2: middle, stroke: color, "stroke-width": 2, opacity: 0.55 }));
+    group.append(svg("circle", { cx: sx(row.mean_rank), cy: middle, r: 5, fill: color }));
     hint(group, say, () => openBest(row));
     root.append(group);
   });
   const columns = [
-    ["rank", (row) => row.rank, true], ["configuration", rowLabel], ["mean rank", (row) => row.mean_rank, true],
-    ["low", (row) => row.low, true], ["high", (row) => row.high, true], ["won", (row) => row.won, true],
+    ["rank", (row) => row.rank, true], ["configuration", rowLabel, false, (row) => rowLabel(row)], ["mean rank", (row) => row.mean_rank, true],
+    ["low", (row) => row.low, true], ["high", (row) => row.high, true], ["won", (row) => row.won, true, (row) => percent(row.won)],
     ["content distance", (row) => row.content_distance, true], ["style distance", (row) => row.style_distance, true],
     ["Pareto", (row) => (row.pareto ? "front" : "")], ["failed", (row) => row.failed, true],
   ];
@@ -87,9 +89,10 @@ function drawTradeoff() {
     hint(dot, say, () => openBest(row), pairs.map((_, pair) => trialOf(pair, number)).find((trial) => trial?.thumbnail)?.thumbnail);
     root.append(dot);
     const text = rowLabel(row), size = text.length * 7;
-    if (row.pareto && size < width * 0.6 && labels.every(([a, b, c]) => Math.abs(b - y) > 17 || x > a + c || a > x + size)) {
+    const free = labels.every(([a, b, c]) => Math.abs(b - y) > (front.length > 6 ? 46 : 17) || x > a + c || a > x + size);
+    if (row.pareto && size < width * 0.6 && free) {
       const end = x + 12 + size > width;
-      root.append(svg("text", { class: "name", x: x + (end ? -10 : 10), y: y - 8, "text-anchor": end ? "end" : "start" }, text));
+      root.append(svg("text", { class: "name halo", x: x + (end ? -10 : 10), y: y - 8, "text-anchor": end ? "end" : "start" }, text));
       labels.push([x, y, size]);
     }
   }
@@ -203,7 +206,7 @@ function sortable(holder, columns, rowsOf, { limit = 100 } = {}) {
       return cell;
     });
     const body = rows.slice(0, state.limit).map((row) => el("tr", {}, ...columns.map(([, value, numeric, render]) => {
-      if (render) return el("td", {}, render(row, rows));
+      if (render) return el("td", { className: numeric ? "number" : "name" }, render(row, rows));
       const found = value(row);
       return el("td", { className: numeric ? "number" : found === "failed" || found === "diverged" ? "failed" : found === "front" ? "front" : "" },
         typeof found === "number" ? short(found) : found ?? "–");
@@ -223,7 +226,7 @@ function drawTrials() {
   const columns = [
     ["", (trial) => trial.trial_index, false, (trial, rows) => tile(trial, rows)],
     ["trial", (trial) => trial.trial_index, true], ["pair", (trial) => pairs[trial.pair].label],
-    ["configuration", (trial) => configurations[trial.configuration].label], ["status", (trial) => trial.status],
+    ["configuration", (trial) => configurations[trial.configuration].label, false, (trial) => configurations[trial.configuration].label], ["status", (trial) => trial.status],
     ["content distance", (trial) => trial.content_distance, true], ["style distance", (trial) => trial.style_distance, true],
     ["final loss", (trial) => trial.final_total_loss, true], ["steps", (trial) => trial.steps_done, true],
     ["seconds", (trial) => trial.seconds, true], ["id", (trial) => trial.trial_id.slice(0, 10)],
@@ -277,6 +280,7 @@ function drawPlots() { drawRanking(); drawTradeoff(); drawCurves(); }
 
 drawCounts();
 axesByDefault();
+sizeByDefault();
 if (data.ranking.both?.rows.length) compare.right = numberOf.get(data.ranking.both.rows[0].configuration) ?? 0;
 if (pairs.length) { drawControls(); drawGrid(); compare.draw(); }
 if (rankedBy) byId("ranking-controls").replaceChildren(segments(Object.keys(data.ranking).map((by) => [by, by === "both" ? "content and style" : by]), rankedBy, (by) => { rankedBy = by; drawRanking(); }));

@@ -90,6 +90,13 @@ function segments(options, value, onchange) {
 
 const grid = { pair: 0, rows: null, columns: null, fixed: {} };
 
+// As large as fits beside each other, on a wide screen
+function sizeByDefault() {
+  const columns = grid.rows ? fields[fieldNumber(grid.columns)].values.length : Math.min(configurations.length, 6);
+  const room = byId("grid").clientWidth - (grid.rows ? 130 : 0);
+  if (room > 560) document.documentElement.style.setProperty("--thumb", `${Math.round(Math.max(96, Math.min(190, room / columns - 14)))}px`);
+}
+
 function axesByDefault() {
   const names = fields.map((field) => field.name);
   const layered = ["content_layers", "style_layers"].filter((name) => names.includes(name));
@@ -109,7 +116,7 @@ function drawControls() {
     drawControls();
     drawGrid();
   };
-  const size = el("input", { type: "range", min: 64, max: 300, "aria-label": "size of the pictures" });
+  const size = el("input", { type: "range", min: 64, max: 320, "aria-label": "size of the pictures" });
   size.value = parseInt(getComputedStyle(document.documentElement).getPropertyValue("--thumb"), 10);
   size.addEventListener("input", () => document.documentElement.style.setProperty("--thumb", `${size.value}px`));
   byId("grid-controls").replaceChildren(...[
