@@ -30,6 +30,8 @@ from nst_batch.cli_options import (
 )
 from nst_batch.confirm import confirm
 from nst_batch.console import TerminalReporter, print_error
+from nst_batch.errors import Interrupted
+from nst_batch.interrupts import Interrupts
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -154,11 +156,11 @@ def _follow(jobs: Jobs, job_id: str) -> NoReturn:
     from nst_batch.reporting import replay
 
     try:
-        with TerminalReporter() as reporter:
+        with Interrupts(), TerminalReporter() as reporter:
             ended = jobs.follow(job_id, lambda line: replay(line, reporter))
-    except KeyboardInterrupt:
-        print_error(f"detached; job {job_id} goes on: {_commands(jobs, job_id)}")
-        raise typer.Exit(130) from None
+    except Interrupted as stopped:
+        message = f"detached; job {job_id} goes on: {_commands(jobs, job_id)}"
+        raise Interrupted(stopped.exit_code - 128, message) from None
     if ended.exit_code == 0:
         typer.echo(ended.out)
     else:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -163,7 +164,7 @@ def make_plan(
             content, style = (list(_distinct(pictures, duplicates)) for pictures in (content, style))
         pairs = _pairs(study.pairs, content, style)
     pairs = _without_repetition(pairs)
-    pairs.sort(key=lambda pair: _working_size(pair, configurations[0]))
+    pairs.sort(key=lambda pair: _largest_first(*_working_size(pair, configurations[0])))
     return Plan(
         study=study,
         configurations=tuple(configurations),
@@ -217,6 +218,14 @@ def _without_repetition(pairs: Sequence[_Pair]) -> list[_Pair]:
         identity = tuple(_content_of(each) if each else None for each in (pair.content, *pair.styles))
         found.setdefault(identity, pair)
     return list(found.values())
+
+
+def _largest_first(width: int, height: int) -> tuple[int, int]:
+    """Sorts pairs so that those of one size stand together and no long one is left for the end.
+
+    What cannot run comes before everything: its rows tell of it at once.
+    """
+    return (-width * height, width) if width else (-sys.maxsize, 0)
 
 
 def _working_size(pair: _Pair, configuration: Configuration) -> tuple[int, int]:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from itertools import groupby
 from pathlib import Path
@@ -70,7 +71,7 @@ def run_study(study: Study, options: RunOptions, reporter: Reporter | None = Non
         ):
             interrupts.reinstall()  # Ray takes SIGTERM for itself when it starts
             reporter.note(cluster.describe())
-            _plan(committer, study, listing, chosen, _batch_size(options, cluster), reporter)
+            _plan(committer, study, listing, chosen, options, cluster, reporter)
             if options.retry_failed:
                 reporter.note(f"{committer.retry_failed()} failed trials will be tried again")
             drive = _Drive(committer, cluster, embedded, options, study, reporter, interrupts)
@@ -84,17 +85,30 @@ def _plan(
     study: Study,
     listing: Listing,
     configurations: tuple[Configuration, ...],
-    batch_size: int,
+    options: RunOptions,
+    cluster: Cluster,
     reporter: Reporter,
 ) -> None:
     """Plans a new run directory, and extends an old one whose study or pictures are not as they were."""
     fingerprint = _fingerprint(study, listing.fingerprint, configurations)
     if committer.run.exists() and committer.run.study["fingerprint"] == fingerprint:
         return
-    plan = make_plan(study, listing, configurations=configurations, batch_size=batch_size)
+    most = options.batch_size or (GPU_BATCH if cluster.uses_gpus else CPU_BATCH)
+    plan = make_plan(study, listing, configurations=configurations, batch_size=most)
+    if options.batch_size is None:
+        plan = _balanced(plan, cluster.num_workers())
     _tell(plan, reporter)
     trials = extension(committer.run, plan) if committer.run.exists() else plan.trials()
     committer.write_plan(_study_json(study, fingerprint), trials)
+
+
+def _balanced(plan: Plan, num_workers: int) -> Plan:
+    """The plan in batches of such a size that every worker is busy in the last round too.
+
+    Cut here and not when workers run idle: batches are part of the plan, so that a resumed run repeats them.
+    """
+    rounds = math.ceil(plan.num_trials / (plan.batch_size * num_workers))
+    return replace(plan, batch_size=math.ceil(plan.num_trials / (num_workers * max(1, rounds))) or 1)
 
 
 class _Drive:
@@ -228,12 +242,6 @@ def _samples(committer: Committer) -> list[str]:
         return []
     pictures = [picture.uri for picture in (trial.content, *trial.styles) if picture]
     return [path for path in (*pictures, trial.configuration.weights) if Path(path).is_file()]
-
-
-def _batch_size(options: RunOptions, cluster: Cluster) -> int:
-    if options.batch_size:
-        return options.batch_size
-    return GPU_BATCH if cluster.uses_gpus else CPU_BATCH
 
 
 def _fingerprint(study: Study, listing: str, configurations: Sequence[Configuration]) -> str:
