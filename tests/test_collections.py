@@ -55,7 +55,8 @@ def store() -> Iterator[FaultyStore]:
             patch.setenv(name, value)
         patch.setitem(fsspec.config.conf, "s3", {})
         fsspec.config.set_conf_env(fsspec.config.conf)
-        files = fsspec.filesystem("s3", skip_instance_cache=True)
+        fsspec.get_filesystem_class("s3").clear_instance_cache()
+        files = fsspec.filesystem("s3")
         files.mkdir(BUCKET)
         names = [f"good-{index}.png" for index in range(GOOD)] + list(BAD)
         files.pipe(f"{BUCKET}/lists/photos.csv", b"uri\n" + "".join(f"../photos/{n}\n" for n in names).encode())
@@ -67,6 +68,7 @@ def store() -> Iterator[FaultyStore]:
         files.pipe(f"{BUCKET}/styles/style.png", file_of(gradient(64, 64).rotate(90), "PNG"))
         store.failing = True
         yield store
+        fsspec.get_filesystem_class("s3").clear_instance_cache()
         assert min(store.faults[kind] for kind in ("denied", "internal", "late")) > 0
 
 
