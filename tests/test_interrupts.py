@@ -10,16 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from nst_batch.store import RunDirectory
 from tests import tiny
 from tests.driver import ROOT, Driver, alive
 
 GO_ON = "run the same command again to go on"
-
-
-def num_recorded(out: Path) -> int:
-    """Trials that are on disk, staged or published."""
-    return RunDirectory(out).table("trials", ["trial_index"]).num_rows if (out / "study.json").exists() else 0
 
 
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
@@ -36,7 +30,7 @@ def test_a_signal_flushes_and_says_how_to_go_on(
     assert code == status, said
     assert f"stopped by {number.name}: " in said
     assert GO_ON in said
-    recorded = num_recorded(tmp_path / "out")
+    recorded = tiny.num_recorded(tmp_path / "out")
     assert recorded >= 8 - 4  # what had finished; two workers had two batches each in flight
     assert f"{recorded} of 40 trials are safe" in said
     assert not (tmp_path / "out" / "_SUCCESS").exists()
@@ -53,7 +47,7 @@ def test_ctrl_c_on_an_embedded_ray_flushes_and_leaves_nothing_running(tmp_path: 
     code, said = driver.end()
     assert time.monotonic() - began < 10
     assert (code, GO_ON in said) == (130, True), said
-    assert num_recorded(tmp_path / "out") >= 2
+    assert tiny.num_recorded(tmp_path / "out") >= 2
     assert alive(family) == []
 
 

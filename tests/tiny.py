@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import time
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +34,7 @@ def collection(folder: Path, names: Iterable[str], *, seconds: float = 0.0) -> P
     for name in names:
         path = photos / f"{name}.png"
         path.write_bytes(picture(sum(map(ord, name)) * 251 + len(list(photos.iterdir()))))
-    (folder / "style.png").write_bytes(file_of(Image.effect_noise((40, 40), 60).convert("RGB"), "PNG"))
+    (folder / "style.png").write_bytes(file_of(gradient(40, 40).transpose(Image.Transpose.ROTATE_90), "PNG"))
     return photos
 
 
@@ -68,3 +69,16 @@ def assert_whole(out: Path) -> None:
     assert sorted(row["trial_id"] for row in rows(out)) == planned
     assert run.is_complete()
     assert run.directory.list("staging") == []
+
+
+def num_recorded(out: Path) -> int:
+    """Trials that are on disk, staged or published."""
+    return RunDirectory(out).table("trials", ["trial_index"]).num_rows if (out / "study.json").exists() else 0
+
+
+def wait_until(condition: Callable[[], object], seconds: float) -> None:
+    """Returns when `condition` holds; fails when it has not for so long."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, f"not so after {seconds} s"
+        time.sleep(0.05)

@@ -26,6 +26,8 @@ from tests.pictures import file_of, gradient
 
 CALLS, SECONDS = ".calls", ".seconds"
 """Beside the pictures, where no study looks: a folder of attempts, and a file that says how long a trial takes."""
+HEALED = ".healed"
+"""Likewise: once it is there, `until-1.png` is computed."""
 
 
 class SimulatedWorker:
@@ -53,7 +55,7 @@ class SimulatedWorker:
             return Result(trial=trial, outcome=outcome)
         pace = Path(uri).parent / SECONDS
         time.sleep(float(pace.read_text()) if pace.exists() else 0.0)
-        suffer(Path(uri).name.partition("-")[0])
+        suffer(Path(uri).name.partition("-")[0], healed=(Path(uri).parent / HEALED).exists())
         return computed(trial)
 
 
@@ -100,7 +102,7 @@ class Forgetful(SimulatedWorker):
         return super().run(trials)[:-1]
 
 
-def suffer(how: str) -> None:
+def suffer(how: str, *, healed: bool) -> None:
     """Does what the name of a picture says, or nothing."""
     if how == "kill":
         os.kill(os.getpid(), signal.SIGKILL)
@@ -112,7 +114,7 @@ def suffer(how: str) -> None:
         os._exit(0)
     elif how == "hang":
         time.sleep(3600)
-    elif how == "raise":
+    elif how == "raise" or (how == "until" and not healed):
         raise RuntimeError("this trial is cursed")
 
 
