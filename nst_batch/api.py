@@ -21,7 +21,7 @@ from nst_batch.errors import QueryError
 from nst_batch.store import RunDirectory
 
 if TYPE_CHECKING:
-    from nst_batch.run import Reporter
+    from nst_batch.reporting import Reporter
     from nst_batch.study import Study
 
 

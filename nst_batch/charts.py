@@ -47,15 +47,16 @@ def draw(data: dict[str, Any]) -> dict[str, Image.Image]:
 def ranking_plot(rows: Sequence[dict[str, Any]], names: dict[str, str]) -> Image.Image:
     """Mean ranks with their intervals, best at the top."""
     shown, line = rows[:MAX_RANKED], 26
+    labels = [names.get(row["configuration"], row["configuration"]) for row in shown]
+    left = min(330, 40 + 8 * max(map(len, labels)))
     plot = _Plot(
         "Mean rank, content and style" + (f": the best {MAX_RANKED}" if len(rows) > MAX_RANKED else ""),
-        height=110 + line * len(shown), left=330, x=_Axis(1, max(len(rows), 2), label="mean rank (1 is best)"),
+        height=110 + line * len(shown), left=left, x=_Axis(1, max(len(rows), 2), label="mean rank (1 is best)"),
         y=_Axis(len(shown) - 0.5, -0.5),
     )  # fmt: skip
     for position, row in enumerate(shown):
         y = plot.at(1, position)[1]
-        label = wrapped(names.get(row["configuration"], row["configuration"]), _LABEL, 310, 1)
-        plot.text((8, y - 9), label, _LABEL)
+        plot.text((16, y - 9), wrapped(labels[position], _LABEL, left - 24, 1), _LABEL)
         color = _FRONT if row["pareto"] else _MARK
         if row["low"] is not None:
             plot.line([plot.at(row["low"], position), plot.at(row["high"], position)], color, 2)

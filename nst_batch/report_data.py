@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+import math
 import os
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -12,6 +13,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 from PIL import Image
@@ -217,17 +219,24 @@ def _curves(run: RunDirectory, trials: Sequence[dict[str, Any]]) -> dict[str, An
     terms = ("total", "content", "style")
     table = run.table("curves", ["trial_index", "step", *terms])
     table = table.filter(pc.is_in(table["trial_index"], pa.array(wanted, pa.int64())))
-    last = max((steps[-1] for steps in table["step"].to_pylist() if steps), default=0)
-    at = np.unique(np.linspace(0, last, CURVE_POINTS).round().astype(int))
+    recorded = np.unique(pc.list_flatten(table["step"]).to_numpy())
+    at = (
+        recorded[np.unique(np.linspace(0, len(recorded) - 1, CURVE_POINTS).round().astype(int))]
+        if len(recorded)
+        else recorded
+    )
     found: dict[str, Any] = {"steps": at.tolist(), **{term: {} for term in terms}}
     for row in table.to_pylist():
-        steps = np.array(row["step"])
-        positions = np.searchsorted(steps, at)
-        kept = positions < len(steps)
         for term in terms:
-            values = np.array(row[term], np.float64)[positions[kept]]
-            found[term][row["trial_index"]] = [float(f"{value:.5g}") if value > 0 else None for value in values]
+            found[term][row["trial_index"]] = _sampled(row["step"], row[term], at)
     return found
+
+
+def _sampled(steps: Sequence[int], values: Sequence[float], at: npt.NDArray[np.int64]) -> list[float | None]:
+    """A curve at other steps, as far as it goes; between its own a straight line on a logarithmic scale."""
+    with np.errstate(divide="ignore", invalid="ignore"):
+        logarithms = np.interp(at[at <= steps[-1]], steps, np.log(np.array(values, np.float64)))
+    return [float(f"{value:.5g}") if value > 0 and math.isfinite(value) else None for value in np.exp(logarithms)]
 
 
 def _rankings(run: RunDirectory) -> dict[str, Any]:

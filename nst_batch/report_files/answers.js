@@ -2,7 +2,7 @@
 
 let rankedBy = Object.keys(data.ranking)[0];
 const rowLabel = (row) => configurations[numberOf.get(row.configuration)]?.label ?? row.configuration;
-const MAX_RANKED = 30;
+const MAX_RANKED = 30, MAX_LEGEND = 16;
 const percent = (share) => (share === null ? "–" : `${Math.round(100 * share)}%`);
 
 function openBest(row) {
@@ -19,7 +19,8 @@ function drawRanking() {
   }
   const { rows, notes } = data.ranking[rankedBy];
   const holder = byId("ranking-plot"), shown = rows.slice(0, MAX_RANKED), narrow = holder.clientWidth < 620;
-  const line = narrow ? 38 : 24, left = narrow ? 12 : Math.min(360, holder.clientWidth * 0.36);
+  const line = narrow ? 38 : 24, longest = Math.max(...shown.map((row) => rowLabel(row).length));
+  const left = narrow ? 12 : Math.min(360, holder.clientWidth * 0.36, 24 + longest * 7.6);
   const last = Math.max(2, ...shown.map((row) => row.high ?? row.mean_rank));
   const { root, sx, sy } = frame(holder, {
     height: line * shown.length + 52, left, top: 8,
@@ -145,6 +146,11 @@ function drawCurves() {
     return node;
   });
   followPointer(root, lines, drawn);
+  if (all && lines.length <= MAX_LEGEND) holder.append(el("p", { className: "legend" }, ...lines.map((line) => {
+    const chip = el("i");
+    chip.style.background = line.color;
+    return el("span", {}, chip, line.name);
+  })));
 }
 
 function followPointer(root, lines, drawn) {

@@ -13,7 +13,7 @@ function tile(trial, list = null) {
   if (!trial) return el("div", { className: "tile empty" }, "pending");
   if (!trial.thumbnail) return el("div", { className: "tile empty", title: trial.error_message || trial.status }, trial.error_message || trial.status);
   const button = el("button", { type: "button", className: "tile", title: describe(trial), onclick: () => zoom.open(trial, list) });
-  button.append(el("img", { loading: "lazy", decoding: "async", alt: describe(trial), src: trial.thumbnail }));
+  button.append(el("img", { loading: trial.thumbnail.startsWith("data:") ? "eager" : "lazy", decoding: "async", alt: describe(trial), src: trial.thumbnail }));
   return button;
 }
 
@@ -92,9 +92,9 @@ const grid = { pair: 0, rows: null, columns: null, fixed: {} };
 
 // As large as fits beside each other, on a wide screen
 function sizeByDefault() {
-  const columns = grid.rows ? fields[fieldNumber(grid.columns)].values.length : Math.min(configurations.length, 6);
+  const columns = grid.rows ? fields[fieldNumber(grid.columns)].values.length : configurations.length <= 8 ? configurations.length : 6;
   const room = byId("grid").clientWidth - (grid.rows ? 130 : 0);
-  if (room > 560) document.documentElement.style.setProperty("--thumb", `${Math.round(Math.max(96, Math.min(190, room / columns - 14)))}px`);
+  if (room > 560) document.documentElement.style.setProperty("--thumb", `${Math.round(Math.max(96, Math.min(190, room / columns - 16)))}px`);
 }
 
 function axesByDefault() {
