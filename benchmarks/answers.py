@@ -9,9 +9,6 @@ Each figure is the median of five calls in one process, files in the page cache;
 from __future__ import annotations
 
 import argparse
-import json
-import os
-import platform
 import statistics
 import time
 from collections.abc import Callable
@@ -24,6 +21,7 @@ import numpy as np
 import pyarrow as pa
 
 import nst_batch
+from benchmarks.report import write
 from nst_batch import tables
 from nst_batch.board import Board
 from nst_batch.committer import Committer
@@ -131,7 +129,7 @@ def seconds(call: Callable[[], object], repetitions: int = 5) -> float:
 
 
 def main() -> None:
-    """Prints the figures as JSON."""
+    """Measures, and writes the figures to benchmarks/results."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("directory", type=Path)
     path = parser.parse_args().directory
@@ -157,22 +155,8 @@ def main() -> None:
     figures["the first 24 pairs, for a contact sheet"] = seconds(
         lambda: Board(RunDirectory(path), max_pairs=24).trials, 3
     )
-    print(
-        json.dumps(
-            {
-                "date": f"{datetime.now(UTC):%Y-%m-%d}",
-                "trials": run.num_trials,
-                "machine": f"{platform.machine()}, {os.cpu_count()} cores",
-                "versions": {
-                    "nst-batch": nst_batch.__version__,
-                    "duckdb": duckdb.__version__,
-                    "pyarrow": pa.__version__,
-                },
-                "seconds": figures,
-            },
-            indent=2,
-        )
-    )
+    versions = {"nst-batch": nst_batch.__version__, "duckdb": duckdb.__version__, "pyarrow": pa.__version__}
+    write("answers", {"trials": run.num_trials, "steps": STEPS, "versions": versions, "seconds": figures})
 
 
 if __name__ == "__main__":

@@ -21,6 +21,7 @@ from PIL import Image
 from nst_batch import __version__, labels
 from nst_batch.board import Board, finished_picture, input_picture
 from nst_batch.errors import ImageError, QueryError
+from nst_batch.query import Session
 from nst_batch.rank import By, notes, rank
 from nst_batch.records import Picture
 from nst_batch.storage import Directory
@@ -217,8 +218,9 @@ def _curves(run: RunDirectory, trials: Sequence[dict[str, Any]]) -> dict[str, An
     """Loss curves of the trials shown, all at the same few steps: by trial_index, for each term of the loss."""
     wanted = [trial["trial_index"] for trial in trials if trial["status"] == "ok"][:MAX_CURVES]
     terms = ("total", "content", "style")
-    table = run.table("curves", ["trial_index", "step", *terms])
-    table = table.filter(pc.is_in(table["trial_index"], pa.array(wanted, pa.int64())))
+    chosen = f"SELECT trial_index, step, {', '.join(terms)} FROM curves"
+    with Session(run) as session:
+        table = session.query(f"{chosen} WHERE trial_index IN ({', '.join(map(str, wanted)) or 'NULL'})")
     recorded = np.unique(pc.list_flatten(table["step"]).to_numpy())
     at = (
         recorded[np.unique(np.linspace(0, len(recorded) - 1, CURVE_POINTS).round().astype(int))]
