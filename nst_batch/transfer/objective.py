@@ -188,10 +188,10 @@ class Objective:
         zero = images.new_zeros(len(images))
         content, style = zero, zero
         for term in self._content:
-            loss = content_loss(features[term.layer][term.rows], term.target, self.convention)
+            loss = content_loss(_of(features[term.layer], term.rows), term.target, self.convention)
             content = _added(content, term.rows, loss * term.weights)
         for term in self._style:
-            loss = style_loss(features[term.layer][term.rows], term.target, self.convention)
+            loss = style_loss(_of(features[term.layer], term.rows), term.target, self.convention)
             style = _added(style, term.rows, loss * term.weights)
         tv = tv_loss(images, self._tv) if self._tv else zero
         parts = torch.stack((content, style, tv), 1)
@@ -241,6 +241,11 @@ def _stacked(targets: Sequence[Tensor]) -> Tensor:
     """One target for all where they are the same one (a grid on one pair), else one for each."""
     same = all(target is targets[0] for target in targets)
     return targets[0] if same else torch.cat(list(targets))
+
+
+def _of(features: Tensor, rows: Tensor | slice) -> Tensor:
+    """These rows; all of them as they are, because the gradient of a slice is a copy into zeros."""
+    return features if isinstance(rows, slice) and rows.stop == len(features) else features[rows]
 
 
 def _added(total: Tensor, rows: Tensor | slice, values: Tensor) -> Tensor:
