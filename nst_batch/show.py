@@ -16,8 +16,9 @@ _INDEX_DIGITS = 7
 def listed(run: RunDirectory, where: str | None = None) -> pa.Table:
     """The trials that `where` chooses: their names, what distinguishes their configurations, and how they ended."""
     fields = [name for name in labels.varying(run.configurations.values()) if name != "weights_sha256"]
-    columns = ["trial_index", "trial_id", "status", "content_uri", "style_uri", *fields, "content_distance"]
-    columns += ["style_distance", "steps_done", "seconds", "error_message"]
+    columns = ["trial_index", "trial_id", "status", "content_uri", "style_uri"]
+    columns += dict.fromkeys((*fields, "weights"))  # that they are random is always said
+    columns += ["content_distance", "style_distance", "steps_done", "seconds", "error_message"]
     with Session(run) as session:
         return session.query(f"SELECT {', '.join(columns)} FROM trials {_condition(where)} ORDER BY trial_index")
 
