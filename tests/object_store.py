@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -37,6 +38,7 @@ def _running() -> Iterator[Store]:
     logging.getLogger("werkzeug").setLevel(logging.ERROR)
     store = Store()
     store.start()
+    urllib.request.urlopen(f"{store.endpoint}/moto-api/reset", data=b"").close()  # what other tests left
     settings = {
         "AWS_ENDPOINT_URL": store.endpoint,
         "AWS_ACCESS_KEY_ID": "testing",
@@ -46,6 +48,7 @@ def _running() -> Iterator[Store]:
     with pytest.MonkeyPatch.context() as patch:
         for name, value in settings.items():
             patch.setitem(os.environ, name, value)
+        fsspec.get_filesystem_class("s3").clear_instance_cache()  # they know another store's endpoint
         fsspec.filesystem("s3", use_listings_cache=False).mkdir("studies")
         yield store
     store.stop()
