@@ -33,7 +33,7 @@ class Pace:
                 self._worker_seconds += result.outcome.seconds
 
     def seconds_left(self, num_workers: int, busy_seconds: float = 0.0) -> float | None:
-        """How long the rest will take `num_workers`; None until that can be known.
+        """How long the rest will take `num_workers`; None until that can be known, and when it is overdue.
 
         Args:
             num_workers: Those that are ready.
@@ -41,5 +41,5 @@ class Pace:
         """
         if not self._done or not num_workers:
             return None
-        rest = self._left * self._worker_seconds / self._done
-        return max(0.0, rest - busy_seconds) / num_workers
+        rest = self._left * self._worker_seconds / self._done - busy_seconds
+        return rest / num_workers if rest >= 0 else None

@@ -38,7 +38,7 @@ def test_what_workers_are_at_is_not_counted_twice() -> None:
     pace = Pace(30_000)
     pace.learn([ended(100, 4.0)])
     assert pace.seconds_left(2, busy_seconds=3.0) == pytest.approx((8.0 - 3.0) / 2)
-    assert pace.seconds_left(2, busy_seconds=99.0) == 0
+    assert pace.seconds_left(2, busy_seconds=99.0) is None  # something hangs: nobody knows
 
 
 @pytest.mark.parametrize("num_workers", [1, 3, 8])
