@@ -12,7 +12,7 @@ from typing import Annotated, NoReturn
 
 import typer
 
-from nst_batch import __version__, cli_answers, cli_jobs
+from nst_batch import __version__, cli_answers, cli_care, cli_jobs
 from nst_batch.cli_options import (
     BatchSize,
     Content,
@@ -244,3 +244,4 @@ def figure(
 
 cli_answers.register(app)
 cli_jobs.register(app)
+cli_care.register(app)

@@ -1,12 +1,14 @@
 """The processes of a Ray that was started here: watched while a study runs, and gone when it has ended.
 
-Ray itself takes a minute to notice that its core is gone, and then ends this process without a word of ours.
+Ray itself takes a minute to notice that its core is gone, blocks the main thread for so long, and then ends this
+process without a word of ours. So a thread watches.
 """
 
 from __future__ import annotations
 
 import contextlib
-import time
+import os
+import threading
 from types import TracebackType
 from typing import Self
 
@@ -14,8 +16,13 @@ import psutil
 
 from nst_batch.errors import ClusterError
 
+END_SECONDS = 20.0
+"""From the death of Ray's core to the end of this process, however busy its main thread is with Ray."""
+
 _CORE = ("gcs_server", "raylet")
-_LOOK_SECONDS = 5.0
+_WATCH_SECONDS = 0.5
+_LOOKS_APART = 10
+"""Processes are looked for every so many times that those already known are watched."""
 
 
 class EmbeddedRay:
@@ -23,14 +30,17 @@ class EmbeddedRay:
 
     def __enter__(self) -> Self:
         self._others = set(psutil.Process().children(recursive=True))
-        self._core: tuple[psutil.Process, ...] = ()
         self._all: set[psutil.Process] = set()
-        self._looked = float("-inf")
+        self._core: dict[str, psutil.Process] = {}
+        self._ended = ""
+        self._leaving = threading.Event()
+        threading.Thread(target=self._watch, name="nst-batch ray", daemon=True).start()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self._leaving.set()
         self._look()
         for process in self._all:
             with contextlib.suppress(psutil.NoSuchProcess):
@@ -38,20 +48,31 @@ class EmbeddedRay:
 
     def check(self) -> None:
         """Raises ClusterError if Ray's own processes have died."""
-        if time.monotonic() - self._looked > _LOOK_SECONDS:
-            self._look()
-        for process in self._core:
-            if not _lives(process):
-                raise ClusterError(
-                    f"Ray's own process {process.pid} ({_CORE[0]} or {_CORE[1]}) has died, killed perhaps because "
-                    "memory ran out; what had finished is safe: run again to resume"
+        if self._ended:
+            raise ClusterError(self._ended)
+
+    def _watch(self) -> None:
+        """In its own thread. Ending the process is safe: what is not on disk yet is computed again."""
+        looks = 0
+        while not self._leaving.wait(_WATCH_SECONDS):
+            looks += 1
+            if len(self._core) < len(_CORE) or looks % _LOOKS_APART == 0:
+                self._look()
+            dead = [name for name, process in self._core.items() if not _lives(process)]
+            if dead:
+                self._ended = (
+                    f"Ray's own process {dead[0]} has died, killed perhaps because memory ran out; what had "
+                    "finished is safe: run again to resume"
                 )
+                if not self._leaving.wait(END_SECONDS):
+                    os.write(2, f"{self._ended}\n".encode())
+                    os._exit(ClusterError.exit_code)
+                return
 
     def _look(self) -> None:
-        self._looked = time.monotonic()
-        self._all.update(set(psutil.Process().children(recursive=True)) - self._others)
-        if not self._core:
-            self._core = tuple(process for process in self._all if _name(process) in _CORE)
+        fresh = set(psutil.Process().children(recursive=True)) - self._others - self._all
+        self._all |= fresh
+        self._core |= {name: process for process in fresh if (name := _name(process)) in _CORE}
 
 
 def _name(process: psutil.Process) -> str:
