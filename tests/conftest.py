@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import os
+import warnings
 from collections.abc import Iterator
 
 import pytest
@@ -32,3 +34,6 @@ def embedded_ray() -> Iterator[str]:
     )
     yield ray.get_runtime_context().gcs_address
     ray.shutdown()
+    with warnings.catch_warnings():  # Ray forgets its processes before they have ended
+        warnings.simplefilter("ignore", ResourceWarning)
+        gc.collect()
