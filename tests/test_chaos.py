@@ -37,18 +37,24 @@ def kill(process: psutil.Process) -> bool:
     return True
 
 
-def round_of_kills(folder: Path, rng: random.Random, kills: Counter[str]) -> int | None:
-    """Starts or resumes the run, kills workers now and then, and at last ends it; None if it ended by itself.
+def round_of_kills(folder: Path, rng: random.Random, kills: Counter[str]) -> int:
+    """Starts or resumes the run, kills some workers, and at last ends it; returns its exit status.
 
-    The end may come at any moment, also before the first worker is there.
+    Sometimes the end comes while it starts, before the first worker is there.
     """
     driver = Driver(folder, "--set", f"grid.alpha={ALPHAS}")
-    end = rng.choice(ENDS)
-    last = time.monotonic() + rng.choice([rng.uniform(0, 8), rng.uniform(8, 25)])
-    while time.monotonic() < last and driver.process.poll() is None:
+    end, early = rng.choice(ENDS), rng.random() < 0.3
+    last = time.monotonic() + rng.uniform(0, 12)
+    while early and time.monotonic() < last and driver.process.poll() is None:
+        time.sleep(0.1)
+    deaths = 0 if early else rng.randint(1, 4)
+    while deaths and driver.process.poll() is None:
         time.sleep(rng.uniform(0.8, 2.0))
         running = [process for process in driver.session() if "ray::SimulatedW" in " ".join(alive([process]))]
-        kills["worker"] += bool(running) and kill(rng.choice(running))
+        if running and kill(rng.choice(running)):
+            kills["worker"] += 1
+            deaths -= 1
+    time.sleep(rng.uniform(0, 1))
     if end in ("raylet", "gcs_server"):
         found = [process for process in driver.session() if alive([process]) == [end]]
         kills[end] += bool(found) and kill(found[0])
