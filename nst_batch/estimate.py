@@ -25,7 +25,7 @@ from nst_batch.study import Study
 from nst_batch.transfer import predicted_bytes
 from nst_batch.transfer.engine import schedule
 
-_START_SECONDS = 15.0  # Ray, a worker's process with torch, its network
+START_SECONDS = 15.0  # Ray, a worker's process with torch, its network
 _PROCESS_BYTES = 700_000_000  # Python, torch, Ray and a VGG
 _ROW_BYTES = 2_000  # of a trial in the tables, without its curve
 _CURVE_BYTES = 0.67 * 5 * 4  # per step: five columns of four bytes, compressed
@@ -77,7 +77,7 @@ class Estimate:
         """How many workers like this machine's end in time; None without a deadline, or where none do."""
         if self.deadline_seconds is None:
             return None
-        left = self.deadline_seconds - _START_SECONDS
+        left = self.deadline_seconds - START_SECONDS
         longest = self.worker_seconds / max(1, self.num_batches)
         return max(1, -int(-self.worker_seconds // left)) if left > longest else None
 
@@ -185,7 +185,7 @@ def estimate(
         num_workers=machine.num_workers,
         memory_bytes=max((_memory_bytes(calibration, configurations, size) for size in sizes), default=0),
         worker_seconds=worker_seconds,
-        seconds=worker_seconds / workers + _START_SECONDS if sizes else 0.0,
+        seconds=worker_seconds / workers + START_SECONDS if sizes else 0.0,
         gpu_hour_price=gpu_hour_price,
         deadline_seconds=deadline_seconds,
         disk_bytes=_disk_bytes(study, plan, sizes),

@@ -80,7 +80,7 @@ def _vanishing() -> Iterator[Trial]:
     raise RunDirectoryError("the list of pictures has vanished")
 
 
-@pytest.mark.parametrize(("trials", "rows"), [(1, 16), (1024, 16), (6400, 100), (10**6, 1000)])
+@pytest.mark.parametrize(("trials", "rows"), [(1, 16), (1024, 16), (6400, 100), (10**5, 1000), (10**6, 3906)])
 def test_parts_are_about_64_and_neither_tiny_nor_huge(trials: int, rows: int) -> None:
     assert rows_per_part(trials) == rows
 
