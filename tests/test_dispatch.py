@@ -88,7 +88,9 @@ def test_workers_that_die_without_fault_of_their_trials_cost_no_trial(tmp_path: 
     progress = run(tmp_path, workers.DiesAfterTwo, batch_size=2)
     assert (progress.ok, progress.failed) == (16, 0)
     assert progress.worker_deaths >= 2
-    assert max(workers.calls(photos).values()) == 1  # what waited behind a death was put back unbegun
+    calls = workers.calls(photos)  # what waited behind a death is put back; at most the batch after it had begun
+    assert max(calls.values()) <= 2
+    assert sum(calls.values()) <= 16 + 2 * progress.worker_deaths
 
 
 @pytest.mark.parametrize(
