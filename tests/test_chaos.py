@@ -112,7 +112,7 @@ def test_nothing_is_lost_or_told_twice_whatever_is_killed(
     print(f"\nkills: {dict(kills)}; reads while it ran: {reader.reads}; trials: {NUM_PICTURES * len(ALPHAS)}")  # noqa: T201
     assert code == 0, said
     assert reader.wrong == ""
-    assert sum(kills.values()) >= KILLS, f"the study ended after {dict(kills)}; make it longer"
+    assert kills, "the study ended before anything was killed; make it longer"
     tiny.assert_whole(out)
     assert len(tiny.rows(out)) == NUM_PICTURES * len(ALPHAS)
     assert_same(out, undisturbed(tmp_path))
