@@ -7,6 +7,7 @@ difference between a worker that died and a trial that kills workers (`backlog` 
 from __future__ import annotations
 
 import math
+import re
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
@@ -56,7 +57,8 @@ _MIN_DEADLINE_SECONDS = 600.0
 _DEADLINE_FACTOR = 10.0
 _SLOWEST_CPU, _SLOWEST_GPU = 2e-4, 2e-6
 """Seconds per pixel and step before anything has been measured: twenty times what two old cores need."""
-_REASON_LENGTH = 500
+_REASON_LENGTH, _REASON_BEGIN = 500, 150
+_NOISE = re.compile(r"\x1b\[[0-9;]*m|\^{2,}")
 
 
 @dataclass(slots=True, eq=False)
@@ -329,7 +331,10 @@ def _cause(error: ray.exceptions.RayTaskError) -> Exception:
 
 
 def _reason(error: Exception) -> str:
-    """What Ray says of a death, on one line, from where it says why."""
-    words = " ".join(str(error).split())
+    """What Ray says of a death on one line: from where it says why, without colours, cut in the middle."""
+    words = " ".join(_NOISE.sub(" ", str(error)).split())
     _, _, why = words.partition("The actor is dead because ")
-    return (why or words)[:_REASON_LENGTH]
+    told = why or words
+    if len(told) > _REASON_LENGTH:
+        told = f"{told[:_REASON_BEGIN]} … {told[_REASON_BEGIN - _REASON_LENGTH :]}"
+    return told
