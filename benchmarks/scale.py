@@ -47,7 +47,7 @@ def main() -> None:
         "efficiency": [measure(1, [500] * 20), measure(2, [500] * 40), measure(8, [500] * (80 if quick else 400))],
     }
     if not quick:
-        figures["efficiency"] += [measure(32, [2000] * 320), measure(64, [2000] * 960)]
+        figures["efficiency"] += [measure(32, [2000] * 320), measure(64, [2000] * 1280)]
         figures["heavy_tail"] = measure(16, heavy_tailed(400))
     report.write("scale", figures)
 
@@ -127,7 +127,6 @@ def summary(
     first, end = min(mine[0][0] for mine in spans.values()), max(mine[-1][1] for mine in spans.values())
     busy = sum(max(0.0, stop - max(start, all_busy)) for mine in spans.values() for start, stop in mine)
     ideal = max(max(milliseconds), sum(milliseconds) / num_gpus) / 1000
-    quarter = memory[len(memory) // 4 :]
     return {
         "logical_gpus": num_gpus,
         "batches": len(milliseconds),
@@ -139,7 +138,7 @@ def summary(
         "makespan_seconds": round(end - first, 2),
         "makespan_over_ideal": round((end - first) / ideal, 3) if ideal else None,
         "batches_per_second": round(len(milliseconds) / (end - first), 1),
-        "driver_memory_mib": {"first_quarter": mib(quarter[0]), "last": mib(memory[-1]), "most": mib(max(memory))},
+        "driver_memory_mib_by_quarter": [mib(memory[len(memory) * part // 4 - 1]) for part in (1, 2, 3, 4)],
     }
 
 

@@ -173,7 +173,10 @@ def _connect(address: str | None) -> None:
             log_to_driver=False,
             logging_level=logging.ERROR,
         )
-    except _FAILURES as error:
+    except Exception as error:
+        # A node that needs more than half a minute to start, on a busy machine say, is a bare Exception of Ray's.
+        if not isinstance(error, _FAILURES) and type(error) is not Exception:
+            raise
         token = "" if "RAY_AUTH_TOKEN" in os.environ else "; if it asks for a token, set RAY_AUTH_TOKEN"
         raise ClusterError(f"Ray at {place} cannot be reached: {error}{token}") from error
 

@@ -65,7 +65,8 @@ class Interrupts:
         signal.set_wakeup_fd(self._previous_mouth)
         self._mouth.send(_LEFT)
         self._mouth.close()
-        if self.received is not None and isinstance(error, _Stopped | SystemExit):
+        ours = self._raised or isinstance(error, SystemExit)  # whatever a library has made of it
+        if self.received is not None and ours and error is not None and not isinstance(error, Interrupted):
             raise Interrupted(self.received, f"{ended_by(self.received)}; run the same command again to go on")
 
     def reinstall(self) -> None:
