@@ -21,12 +21,15 @@ END_SECONDS = 20.0
 
 _CORE = ("gcs_server", "raylet")
 _WATCH_SECONDS = 0.5
-_LOOKS_APART = 10
-"""Processes are looked for every so many times that those already known are watched."""
+_LOOKS_WHILE_STARTING, _LOOKS_APART = 60, 10
+"""Processes are looked for at each of the first times that the known ones are watched, then every so many."""
 
 
 class EmbeddedRay:
-    """For a `with` block within which Ray is started and shut down; a Ray from before is none of its business."""
+    """For a `with` block within which Ray is started and shut down.
+
+    A Ray that this process has started before is none of its business, nor is any process that one starts.
+    """
 
     def __enter__(self) -> Self:
         self._others = set(psutil.Process().children(recursive=True))
@@ -34,13 +37,20 @@ class EmbeddedRay:
         self._core: dict[str, psutil.Process] = {}
         self._ended = ""
         self._leaving = threading.Event()
-        threading.Thread(target=self._watch, name="nst-batch ray", daemon=True).start()
+        self._ours = not any(_name(process) in _CORE for process in self._others)
+        if self._ours:
+            threading.Thread(target=self._watch, name="nst-batch ray", daemon=True).start()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._leaving.set()
+        if not self._ours:
+            return
+        for process in self._core.values():
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.suspend()  # it starts nothing more that would go unseen
         self._look()
         for process in self._all:
             with contextlib.suppress(psutil.NoSuchProcess):
@@ -56,7 +66,7 @@ class EmbeddedRay:
         looks = 0
         while not self._leaving.wait(_WATCH_SECONDS):
             looks += 1
-            if len(self._core) < len(_CORE) or looks % _LOOKS_APART == 0:
+            if looks < _LOOKS_WHILE_STARTING or looks % _LOOKS_APART == 0:
                 self._look()
             dead = [name for name, process in self._core.items() if not _lives(process)]
             if dead:

@@ -10,22 +10,23 @@ from __future__ import annotations
 import resource
 import socket
 import sys
-from collections import OrderedDict
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import UTC, datetime
 from itertools import groupby
 
 import torch
+from PIL import Image
 
 import nst_batch
 from nst_batch import images, weights
 from nst_batch.errors import ImageError, WeightsError
 from nst_batch.options import WorkerOptions
+from nst_batch.posing import Inputs
 from nst_batch.records import Configuration, LayerDistance, Outcome, Result, Trial
 from nst_batch.transfer import (
     Options,
-    Picture,
     Problem,
     Solution,
     Targets,
@@ -35,8 +36,7 @@ from nst_batch.transfer import (
     solve,
 )
 
-_PICTURES = 64  # decoded pictures kept, at their working size
-
+_FILES_AT_ONCE = 8  # read and decoded, or encoded, side by side: a GPU waits for both
 
 _Ready = tuple[Trial, Problem]
 
@@ -53,7 +53,8 @@ class Worker:
             name = "cuda" if torch.cuda.is_available() else "cpu"
         self.device = torch.device(name)
         self._network: tuple[tuple[str, ...], Targets] | None = None
-        self._pictures: OrderedDict[tuple[str, ...], images.Pixels] = OrderedDict()
+        self._pool = ThreadPoolExecutor(_FILES_AT_ONCE, "nst-batch files")
+        self._inputs = Inputs(self._pool)
 
     def setup(self, configuration: Configuration) -> str:
         """Loads the network that `configuration` needs; returns where it runs.
@@ -73,12 +74,12 @@ class Worker:
         """Runs a batch of one size, in parts that fit the memory; returns a result for every trial."""
         results: list[Result] = []
         ready: list[_Ready] = []
-        for trial in trials:
-            begun = datetime.now(UTC)
-            try:
-                ready.append((trial, self._problem(trial)))
-            except ImageError as error:
-                results.append(self._failed(trial, begun, error.kind, str(error)))
+        begun = datetime.now(UTC)
+        for trial, posed in zip(trials, self._inputs.problems(trials), strict=True):
+            if isinstance(posed, ImageError):
+                results.append(self._failed(trial, begun, posed.kind, str(posed)))
+            else:
+                ready.append((trial, posed))
         for options, members in groupby(ready, key=lambda member: _options(member[0].configuration)):
             results += self._in_parts(list(members), options)
         return results
@@ -108,40 +109,27 @@ class Worker:
             torch.cuda.reset_peak_memory_stats(self.device)
         targets = self._targets(part[0][0].configuration)
         solutions = solve(targets, [problem for _, problem in part], options)
+        pictures = [_shown(*member, solution) for member, solution in zip(part, solutions, strict=True)]
+        files = self._pool.map(self._encoded, pictures)  # while the device measures distances
         results = [
-            self._finish(trial, problem, solution, targets)
-            for (trial, problem), solution in zip(part, solutions, strict=True)
+            _result(trial, solution, self._distances(targets, picture, problem))
+            for (trial, problem), solution, picture in zip(part, solutions, pictures, strict=True)
         ]
-        return [replace(result, outcome=self._stamped(result.outcome, begun, len(part))) for result in results]
+        return [
+            replace(result, image=file, outcome=self._stamped(result.outcome, begun, len(part)))
+            for result, file in zip(results, files, strict=True)
+        ]
 
-    def _finish(self, trial: Trial, problem: Problem, solution: Solution, targets: Targets) -> Result:
-        """Quantises and encodes the image, and measures the picture that a person will see."""
-        pixels = solution.image.float().cpu().numpy()
-        if trial.configuration.color == "luminance" and problem.content:
-            pixels = images.transfer_luminance(pixels, problem.content.pixels.numpy())
-        picture = images.from_array(pixels)
-        shown = torch.from_numpy(images.to_array(picture)).to(self.device)
-        distances = tuple(
+    def _distances(self, targets: Targets, picture: Image.Image, problem: Problem) -> tuple[LayerDistance, ...]:
+        """How far the picture that a person will see is from what was wanted."""
+        pixels = torch.from_numpy(images.to_array(picture)).to(self.device)
+        return tuple(
             LayerDistance(layer=layer, content_distance=content, style_distance=style)
-            for layer, content, style in layer_distances(targets, shown, problem)
+            for layer, content, style in layer_distances(targets, pixels, problem)
         )
-        encoded = images.encode(picture, self.options.format, self.options.quality)
-        curve = solution.curve
-        diverged = "the loss or its gradient is not finite; try smaller weights or a smaller learning rate"
-        outcome = Outcome(
-            status="diverged" if solution.diverged else "ok",
-            error_type="diverged" if solution.diverged else None,
-            error_message=diverged if solution.diverged else None,
-            steps_done=curve.step[-1],
-            stop_reason=solution.stop_reason,
-            initial=curve.at(0),
-            final=curve.at(curve.step.index(solution.best_step)),
-            best_step=solution.best_step,
-            content_distance=_mean([distance.content_distance for distance in distances]),
-            style_distance=_mean([distance.style_distance for distance in distances]),
-            image_sha256=images.sha256(encoded),
-        )
-        return Result(trial=trial, outcome=outcome, curve=curve, layers=distances, image=encoded)
+
+    def _encoded(self, picture: Image.Image) -> bytes:
+        return images.encode(picture, self.options.format, self.options.quality)
 
     def _failed(self, trial: Trial, begun: datetime, error_type: str, message: str) -> Result:
         outcome = Outcome(status="failed", error_type=error_type, error_message=message)
@@ -160,40 +148,6 @@ class Worker:
             started_at=begun,
             finished_at=now,
         )
-
-    def _problem(self, trial: Trial) -> Problem:
-        """The mathematical problem of a trial: its pictures read, checked against the plan, and resized."""
-        chosen = trial.configuration
-        content = self._picture(trial.content.uri, trial.content.sha256, chosen, 1.0) if trial.content else None
-        styles = tuple(self._picture(style.uri, style.sha256, chosen, chosen.style_scale) for style in trial.styles)
-        if chosen.color == "histogram" and content:
-            styles = tuple(_recolored(style, content) for style in styles)
-        return Problem(
-            height=trial.height,
-            width=trial.width,
-            content=content,
-            styles=styles,
-            content_layers=chosen.content_layers,
-            style_layers=chosen.style_layers,
-            style_layer_weights=chosen.style_layer_weights,
-            alpha=chosen.alpha,
-            beta=chosen.beta,
-            tv_weight=chosen.tv_weight,
-            init=chosen.init,
-            seed=chosen.seed,
-        )
-
-    def _picture(self, uri: str, sha256: str | None, chosen: Configuration, scale: float) -> Picture:
-        size = max(1, round(chosen.size * scale))
-        key = (sha256 or uri, str(size), chosen.fit)
-        if key not in self._pictures:
-            data = images.read_bytes(uri, expected_sha256=sha256)
-            decoded = images.decode(data, uri, target_edge=size)
-            self._pictures[key] = images.to_array(images.resize(decoded, size, chosen.fit))
-            if len(self._pictures) > _PICTURES:
-                self._pictures.popitem(last=False)
-        self._pictures.move_to_end(key)
-        return Picture(key="/".join(key), pixels=torch.from_numpy(self._pictures[key]))
 
     def _targets(self, chosen: Configuration) -> Targets:
         """The network and its targets, kept until another network is asked for."""
@@ -216,6 +170,33 @@ class Worker:
             network = placed(chosen, state, self.device)
             self._network = key, Targets(network)
         return self._network[1]
+
+
+def _shown(trial: Trial, problem: Problem, solution: Solution) -> Image.Image:
+    """The picture that a person will see: in eight bits, in the content's colours if so chosen."""
+    pixels = solution.image.float().cpu().numpy()
+    if trial.configuration.color == "luminance" and problem.content:
+        pixels = images.transfer_luminance(pixels, problem.content.pixels.numpy())
+    return images.from_array(pixels)
+
+
+def _result(trial: Trial, solution: Solution, distances: tuple[LayerDistance, ...]) -> Result:
+    """What is known of a trial before its picture is encoded."""
+    curve = solution.curve
+    diverged = "the loss or its gradient is not finite; try smaller weights or a smaller learning rate"
+    outcome = Outcome(
+        status="diverged" if solution.diverged else "ok",
+        error_type="diverged" if solution.diverged else None,
+        error_message=diverged if solution.diverged else None,
+        steps_done=curve.step[-1],
+        stop_reason=solution.stop_reason,
+        initial=curve.at(0),
+        final=curve.at(curve.step.index(solution.best_step)),
+        best_step=solution.best_step,
+        content_distance=_mean([distance.content_distance for distance in distances]),
+        style_distance=_mean([distance.style_distance for distance in distances]),
+    )
+    return Result(trial=trial, outcome=outcome, curve=curve, layers=distances)
 
 
 def placed(chosen: Configuration, state: Mapping[str, torch.Tensor], device: torch.device) -> Vgg:
@@ -248,12 +229,6 @@ def _options(chosen: Configuration) -> Options:
         plateau=chosen.plateau,
         convention=chosen.loss,
     )
-
-
-def _recolored(style: Picture, content: Picture) -> Picture:
-    """The style in the content's colours: histogram matching before the transfer."""
-    pixels = images.match_histogram(style.pixels.numpy(), content.pixels.numpy())
-    return Picture(key=f"{style.key}@{content.key}", pixels=torch.from_numpy(pixels))
 
 
 def _mean(values: Sequence[float | None]) -> float | None:

@@ -112,23 +112,18 @@ def test_kills_at_random_moments_lose_and_duplicate_nothing(tmp_path: Path, read
     path, rng = tmp_path / "run", random.Random(7)
     processes = multiprocessing.get_context("forkserver")
     processes.set_forkserver_preload([__name__])
-    kills = 0
-    while kills < 25:
-        child = processes.Process(target=write_everything, args=(str(path), 0.001))
+    for _ in range(25):
+        child = processes.Process(target=write_everything, args=(str(path), 0.02))
         child.start()
-        child.join(rng.uniform(0.02, 0.5))
+        child.join(rng.uniform(0.02, 0.5))  # 25 of these are less than what 600 pauses take
         child.kill()
         child.join()
-        assert child.exitcode in (0, -signal.SIGKILL)
-        kills += child.exitcode != 0
-        if child.exitcode == 0:
-            break
+        assert child.exitcode == -signal.SIGKILL
     write_everything(str(path), 0)
     reader.stop.set()
     reader.join()
     assert reader.wrong == ""
     assert reader.reads > 5
-    assert kills >= 20
     assert_exactly_once(path, NUM_TRIALS)
 
 

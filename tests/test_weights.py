@@ -52,7 +52,7 @@ def test_every_architecture_computes_what_torchvisions_does(arch: str, tmp_path:
         x = (image - mean.view(3, 1, 1)) / std.view(3, 1, 1)
         expected = model(x)
         last = network.features(image, [["block5_pool"]])["block5_pool"]
-    torch.testing.assert_close(last, expected, rtol=1e-4, atol=1e-6)
+    torch.testing.assert_close(last, expected, rtol=1e-4, atol=1e-4 * expected.std().item())
 
 
 def test_a_file_is_known_by_its_content(vgg16_file: Path) -> None:

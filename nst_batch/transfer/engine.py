@@ -90,7 +90,7 @@ def solve(targets: Targets, problems: Sequence[Problem], options: Options) -> li
     order = sorted(range(len(problems)), key=lambda index: -depth[index])
     ordered = [problems[index] for index in order]
     height, width = problems[0].height, problems[0].width
-    initial = torch.stack([initial_image(problem, network.device) for problem in ordered])
+    initial = torch.stack([initial_image(problem, network.device) for problem in ordered]).to(network.exact_dtype)
 
     def objective(stage: Stage, rows: Sequence[int]) -> Objective:
         chosen = [ordered[row] for row in rows]

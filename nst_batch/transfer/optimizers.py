@@ -133,19 +133,18 @@ class Lbfgs:
 
     def _quasi_newton_direction(self) -> Tensor:
         """−H·g, or a plain step of the first step's length where that would not descend."""
-        history = self._s.shape[1]
-        order = [(self._slot + age) % history for age in range(history)]  # oldest pair first
+        oldest = self._slot  # rolled to the front: indices would be copied to the device at every step
         gradient, gamma = self._gradient.unsqueeze(2), self._gamma.double().view(-1, 1, 1)
-        p, q = (torch.bmm(pairs, gradient).double()[:, order] for pairs in (self._s, self._y))
-        sy, yy = (products[:, order][:, :, order] for products in (self._sy, self._yy))
+        p, q = (torch.bmm(pairs, gradient).double().roll(-oldest, 1) for pairs in (self._s, self._y))
+        sy, yy = (products.roll((-oldest, -oldest), (1, 2)) for products in (self._sy, self._yy))
         diagonal = sy.diagonal(dim1=1, dim2=2)
         r = sy.triu() + torch.diag_embed((diagonal == 0).double())  # an empty slot: a row of the identity
         u = torch.linalg.solve_triangular(r, p, upper=True)
         right = diagonal.unsqueeze(2) * u + gamma * (yy @ u - q)
         v = torch.linalg.solve_triangular(r.transpose(1, 2), right, upper=False)
-        back = torch.argsort(torch.tensor(order)).tolist()
-        combined = torch.bmm(self._s.transpose(1, 2), v[:, back].to(gradient.dtype)).squeeze(2)
-        combined -= torch.bmm(self._y.transpose(1, 2), (gamma * u)[:, back].to(gradient.dtype)).squeeze(2)
+        v, u = (weights.roll(oldest, 1).to(gradient.dtype) for weights in (v, gamma * u))
+        combined = torch.bmm(self._s.transpose(1, 2), v).squeeze(2)
+        combined -= torch.bmm(self._y.transpose(1, 2), u).squeeze(2)
         direction = -(combined + self._gamma.unsqueeze(1) * self._gradient)
         slope = _dot(direction, self._gradient)
         plain = self._first_norm * _dot(self._gradient, self._gradient).clamp_min(1e-38).rsqrt()

@@ -7,18 +7,22 @@ import dataclasses
 import pytest
 import torch
 
-from nst_batch.transfer import Options, Picture, Solution, solve
+from nst_batch.transfer import Options, Picture, Problem, Solution, solve
 from nst_batch.transfer.engine import schedule
 from tests.transfer.problems import picture, problem, targets
 
 PLAIN = Options(steps=12, pyramid="off")
-MIXED = [
-    problem(1, 2, content_layers=("block1_conv2",)),
-    problem(3, 2, content_layers=("block5_conv3",)),
-    problem(1, 4, style_layers=("block1_conv1",), content_layers=("block3_conv1",)),
-    problem(5, 2, init="noise", seed=7),
-    problem(1, 2, content_layers=()),
-]
+
+
+def mixed(dtype: torch.dtype = torch.float32) -> list[Problem]:
+    """Problems of every depth and kind."""
+    return [
+        problem(1, 2, dtype=dtype, content_layers=("block1_conv2",)),
+        problem(3, 2, dtype=dtype, content_layers=("block5_conv3",)),
+        problem(1, 4, dtype=dtype, style_layers=("block1_conv1",), content_layers=("block3_conv1",)),
+        problem(5, 2, dtype=dtype, init="noise", seed=7),
+        problem(1, 2, dtype=dtype, content_layers=()),
+    ]
 
 
 def totals(solution: Solution) -> torch.Tensor:
@@ -28,22 +32,32 @@ def totals(solution: Solution) -> torch.Tensor:
 @pytest.mark.parametrize("pyramid", ["off", "auto"])
 @pytest.mark.parametrize("optimizer", ["lbfgs", "adam"])
 def test_alone_or_together_is_the_same(pyramid: str, optimizer: str) -> None:
+    """To the last digits of float64: whatever passed from one image to another would be far more."""
     options = Options(steps=12, pyramid=pyramid, optimizer=optimizer)  # type: ignore[arg-type]
-    cache = targets()
-    together = solve(cache, MIXED, options)
-    for posed, found in zip(MIXED, together, strict=True):
-        [alone] = solve(cache, [posed], options)
-        torch.testing.assert_close(totals(found), totals(alone), rtol=1e-4, atol=0)
-    for found, again in zip(together, solve(cache, MIXED, options), strict=True):
+    posed, cache = mixed(torch.float64), targets(dtype=torch.float64)
+    for one, found in zip(posed, solve(cache, posed, options), strict=True):
+        [alone] = solve(cache, [one], options)
+        torch.testing.assert_close(totals(found), totals(alone), rtol=1e-9, atol=0)
+
+
+def test_in_float32_a_batch_changes_what_rounding_changes() -> None:
+    """A batch is multiplied in another order. Where two positions are left of an image, steps amplify that."""
+    posed, cache = mixed(), targets()
+    together = solve(cache, posed, PLAIN)
+    for one, found in zip(posed, together, strict=True):
+        [alone] = solve(cache, [one], PLAIN)
+        rtol = 0.2 if one.content_layers == ("block5_conv3",) else 1e-4
+        torch.testing.assert_close(totals(found), totals(alone), rtol=rtol, atol=0)
+    for found, again in zip(together, solve(cache, posed, PLAIN), strict=True):
         assert found.curve == again.curve
         assert found.image.equal(again.image)
 
 
 def test_order_does_not_matter() -> None:
-    cache = targets()
-    forward, backward = solve(cache, MIXED, PLAIN), solve(cache, MIXED[::-1], PLAIN)
+    posed, cache = mixed(torch.float64), targets(dtype=torch.float64)
+    forward, backward = solve(cache, posed, PLAIN), solve(cache, posed[::-1], PLAIN)
     for one, other in zip(forward, backward[::-1], strict=True):
-        torch.testing.assert_close(totals(one), totals(other), rtol=1e-4, atol=0)
+        torch.testing.assert_close(totals(one), totals(other), rtol=1e-9, atol=0)
 
 
 @pytest.mark.parametrize("steps", [1, 5, 30])
