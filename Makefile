@@ -21,8 +21,8 @@ demo: $(VENV)/ready
 	@echo "$(DEMO)/layers/report/index.html. Next, with trained weights and your own pictures:"
 	@echo "  $(BIN)/nst-batch run week7_content_layers --content PHOTOS --style PAINTINGS --out runs/mine"
 
-test: check
-	$(BIN)/pytest
+test: check  # most tests wait for processes: three at a time are no load for two cores
+	$(BIN)/pytest --numprocesses 3 --dist loadfile --no-loadscope-reorder
 
 check: $(VENV)/ready
 	$(BIN)/ruff check .

@@ -1,7 +1,7 @@
 """`make bench`: what the engine costs above its floor, and how soon it reaches a textbook program's loss.
 
     python -m benchmarks.engine [--size 300] [--steps 300] [--price 60] [--configurations 7] [--pairs 2]
-                                [--only step,memory,grid,race]
+                                [--limit SECONDS] [--only step,memory,grid,race]
 
 Ratios of measurements that alternate in one process; absolute times belong to the machine that is named beside
 them. Results go to benchmarks/results/DATE-engine-NUMBER.json and are never overwritten.
@@ -16,6 +16,7 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from typing import Any
+from unittest.mock import patch
 
 import torch
 from torch import Tensor
@@ -26,7 +27,17 @@ from benchmarks.report import write
 from benchmarks.textbook import Trace, textbook
 from nst_batch.layers import layer_names, layer_shape
 from nst_batch.study_file import load_study
-from nst_batch.transfer import Objective, Options, Problem, Targets, Vgg, predicted_bytes, random_weights, solve
+from nst_batch.transfer import (
+    Objective,
+    Options,
+    Problem,
+    Solution,
+    Targets,
+    Vgg,
+    predicted_bytes,
+    random_weights,
+    solve,
+)
 from nst_batch.transfer.optimizers import Lbfgs
 from nst_batch.transfer.vgg import conv_shapes
 
@@ -47,8 +58,8 @@ def problems(size: int, num_pairs: int, num_configurations: int) -> list[Problem
             alpha=0.5,
             beta=5.0,
         )
-        for content, style in photo_pairs(size)[:num_pairs]
         for layers in study.grid.content_layers[:num_configurations]
+        for content, style in photo_pairs(size)[:num_pairs]
     ]
 
 
@@ -101,27 +112,69 @@ def alternate(first: Callable[[], None], second: Callable[[], None], rounds: int
     return statistics.median(a for a, _ in kept), statistics.median(b for _, b in kept), ratio
 
 
-def bench_step(targets: Targets, size: int) -> list[dict[str, Any]]:
-    """(1) What a step costs above its convolutions."""
+def flops_per_step(size: int, deepest: str = "block5_conv1") -> int:
+    """Of the convolutions of one image, forward and backward: four per multiply-add pair of passes."""
+    names = layer_names("vgg16")
+    total = 0
+    for name in names[: names.index(deepest) + 1]:
+        if name in conv_shapes("vgg16"):
+            out_channels, in_channels = conv_shapes("vgg16")[name]
+            _, rows, columns = layer_shape(name, size, size)
+            total += 4 * 9 * out_channels * in_channels * rows * columns
+    return total
+
+
+def peak_flops(side: int = 3072) -> float:
+    """FLOP/s of a large float32 matrix product here."""
+    left, right = torch.randn(side, side), torch.randn(side, side)
+    times = []
+    for _ in range(6):
+        begun = time.perf_counter()
+        left @ right
+        times.append(time.perf_counter() - begun)
+    return 2 * side**3 / statistics.median(times[1:])
+
+
+def bench_step(targets: Targets, size: int, steps: int) -> list[dict[str, Any]]:
+    """(1) What a step costs above its convolutions, and (3) what batches make of it."""
     rows = []
-    problem = problems(size, 1, 1)[0]
-    for batch in (1, 4):
-        seconds, bare, ratio = alternate(step(targets, problem, batch), floor(batch, size), 11 if batch == 1 else 5)
-        rows.append({"size": size, "batch": batch, "step_seconds": seconds, "floor_seconds": bare, "ratio": ratio})
+    problem, peak = problems(size, 1, 1)[0], peak_flops()
+    for batch in (1, 2, 4):
+        seconds, bare, ratio = alternate(step(targets, problem, batch), floor(batch, size), 11 if batch == 1 else 7)
+        flops = flops_per_step(size) * batch / seconds
+        rows.append(
+            {
+                "size": size,
+                "batch": batch,
+                "step_seconds": seconds,
+                "floor_seconds": bare,
+                "ratio": ratio,
+                "trials_per_hour": 3600 * batch / (seconds * steps),
+                "gflops": flops / 1e9,
+                "share_of_matrix_product_peak": flops / peak,
+            }
+        )
     return rows
 
 
-def bench_race(targets: Targets, posed: Sequence[Problem], steps: int, price: int) -> list[dict[str, Any]]:
-    """(2) The textbook program's `steps` evaluations against the engine at one price for all."""
-    rows = []
+def bench_race(targets: Targets, posed: Sequence[Problem], steps: int, price: int, limit: float) -> dict[str, Any]:
+    """(2) The textbook program's `steps` evaluations against the engine at one price for all.
+
+    `seconds` is what the engine took for its whole price, `seconds_to_goal` until its loss at full size was the one
+    that the textbook program ended with; the first evaluation, which only records the initial loss, included.
+    After `limit` seconds no other problem is begun.
+    """
+    rows: list[dict[str, Any]] = []
+    started = time.monotonic()
     for problem in posed:
+        if time.monotonic() - started > limit:
+            break
         book = textbook(targets, problem, steps)
-        begun = time.perf_counter()
-        [solution] = solve(targets, [problem], Options(steps=price))
-        seconds = time.perf_counter() - begun
+        solution, seconds = solve_timed(targets, problem, price)
         size, goal = (problem.height, problem.width), book.losses[-1]
         judge = Objective(targets, [problem], size=size, scale=1.0, convention="sum")
         loss = float(judge.losses_and_gradient(solution.image.reshape(1, -1))[0][0, 3])
+        reached = [at for at, total in zip(seconds, solution.curve.total[1:], strict=True) if total <= goal]
         rows.append(
             {
                 "content": problem.content.key if problem.content else None,
@@ -129,14 +182,37 @@ def bench_race(targets: Targets, posed: Sequence[Problem], steps: int, price: in
                 "textbook_loss": goal,
                 "textbook_seconds": book.seconds[-1],
                 "price": price,
-                "seconds": seconds,
+                "seconds": seconds[-1],
                 "loss_ratio": loss / goal,
-                "speedup": book.seconds[-1] / seconds,
-                "textbook_loss_ratio_in_our_time": _loss_at(book, seconds) / goal,
+                "seconds_to_goal": reached[0] if reached else None,
+                "speedup": book.seconds[-1] / reached[0] if reached else None,
+                "textbook_loss_ratio_in_our_time": _loss_at(book, seconds[-1]) / goal,
             }
         )
         print(f"  {rows[-1]}", file=sys.stderr, flush=True)
-    return rows
+    won = [row for row in rows if row["seconds_to_goal"]]
+    theirs, ours = (sum(row[key] for row in won) for key in ("textbook_seconds", "seconds_to_goal"))
+    return {
+        "reached": f"{len(won)} of {len(rows)}",
+        "speedup_of_the_total": theirs / ours if won else None,
+        "rows": rows,
+    }
+
+
+def solve_timed(targets: Targets, problem: Problem, price: int) -> tuple[Solution, list[float]]:
+    """A solution, and the seconds after which each step of its curve was there."""
+    stamps: list[float] = []
+    evaluate = Objective.losses_and_gradient
+
+    def stamped(self: Objective, points: Tensor) -> tuple[Tensor, Tensor]:
+        found = evaluate(self, points)
+        stamps.append(time.perf_counter() - begun)
+        return found
+
+    begun = time.perf_counter()
+    with patch.object(Objective, "losses_and_gradient", stamped):
+        [solution] = solve(targets, [problem], Options(steps=price))
+    return solution, stamps[1 - len(solution.curve.step) :]
 
 
 def _loss_at(trace: Trace, seconds: float) -> float:
@@ -178,16 +254,17 @@ def main() -> None:
     parser.add_argument("--price", type=int, default=60, help="what the engine may spend")
     parser.add_argument("--configurations", type=int, default=7)
     parser.add_argument("--pairs", type=int, default=2)
+    parser.add_argument("--limit", type=float, default=float("inf"), help="seconds after which no race is begun")
     parser.add_argument("--only", default="step,memory,grid,race")
     arguments = parser.parse_args()
     network = Vgg("vgg16", random_weights("vgg16", 0, "average"), pooling="average")
     targets = Targets(network)
     posed = problems(arguments.size, arguments.pairs, arguments.configurations)
     parts: dict[str, Callable[[], Any]] = {
-        "step": lambda: bench_step(targets, arguments.size),
+        "step": lambda: bench_step(targets, arguments.size, arguments.steps),
         "memory": lambda: bench_memory(arguments.size),
-        "grid": lambda: bench_grid(targets, posed[: arguments.configurations], 10),
-        "race": lambda: bench_race(targets, posed, arguments.steps, arguments.price),
+        "grid": lambda: bench_grid(targets, posed[:: arguments.pairs], 10),
+        "race": lambda: bench_race(targets, posed, arguments.steps, arguments.price, arguments.limit),
     }
     write("engine", {name: parts[name]() for name in arguments.only.split(",")})
 

@@ -14,27 +14,13 @@ from typing import Any
 
 import torch
 
-from benchmarks.engine import STYLE_LAYERS
+from benchmarks.engine import STYLE_LAYERS, flops_per_step
 from benchmarks.pictures import photo_pairs
 from benchmarks.report import write
-from nst_batch.layers import layer_names, layer_shape
 from nst_batch.transfer import Objective, Problem, Targets, Vgg, predicted_bytes, random_weights
 from nst_batch.transfer.optimizers import Lbfgs
-from nst_batch.transfer.vgg import conv_shapes
 
 PRECISIONS = ("float32", "tf32", "bfloat16")
-
-
-def flops_per_step(size: int, deepest: str = "block5_conv1") -> int:
-    """Of the convolutions of one image, forward and backward: four per multiply-add pair of passes."""
-    names = layer_names("vgg16")
-    total = 0
-    for name in names[: names.index(deepest) + 1]:
-        if name in conv_shapes("vgg16"):
-            out_channels, in_channels = conv_shapes("vgg16")[name]
-            _, rows, columns = layer_shape(name, size, size)
-            total += 4 * 9 * out_channels * in_channels * rows * columns
-    return total
 
 
 def seconds_per_call(call: Callable[[], object], rounds: int) -> float:

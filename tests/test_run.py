@@ -8,13 +8,16 @@ import shutil
 import signal
 import subprocess
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from nst_batch import committer
 from nst_batch.cluster import ClusterOptions
 from nst_batch.errors import RunDirectoryError, StudyChangedError
+from nst_batch.lock import RunLock
 from nst_batch.records import Result
 from nst_batch.reporting import Progress, Silent
 from nst_batch.run import RunOptions, run_study
@@ -293,9 +296,12 @@ def test_a_directory_that_vanishes_ends_the_run_clearly(tmp_path: Path) -> None:
     tiny.assert_whole(out)
 
 
-@pytest.mark.slow  # most of it is waiting for the lease that could not be given up
 @pytest.mark.usefixtures("embedded_ray")
-def test_a_store_that_goes_away_ends_the_run_clearly(tmp_path: Path, store: Store) -> None:
+def test_a_store_that_goes_away_ends_the_run_clearly(
+    tmp_path: Path, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    quick = partial(RunLock, refresh_seconds=1.0, dead_seconds=4.5)  # the first run's lease cannot be given up
+    monkeypatch.setattr(committer, "RunLock", quick)
     tiny.collection(tmp_path, good(20), seconds=0.05)
     out = f"{store.url}/out"
     with pytest.raises(RunDirectoryError, match=r"[Cc]onnect.*run again to resume"):
