@@ -7,7 +7,6 @@ import random
 import signal
 import time
 from collections import Counter
-from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
@@ -80,35 +79,22 @@ def undisturbed(folder: Path) -> Path:
     return out
 
 
-@pytest.fixture
-def reader(tmp_path: Path) -> Iterator[Reader]:
-    watching = Reader(tmp_path / "out")
-    watching.start()
-    yield watching
-    watching.stop.set()
-    watching.join()
-
-
 @pytest.mark.slow
 @pytest.mark.timeout(3600)
-def test_nothing_is_lost_or_told_twice_whatever_is_killed(
-    tmp_path: Path, embedded_ray: str, reader: Reader
-) -> None:
+def test_nothing_is_lost_or_told_twice_whatever_is_killed(tmp_path: Path, embedded_ray: str) -> None:
     rng = random.Random(int(os.environ.get("NST_BATCH_CHAOS_SEED", "1")))
     photos = tiny.collection(
         tmp_path, [f"good-{number:02d}" for number in range(NUM_PICTURES)], seconds=PACE_SECONDS
     )
     out = tmp_path / "out"
-    reader = Reader(out)
-    reader.start()
     kills: Counter[str] = Counter()
-    while sum(kills.values()) < KILLS:
-        if round_of_kills(tmp_path, rng, kills) == 0:
-            break
-    (photos / workers.SECONDS).write_text("0")
-    code, said = Driver(tmp_path, "--set", f"grid.alpha={ALPHAS}", "--address", embedded_ray).end(seconds=600)
-    reader.stop.set()
-    reader.join()
+    with Reader(out) as reader:
+        while sum(kills.values()) < KILLS:
+            if round_of_kills(tmp_path, rng, kills) == 0:
+                break
+        (photos / workers.SECONDS).write_text("0")
+        last = Driver(tmp_path, "--set", f"grid.alpha={ALPHAS}", "--address", embedded_ray)
+        code, said = last.end(seconds=600)
     print(f"\nkills: {dict(kills)}; reads while it ran: {reader.reads}; trials: {NUM_PICTURES * len(ALPHAS)}")  # noqa: T201
     assert code == 0, said
     assert reader.wrong == ""

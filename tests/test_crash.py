@@ -7,9 +7,10 @@ import random
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Self
 
 import duckdb
 import pyarrow as pa
@@ -49,6 +50,14 @@ class Reader(threading.Thread):
     def __init__(self, path: Path) -> None:
         super().__init__()
         self.path, self.stop, self.reads, self.wrong = path, threading.Event(), 0, ""
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop.set()
+        self.join()
 
     def run(self) -> None:
         while not self.stop.wait(0.01) and not self.wrong:
@@ -99,29 +108,19 @@ def assert_exactly_once(path: Path, num_trials: int) -> None:
     assert run.directory.list("staging") == []
 
 
-@pytest.fixture
-def reader(tmp_path: Path) -> Iterator[Reader]:
-    watching = Reader(tmp_path / "run")
-    watching.start()
-    yield watching
-    watching.stop.set()
-    watching.join()
-
-
-def test_kills_at_random_moments_lose_and_duplicate_nothing(tmp_path: Path, reader: Reader) -> None:
+def test_kills_at_random_moments_lose_and_duplicate_nothing(tmp_path: Path) -> None:
     path, rng = tmp_path / "run", random.Random(7)
     processes = multiprocessing.get_context("forkserver")
     processes.set_forkserver_preload([__name__])
-    for _ in range(25):
-        child = processes.Process(target=write_everything, args=(str(path), 0.02))
-        child.start()
-        child.join(rng.uniform(0.02, 0.5))  # 25 of these are less than what 600 pauses take
-        child.kill()
-        child.join()
-        assert child.exitcode == -signal.SIGKILL
-    write_everything(str(path), 0)
-    reader.stop.set()
-    reader.join()
+    with Reader(path) as reader:
+        for _ in range(25):
+            child = processes.Process(target=write_everything, args=(str(path), 0.02))
+            child.start()
+            child.join(rng.uniform(0.02, 0.5))  # 25 of these are less than what 600 pauses take
+            child.kill()
+            child.join()
+            assert child.exitcode == -signal.SIGKILL
+        write_everything(str(path), 0)
     assert reader.wrong == ""
     assert reader.reads > 5
     assert_exactly_once(path, NUM_TRIALS)

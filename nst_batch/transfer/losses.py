@@ -29,8 +29,26 @@ def gram_matrix(features: Tensor) -> Tensor:
 
 def content_loss(features: Tensor, target: Tensor, convention: Loss) -> Tensor:
     """`sum`: ½ Σ (F − T)². `mean`: the mean of (F − T)². Per image: B."""
-    squares = (features - target).to(_exact(features)).square()
-    return squares.sum((1, 2, 3)) / 2 if convention == "sum" else squares.mean((1, 2, 3))
+    factor = 0.5 if convention == "sum" else 1 / features[0].numel()
+    loss: Tensor = _SquaredDistance.apply(features, target, factor)
+    return loss
+
+
+class _SquaredDistance(torch.autograd.Function):
+    """factor · Σ (F − T)², whose gradient is one pass over the features where autograd would take three."""
+
+    @staticmethod
+    def forward(ctx: Any, features: Tensor, target: Tensor, factor: float) -> Tensor:
+        difference = features - target
+        ctx.save_for_backward(difference)
+        ctx.factor = factor
+        return difference.to(_exact(features)).square().sum((1, 2, 3)) * factor
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
+        (difference,) = ctx.saved_tensors
+        scale = (2 * ctx.factor * gradients[0]).to(difference.dtype)
+        return difference * scale.view(-1, 1, 1, 1), None, None
 
 
 def style_loss(features: Tensor, target: Tensor, convention: Loss) -> Tensor:
