@@ -34,6 +34,7 @@ from nst_batch.transfer import (
     Solution,
     Targets,
     Vgg,
+    keep_freed_memory,
     predicted_bytes,
     random_weights,
     solve,
@@ -257,6 +258,7 @@ def main() -> None:
     parser.add_argument("--limit", type=float, default=float("inf"), help="seconds after which no race is begun")
     parser.add_argument("--only", default="step,memory,grid,race")
     arguments = parser.parse_args()
+    keep_freed_memory()  # as a worker does
     network = Vgg("vgg16", random_weights("vgg16", 0, "average"), pooling="average")
     targets = Targets(network)
     posed = problems(arguments.size, arguments.pairs, arguments.configurations)

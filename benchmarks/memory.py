@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 
-from nst_batch.transfer import Objective, Picture, Problem, Targets, Vgg
+from nst_batch.transfer import Objective, Picture, Problem, Targets, Vgg, keep_freed_memory
 from nst_batch.transfer.optimizers import Lbfgs
 from nst_batch.transfer.vgg import conv_shapes
 
@@ -45,6 +45,7 @@ def run_steps(targets: Targets, size: int, steps: int) -> None:
 def main() -> None:
     """Warms up at a tiny size, so that libraries and weights do not count."""
     targets = Targets(network())
+    keep_freed_memory()  # as a worker does
     run_steps(targets, 32, 2)
     gc.collect()
     Path("/proc/self/clear_refs").write_text("5")  # VmHWM begins again

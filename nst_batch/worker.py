@@ -31,6 +31,7 @@ from nst_batch.transfer import (
     Solution,
     Targets,
     Vgg,
+    keep_freed_memory,
     layer_distances,
     part_size,
     solve,
@@ -52,6 +53,8 @@ class Worker:
         if name == "auto":
             name = "cuda" if torch.cuda.is_available() else "cpu"
         self.device = torch.device(name)
+        if self.device.type == "cpu":
+            keep_freed_memory()
         self._network: tuple[tuple[str, ...], Targets] | None = None
         self._pool = ThreadPoolExecutor(_FILES_AT_ONCE, "nst-batch files")
         self._inputs = Inputs(self._pool)

@@ -7,7 +7,7 @@ The door is `solve`:
 """
 
 from nst_batch.transfer.engine import Options, Solution, solve
-from nst_batch.transfer.memory import part_size, predicted_bytes
+from nst_batch.transfer.memory import keep_freed_memory, part_size, predicted_bytes
 from nst_batch.transfer.objective import Objective, Picture, Problem, Targets, layer_distances
 from nst_batch.transfer.random_weights import random_weights
 from nst_batch.transfer.vgg import Vgg
@@ -20,6 +20,7 @@ __all__ = [
     "Solution",
     "Targets",
     "Vgg",
+    "keep_freed_memory",
     "layer_distances",
     "part_size",
     "predicted_bytes",

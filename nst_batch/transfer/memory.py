@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import math
 from collections.abc import Sequence
 
@@ -13,6 +14,10 @@ from nst_batch.transfer.objective import Problem
 _VECTORS = 2 * 20 + 8  # image-sized float32 tensors of an optimiser: history, point, best, gradient, direction
 _USABLE = 0.85  # of the free memory: the allocator's fragments and the libraries' workspaces take the rest
 _MAX_PART = 64
+_TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3  # of glibc's mallopt
+_KEPT_BYTES = (
+    64 << 20
+)  # larger tensors are handed back: among few of them, kept memory is in pieces that do not fit
 
 
 def predicted_bytes(
@@ -21,8 +26,9 @@ def predicted_bytes(
     """Peak bytes of one step beyond the network.
 
     Every activation up to the deepest layer is kept for the backward pass. At the peak, near the image, there are
-    besides them the gradients that the losses left at their layers, and three tensors of the largest layer's size:
-    the gradient there before and after its ReLU, and the one being computed.
+    besides them the gradients that the losses left at their layers, and four tensors of the largest layer's size:
+    the gradient there before and after its ReLU, the one being computed, and what a convolution library needs for
+    itself, which was measured as none to two of these.
 
     Args:
         layers: Those that the losses look at.
@@ -32,7 +38,7 @@ def predicted_bytes(
     deepest = max((names.index(layer) for layer in layers), default=-1)
     shapes = {name: layer_shape(name, height, width) for name in names[: deepest + 1]}
     sizes = {name: math.prod(shape) * itemsize for name, shape in shapes.items()}
-    features = sum(sizes.values()) + sum(sizes[layer] for layer in layers) + 3 * max(sizes.values(), default=0)
+    features = sum(sizes.values()) + sum(sizes[layer] for layer in layers) + 4 * max(sizes.values(), default=0)
     return batch * (features + _VECTORS * 3 * height * width * 4)
 
 
@@ -47,3 +53,16 @@ def part_size(device: torch.device, arch: str, problem: Problem) -> int:
     free, _ = torch.cuda.mem_get_info(device)
     one = predicted_bytes(arch, problem.layers, problem.height, problem.width, 1)
     return max(1, min(_MAX_PART, int(free * _USABLE) // one))
+
+
+def keep_freed_memory() -> None:
+    """Has this process keep the memory of tensors that it frees, up to 64 MiB each, where its C library is glibc.
+
+    Every step on a CPU frees what the next one allocates; memory that is handed back and asked for again costs a
+    fault for each of its pages. Measured at 300 pixels, over the bare convolutions: 1.16 instead of 1.22 with one
+    image, 1.18 instead of 1.35 with two.
+    """
+    allocator = ctypes.CDLL(None)
+    if hasattr(allocator, "mallopt"):
+        allocator.mallopt(_MMAP_THRESHOLD, _KEPT_BYTES)
+        allocator.mallopt(_TRIM_THRESHOLD, 2**31 - 1)
