@@ -1,7 +1,7 @@
 """`make bench`: what the engine costs above its floor, and how soon it reaches a textbook program's loss.
 
     python -m benchmarks.engine [--size 300] [--steps 300] [--price 60] [--configurations 7] [--pairs 2]
-                                [--limit SECONDS] [--only step,memory,grid,race]
+                                [--limit SECONDS] [--only step,search,memory,grid,race]
 
 Ratios of measurements that alternate in one process; absolute times belong to the machine that is named beside
 them. Results go to benchmarks/results/DATE-engine-NUMBER.json and are never overwritten.
@@ -43,6 +43,9 @@ from nst_batch.transfer.optimizers import Lbfgs
 from nst_batch.transfer.vgg import conv_shapes
 
 STYLE_LAYERS = ("block1_conv1", "block2_conv1", "block3_conv1", "block4_conv1", "block5_conv1")
+
+SEARCHED = (1, 2, 5, 10, 20, 50, 100)
+"""Evaluations at which line searches are compared."""
 
 
 def problems(size: int, num_pairs: int, num_configurations: int) -> list[Problem]:
@@ -221,6 +224,30 @@ def _loss_at(trace: Trace, seconds: float) -> float:
     return [loss for at, loss in zip(trace.seconds, trace.losses, strict=True) if at <= seconds][-1]
 
 
+def bench_search(targets: Targets, posed: Sequence[Problem]) -> list[dict[str, Any]]:
+    """Why the line search is what it is: total loss after so many evaluations, over that of the initial image."""
+    rows = []
+    for problem in posed:
+        [plain] = solve(targets, [problem], Options(steps=SEARCHED[-1], pyramid="off"))
+        curves = {
+            "ours": plain.curve.total[1:],
+            "torch, fixed step": textbook(targets, problem, SEARCHED[-1]).losses,
+            "torch, strong Wolfe": textbook(targets, problem, SEARCHED[-1], "strong_wolfe").losses,
+        }
+        rows.append(
+            {
+                "content": problem.content.key if problem.content else None,
+                "content_layers": list(problem.content_layers),
+                "evaluations": SEARCHED,
+                **{
+                    name: [losses[at - 1] / plain.curve.total[0] for at in SEARCHED]
+                    for name, losses in curves.items()
+                },
+            }
+        )
+    return rows
+
+
 def bench_memory(size: int) -> list[dict[str, Any]]:
     """(4) Predicted and measured peak bytes of a step, each size in a process of its own."""
     rows = []
@@ -256,14 +283,16 @@ def main() -> None:
     parser.add_argument("--configurations", type=int, default=7)
     parser.add_argument("--pairs", type=int, default=2)
     parser.add_argument("--limit", type=float, default=float("inf"), help="seconds after which no race is begun")
-    parser.add_argument("--only", default="step,memory,grid,race")
+    parser.add_argument("--only", default="step,search,memory,grid,race")
     arguments = parser.parse_args()
     keep_freed_memory()  # as a worker does
     network = Vgg("vgg16", random_weights("vgg16", 0, "average"), pooling="average")
     targets = Targets(network)
     posed = problems(arguments.size, arguments.pairs, arguments.configurations)
+    halves = problems(arguments.size // 2, arguments.pairs, arguments.configurations)[:: 3 * arguments.pairs]
     parts: dict[str, Callable[[], Any]] = {
         "step": lambda: bench_step(targets, arguments.size, arguments.steps),
+        "search": lambda: bench_search(targets, halves),
         "memory": lambda: bench_memory(arguments.size),
         "grid": lambda: bench_grid(targets, posed[:: arguments.pairs], 10),
         "race": lambda: bench_race(targets, posed, arguments.steps, arguments.price, arguments.limit),

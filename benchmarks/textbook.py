@@ -29,12 +29,16 @@ class Trace:
         return next((at for at, reached in zip(self.seconds, self.losses, strict=True) if reached <= loss), None)
 
 
-def textbook(targets: Targets, problem: Problem, evaluations: int) -> Trace:
-    """Optimises one image the usual way."""
+def textbook(targets: Targets, problem: Problem, evaluations: int, search: str | None = None) -> Trace:
+    """Optimises one image the usual way.
+
+    Args:
+        search: torch's `line_search_fn`; tutorials leave it out.
+    """
     size = problem.height, problem.width
     objective = Objective(targets, [problem], size=size, scale=1.0, convention="sum")
     image = initial_image(problem, targets.network.device).flatten().unsqueeze(0).requires_grad_()
-    optimizer = torch.optim.LBFGS([image], max_iter=20, tolerance_grad=0, tolerance_change=0)
+    optimizer = torch.optim.LBFGS([image], max_iter=20, tolerance_grad=0, tolerance_change=0, line_search_fn=search)
     seconds: list[float] = []
     losses: list[float] = []
     scale = 1.0

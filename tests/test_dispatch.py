@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import os
 import time
 from pathlib import Path
 from typing import Any
 
 import pytest
+import ray
 
 from nst_batch import dispatch
 from nst_batch.cluster import ClusterOptions
 from nst_batch.errors import ClusterError
-from nst_batch.reporting import Progress
+from nst_batch.records import Result
+from nst_batch.reporting import Progress, Silent
 from nst_batch.run import RunOptions, run_study
 from tests import tiny, workers
 
@@ -131,6 +134,35 @@ def test_a_result_that_is_missing_is_a_failure_of_its_trial(tmp_path: Path) -> N
     tiny.collection(tmp_path, good(4))
     progress = run(tmp_path, workers.Forgetful, batch_size=2)
     assert (progress.ok, progress.failed, progress.pending) == (2, 2, 0)
+
+
+class Neighbour:
+    """An actor that is no worker of ours."""
+
+    def pid(self) -> int:
+        return os.getpid()
+
+
+class Meanwhile(Silent):
+    """Starts a neighbour when the first trial has ended."""
+
+    neighbour: Any = None
+
+    def ended(self, result: Result) -> None:  # noqa: ARG002
+        if self.neighbour is None:
+            self.neighbour = ray.remote(Neighbour).remote()
+            ray.get(self.neighbour.pid.remote())
+
+
+def test_a_ray_that_was_there_before_keeps_its_other_actors(tmp_path: Path) -> None:
+    tiny.collection(tmp_path, good(4))
+    meanwhile = Meanwhile()
+    cluster = ClusterOptions(cpus_per_worker=1, max_workers=2)
+    options = RunOptions(out=str(tmp_path / "out"), cluster=cluster, worker_class=workers.SimulatedWorker)
+    assert run_study(tiny.study(tmp_path), options, meanwhile).ok == 4
+    time.sleep(1)  # a kill would have been noticed by now
+    assert ray.get(meanwhile.neighbour.pid.remote()) > 0
+    ray.kill(meanwhile.neighbour)
 
 
 def test_no_more_workers_are_started_than_there_are_batches(tmp_path: Path) -> None:
