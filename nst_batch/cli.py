@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, NoReturn
 
@@ -32,7 +33,7 @@ from nst_batch.cli_options import (
 )
 from nst_batch.confirm import confirm
 from nst_batch.console import TerminalReporter, duration, print_error, print_json, seconds
-from nst_batch.errors import NstBatchError
+from nst_batch.errors import Interrupted, NstBatchError
 from nst_batch.interrupts import Interrupts
 
 app = typer.Typer(
@@ -53,6 +54,9 @@ def main() -> NoReturn:
     try:
         with Interrupts():
             app()
+    except Interrupted as stopped:
+        print_error(str(stopped))
+        _end(stopped.exit_code)
     except NstBatchError as error:
         print_error(str(error))
         sys.exit(error.exit_code)
@@ -61,6 +65,14 @@ def main() -> NoReturn:
     except KeyboardInterrupt:
         sys.exit(130)
     sys.exit(0)
+
+
+def _end(exit_code: int) -> NoReturn:
+    """Without taking the interpreter down: a Ray that was interrupted as it started has threads that crash then."""
+    with suppress(BrokenPipeError):
+        sys.stdout.flush()
+        sys.stderr.flush()
+    os._exit(exit_code)
 
 
 def _version(value: bool) -> None:
