@@ -30,7 +30,7 @@ check: $(VENV)/ready
 	$(BIN)/mypy
 
 chaos: $(VENV)/ready
-	NST_BATCH_CHAOS_KILLS=$${NST_BATCH_CHAOS_KILLS:-60} $(BIN)/pytest tests/test_chaos.py
+	NST_BATCH_CHAOS_KILLS=$${NST_BATCH_CHAOS_KILLS:-60} $(BIN)/pytest tests/test_chaos.py -rP
 
 bench: $(VENV)/ready
 	$(BIN)/python -m benchmarks.engine
