@@ -34,7 +34,8 @@ def machine() -> dict[str, Any]:
 def write(name: str, figures: dict[str, Any]) -> Path:
     """Prints the figures and puts them into a new file."""
     now = datetime.now(UTC)
-    content = {"date": now.isoformat(timespec="seconds"), "command": sys.argv, "machine": machine(), **figures}
+    command = ["python", "-m", f"benchmarks.{Path(sys.argv[0]).stem}", *sys.argv[1:]]
+    content = {"date": now.isoformat(timespec="seconds"), "command": command, "machine": machine(), **figures}
     text = json.dumps(content, indent=2)
     RESULTS.mkdir(exist_ok=True)
     names = (f"{now:%Y-%m-%d}-{name}{f'-{number}' if number else ''}.json" for number in count())

@@ -24,12 +24,12 @@ GOLDEN: dict[str, tuple[Picture | None, tuple[Picture, ...], dict[str, Any]]] = 
     "another network": (CONTENT, (STYLE,), {"arch": "vgg19", "pooling": "max", "precision": "bfloat16"}),
 }
 PINNED = {
-    "plain": "ba14a8c5138cacf4105b68e64a8fe528",
-    "style alone": "99df5f25d389f3547383f58936721def",
-    "content alone": "2ed36f024f7bdc89fa26d1c269be3498",
-    "blend": "53f2e2f998b736f35e244d5902029a2b",
-    "unread": "9ad33e87f7cbcf520af62c0e237053c4",
-    "another network": "b5afa3f91d3ab902aedad1989ae240b6",
+    "plain": "d576dcebfcba1ab174113b23da3f4f2c",
+    "style alone": "3e6338b52349a297063a8fa80a2ae763",
+    "content alone": "7ef7392519a90757e605bda6dace70c6",
+    "blend": "981905b875ccb9745a7838896b20eb72",
+    "unread": "c1451dbc5a8de3e745928e41bce3f8b7",
+    "another network": "eaf020542d1e0d91c2d742c751bee9ea",
 }
 
 

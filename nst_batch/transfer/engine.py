@@ -18,7 +18,7 @@ from nst_batch.transfer.objective import Objective, Problem, Targets, resized
 from nst_batch.transfer.optimizers import DIVERGED, PLATEAU, RUNNING, STOP_REASONS, Adam, Lbfgs, Optimizer
 
 # Halvings of the sides, and the part of the price spent there, coarsest first.
-_COARSE = ((2, 0.3), (1, 0.25))
+_COARSE = ((2, 0.1), (1, 0.1))
 _SMALLEST_SIDE = 32  # pixels: of a coarser image too little reaches the deepest layers
 _CHECK_EVERY = 10  # steps between two looks at who has finished: each waits for the device
 _PLATEAU_STEPS = 20
@@ -68,8 +68,8 @@ def schedule(steps: int, height: int, width: int, pyramid: Pyramid) -> list[Stag
     for halvings, share in _COARSE:
         scale = 0.5**halvings
         rows, columns = round(height * scale), round(width * scale)
-        if min(rows, columns) >= _SMALLEST_SIDE:
-            evaluations = int(steps * share / scale**2)
+        evaluations = int(steps * share / scale**2)
+        if evaluations and min(rows, columns) >= _SMALLEST_SIDE:
             stages.append(Stage(rows, columns, scale, evaluations))
             spent += evaluations * scale**2
     return [*stages, Stage(height, width, 1.0, max(1, steps - round(spent)))]

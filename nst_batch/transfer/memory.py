@@ -10,8 +10,9 @@ import torch
 
 from nst_batch.layers import layer_names, layer_shape
 from nst_batch.transfer.objective import Problem
+from nst_batch.transfer.optimizers import HISTORY
 
-_VECTORS = 2 * 20 + 8  # image-sized float32 tensors of an optimiser: history, point, best, gradient, direction
+_VECTORS = 2 * HISTORY + 8  # image-sized float32 tensors of an optimiser: history, point, best, gradient, direction
 _USABLE = 0.85  # of the free memory: the allocator's fragments and the libraries' workspaces take the rest
 _MAX_PART = 64
 _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3  # of glibc's mallopt

@@ -18,6 +18,9 @@ RUNNING, CONVERGED, STALLED, DIVERGED, PLATEAU = range(5)
 STOP_REASONS = ("steps", "converged", "stalled", "diverged", "plateau")
 """What a state that is still running, converged, … at the end of the budget is called."""
 
+HISTORY = 60
+"""Pairs that L-BFGS keeps."""
+
 _ARMIJO = 1e-4
 _CURVATURE = 1e-6  # of |s||y|: below this a pair says nothing about the Hessian
 _MAX_REJECTIONS = 12
@@ -47,9 +50,14 @@ class Optimizer(Protocol):
 class Lbfgs:
     """Limited-memory BFGS, one evaluation per iteration, with a backtracking safeguard.
 
-    The inverse Hessian is applied in the compact form of Byrd, Nocedal and Schnabel ("Representations of
-    quasi-Newton matrices and their use in limited memory methods", 1994, eq. 3.1): two triangular systems per
-    problem instead of a recursion over the history, so a step is a handful of batched operations.
+    The two-loop recursion (Nocedal and Wright, "Numerical optimization", algorithm 7.4) is solved for a batch at
+    once: either loop is a triangular system in the products of the pairs, so a step is a handful of batched
+    operations however long the history is.
+
+    What the history knows nothing about is scaled by the mean of |s|/|y| over its pairs. The usual choice,
+    s·y/y·y of the last pair, is dominated by the few directions in which the objective is stiff, and these are
+    what the history does know: it
+    makes the rest wait.
 
     Each evaluation tries the full quasi-Newton step and keeps it if the loss fell enough (Armijo, 1e-4). If
     not, the next one goes back along the same direction: to the minimum of the parabola through what is known,
@@ -66,7 +74,7 @@ class Lbfgs:
         first_step: Root-mean-square change of the variables in the first step.
     """
 
-    def __init__(self, start: Tensor, *, history: int = 20, first_step: float = 0.01) -> None:
+    def __init__(self, start: Tensor, *, history: int = HISTORY, first_step: float = 0.01) -> None:
         batch, size = start.shape
         self.point, self.best = start.clone(), start.clone()
         self.best_loss = start.new_full((batch,), torch.inf)
@@ -77,9 +85,10 @@ class Lbfgs:
         self._length, self._gamma = start.new_ones(batch), start.new_ones(batch)
         self._slope = start.new_zeros(batch)
         self._rejections = torch.zeros_like(self.state)
-        self._slot = 0
+        self._updates = 0
         self._s, self._y = (start.new_zeros(batch, history, size) for _ in range(2))
-        self._sy, self._yy = (start.new_zeros(batch, history, history, dtype=torch.float64) for _ in range(2))
+        self._sy = start.new_zeros(batch, history, history, dtype=torch.float64)
+        self._ratios = start.new_full((batch, history), torch.nan)
 
     def update(self, loss: Tensor, gradient: Tensor) -> None:
         """See `Optimizer.update`."""
@@ -119,33 +128,42 @@ class Lbfgs:
 
     def _remember(self, s: Tensor, y: Tensor) -> None:
         """Puts a pair into the oldest slot; a pair without positive curvature (or none) leaves it empty."""
-        sy, yy = _dot(s, y), _dot(y, y)
-        useful = sy > _CURVATURE * (_dot(s, s) * yy).sqrt()
-        self._gamma = torch.where(useful, sy / yy.clamp_min(1e-38), self._gamma)
-        self._s[:, self._slot] = s * useful.unsqueeze(1)
-        self._y[:, self._slot] = y * useful.unsqueeze(1)
-        pair = torch.stack((self._s[:, self._slot], self._y[:, self._slot]), 2)
-        s_products, y_products = (torch.bmm(history, pair).double() for history in (self._s, self._y))
-        self._sy[:, :, self._slot] = s_products[:, :, 1]
-        self._sy[:, self._slot] = y_products[:, :, 0]
-        self._yy[:, :, self._slot] = self._yy[:, self._slot] = y_products[:, :, 1]
-        self._slot = (self._slot + 1) % self._s.shape[1]
+        s_norm, y_norm = _dot(s, s).sqrt(), _dot(y, y).sqrt()
+        useful = _dot(s, y) > _CURVATURE * s_norm * y_norm
+        slot = self._updates % self._s.shape[1]
+        self._updates += 1
+        self._s[:, slot] = s * useful.unsqueeze(1)
+        self._y[:, slot] = y * useful.unsqueeze(1)
+        self._sy[:, : self._used(), slot] = self._with(self._s, self._y[:, slot])
+        self._ratios[:, slot] = torch.where(useful, s_norm / y_norm, torch.nan)
+        gamma = self._ratios.nanmean(1)
+        self._gamma = torch.where(gamma.isnan(), self._gamma, gamma)
+
+    def _used(self) -> int:
+        """Slots that have been filled or left empty so far."""
+        return min(self._updates, self._s.shape[1])
+
+    def _with(self, pairs: Tensor, vector: Tensor) -> Tensor:
+        """Products of one side of the pairs with a vector, BxD: a number for each slot used."""
+        return torch.bmm(pairs[:, : self._used()], vector.unsqueeze(2)).squeeze(2).double()
+
+    def _sum(self, pairs: Tensor, weights: Tensor) -> Tensor:
+        """One side of the pairs, weighted: BxD."""
+        return torch.bmm(weights.to(pairs.dtype).unsqueeze(1), pairs[:, : self._used()]).squeeze(1)
 
     def _quasi_newton_direction(self) -> Tensor:
         """−H·g, or a plain step of the first step's length where that would not descend."""
-        oldest = self._slot  # rolled to the front: indices would be copied to the device at every step
-        gradient, gamma = self._gradient.unsqueeze(2), self._gamma.double().view(-1, 1, 1)
-        p, q = (torch.bmm(pairs, gradient).double().roll(-oldest, 1) for pairs in (self._s, self._y))
-        sy, yy = (products.roll((-oldest, -oldest), (1, 2)) for products in (self._sy, self._yy))
+        used = self._used()
+        oldest = self._updates % used  # rolled to the front: indices would be copied to the device at every step
+        sy = self._sy[:, :used, :used].roll((-oldest, -oldest), (1, 2))
         diagonal = sy.diagonal(dim1=1, dim2=2)
         r = sy.triu() + torch.diag_embed((diagonal == 0).double())  # an empty slot: a row of the identity
-        u = torch.linalg.solve_triangular(r, p, upper=True)
-        right = diagonal.unsqueeze(2) * u + gamma * (yy @ u - q)
-        v = torch.linalg.solve_triangular(r.transpose(1, 2), right, upper=False)
-        v, u = (weights.roll(oldest, 1).to(gradient.dtype) for weights in (v, gamma * u))
-        combined = torch.bmm(self._s.transpose(1, 2), v).squeeze(2)
-        combined -= torch.bmm(self._y.transpose(1, 2), u).squeeze(2)
-        direction = -(combined + self._gamma.unsqueeze(1) * self._gradient)
+        right = self._with(self._s, self._gradient).roll(-oldest, 1)
+        a = torch.linalg.solve_triangular(r, right.unsqueeze(2), upper=True).squeeze(2)
+        scaled = self._gamma.unsqueeze(1) * (self._gradient - self._sum(self._y, a.roll(oldest, 1)))
+        right = diagonal * a - self._with(self._y, scaled).roll(-oldest, 1)
+        b = torch.linalg.solve_triangular(r.transpose(1, 2), right.unsqueeze(2), upper=False).squeeze(2)
+        direction = -(scaled + self._sum(self._s, b.roll(oldest, 1)))
         slope = _dot(direction, self._gradient)
         plain = self._first_norm * _dot(self._gradient, self._gradient).clamp_min(1e-38).rsqrt()
         return _where(slope < 0, direction, -plain.unsqueeze(1) * self._gradient)

@@ -46,7 +46,7 @@ def test_in_float32_a_batch_changes_what_rounding_changes() -> None:
     together = solve(cache, posed, PLAIN)
     for one, found in zip(posed, together, strict=True):
         [alone] = solve(cache, [one], PLAIN)
-        rtol = 0.2 if one.content_layers == ("block5_conv3",) else 1e-4
+        rtol = 0.2 if one.content_layers == ("block5_conv3",) else 1e-3
         torch.testing.assert_close(totals(found), totals(alone), rtol=rtol, atol=0)
     for found, again in zip(together, solve(cache, posed, PLAIN), strict=True):
         assert found.curve == again.curve

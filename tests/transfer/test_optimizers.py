@@ -88,7 +88,7 @@ def test_lbfgs_does_not_feel_the_scale_of_the_loss(scale: float) -> None:
     assert (plain.best_loss < 0.1 * rosenbrock(start)).all()
 
 
-def test_the_compact_form_is_the_two_loop_recursion() -> None:
+def test_the_triangular_systems_are_the_two_loop_recursion() -> None:
     optimizer = Lbfgs(torch.randn(1, 10, dtype=torch.float64), history=4)
     pairs: list[tuple[Tensor, Tensor]] = []
     for _ in range(12):
@@ -108,8 +108,7 @@ def two_loop(gradient: Tensor, pairs: list[tuple[Tensor, Tensor]]) -> Tensor:
     for s, y in reversed(useful):
         alphas.append((s * q).sum() / (s * y).sum())
         q = q - alphas[-1] * y
-    s, y = useful[-1]
-    q = q * (s * y).sum() / (y * y).sum()
+    q = q * torch.stack([s.norm() / y.norm() for s, y in useful]).mean()
     for (s, y), alpha in zip(useful, reversed(alphas), strict=True):
         q = q + s * (alpha - (y * q).sum() / (s * y).sum())
     return -q
