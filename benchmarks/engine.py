@@ -1,7 +1,7 @@
 """`make bench`: what the engine costs above its floor, and how soon it reaches a textbook program's loss.
 
     python -m benchmarks.engine [--size 300] [--steps 300] [--price 60] [--configurations 7] [--pairs 2]
-                                [--limit SECONDS] [--only step,search,memory,grid,race]
+                                [--limit SECONDS] [--goals RESULT] [--only step,search,memory,grid,race]
 
 Ratios of measurements that alternate in one process; absolute times belong to the machine that is named beside
 them. Results go to benchmarks/results/DATE-engine-NUMBER.json and are never overwritten.
@@ -10,11 +10,13 @@ them. Results go to benchmarks/results/DATE-engine-NUMBER.json and are never ove
 from __future__ import annotations
 
 import argparse
+import json
 import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
@@ -24,7 +26,7 @@ from torch.nn import functional
 
 from benchmarks.pictures import photo_pairs
 from benchmarks.report import write
-from benchmarks.textbook import Trace, textbook
+from benchmarks.textbook import textbook
 from nst_batch.layers import layer_names, layer_shape
 from nst_batch.study_file import load_study
 from nst_batch.transfer import (
@@ -161,36 +163,53 @@ def bench_step(targets: Targets, size: int, steps: int) -> list[dict[str, Any]]:
     return rows
 
 
-def bench_race(targets: Targets, posed: Sequence[Problem], steps: int, price: int, limit: float) -> dict[str, Any]:
+def goals(path: Path | None) -> dict[tuple[str, tuple[str, ...]], dict[str, Any]]:
+    """What the textbook program reached in an earlier race on this machine: rows by content and layers."""
+    rows = json.loads(path.read_text())["race"]["rows"] if path else []
+    return {(row["content"], tuple(row["content_layers"])): row for row in rows}
+
+
+def bench_race(
+    targets: Targets,
+    posed: Sequence[Problem],
+    steps: int,
+    price: int,
+    limit: float,
+    known: Mapping[tuple[str, tuple[str, ...]], dict[str, Any]],
+) -> dict[str, Any]:
     """(2) The textbook program's `steps` evaluations against the engine at one price for all.
 
     `seconds` is what the engine took for its whole price, `seconds_to_goal` until its loss at full size was the one
     that the textbook program ended with; the first evaluation, which only records the initial loss, included.
-    After `limit` seconds no other problem is begun.
+    After `limit` seconds no other problem is begun. A textbook run takes minutes; those that are `known` are not
+    repeated.
     """
     rows: list[dict[str, Any]] = []
     started = time.monotonic()
     for problem in posed:
         if time.monotonic() - started > limit:
             break
-        book = textbook(targets, problem, steps)
+        assert problem.content
+        book = known.get((problem.content.key, problem.content_layers))
+        if book is None:
+            trace = textbook(targets, problem, steps)
+            book = {"textbook_loss": trace.losses[-1], "textbook_seconds": trace.seconds[-1]}
         solution, seconds = solve_timed(targets, problem, price)
-        size, goal = (problem.height, problem.width), book.losses[-1]
+        size, goal = (problem.height, problem.width), book["textbook_loss"]
         judge = Objective(targets, [problem], size=size, scale=1.0, convention="sum")
         loss = float(judge.losses_and_gradient(solution.image.reshape(1, -1))[0][0, 3])
         reached = [at for at, total in zip(seconds, solution.curve.total[1:], strict=True) if total <= goal]
         rows.append(
             {
-                "content": problem.content.key if problem.content else None,
+                "content": problem.content.key,
                 "content_layers": list(problem.content_layers),
                 "textbook_loss": goal,
-                "textbook_seconds": book.seconds[-1],
+                "textbook_seconds": book["textbook_seconds"],
                 "price": price,
                 "seconds": seconds[-1],
                 "loss_ratio": loss / goal,
                 "seconds_to_goal": reached[0] if reached else None,
-                "speedup": book.seconds[-1] / reached[0] if reached else None,
-                "textbook_loss_ratio_in_our_time": _loss_at(book, seconds[-1]) / goal,
+                "speedup": book["textbook_seconds"] / reached[0] if reached else None,
             }
         )
         print(f"  {rows[-1]}", file=sys.stderr, flush=True)
@@ -217,11 +236,6 @@ def solve_timed(targets: Targets, problem: Problem, price: int) -> tuple[Solutio
     with patch.object(Objective, "losses_and_gradient", stamped):
         [solution] = solve(targets, [problem], Options(steps=price))
     return solution, stamps[1 - len(solution.curve.step) :]
-
-
-def _loss_at(trace: Trace, seconds: float) -> float:
-    """What the textbook program had reached by then."""
-    return [loss for at, loss in zip(trace.seconds, trace.losses, strict=True) if at <= seconds][-1]
 
 
 def bench_search(targets: Targets, posed: Sequence[Problem]) -> list[dict[str, Any]]:
@@ -283,6 +297,7 @@ def main() -> None:
     parser.add_argument("--configurations", type=int, default=7)
     parser.add_argument("--pairs", type=int, default=2)
     parser.add_argument("--limit", type=float, default=float("inf"), help="seconds after which no race is begun")
+    parser.add_argument("--goals", type=Path, help="an earlier race here, whose textbook runs are not repeated")
     parser.add_argument("--only", default="step,search,memory,grid,race")
     arguments = parser.parse_args()
     keep_freed_memory()  # as a worker does
@@ -295,7 +310,9 @@ def main() -> None:
         "search": lambda: bench_search(targets, halves),
         "memory": lambda: bench_memory(arguments.size),
         "grid": lambda: bench_grid(targets, posed[:: arguments.pairs], 10),
-        "race": lambda: bench_race(targets, posed, arguments.steps, arguments.price, arguments.limit),
+        "race": lambda: bench_race(
+            targets, posed, arguments.steps, arguments.price, arguments.limit, goals(arguments.goals)
+        ),
     }
     write("engine", {name: parts[name]() for name in arguments.only.split(",")})
 
