@@ -24,10 +24,6 @@ class Trace:
     losses: list[float]
     """The best total loss so far, at full size, after each evaluation."""
 
-    def seconds_to(self, loss: float) -> float | None:
-        """When a loss was first reached; None if never."""
-        return next((at for at, reached in zip(self.seconds, self.losses, strict=True) if reached <= loss), None)
-
 
 def textbook(targets: Targets, problem: Problem, evaluations: int, search: str | None = None) -> Trace:
     """Optimises one image the usual way.
