@@ -41,7 +41,7 @@ from nst_batch.transfer import (
     random_weights,
     solve,
 )
-from nst_batch.transfer.optimizers import Lbfgs
+from nst_batch.transfer.optimizers import HISTORY, Lbfgs
 from nst_batch.transfer.vgg import conv_shapes
 
 STYLE_LAYERS = ("block1_conv1", "block2_conv1", "block3_conv1", "block4_conv1", "block5_conv1")
@@ -90,7 +90,7 @@ def floor(batch: int, size: int, deepest: str = "block5_conv1") -> Callable[[], 
 
 
 def step(targets: Targets, problem: Problem, batch: int) -> Callable[[], None]:
-    """One step of the engine on a batch, optimiser included."""
+    """One step of the engine on a batch, optimiser included, as late in a run: with all the pairs it keeps."""
     size = problem.height, problem.width
     objective = Objective(targets, [problem] * batch, size=size, scale=1.0, convention="sum")
     assert problem.content
@@ -100,6 +100,10 @@ def step(targets: Targets, problem: Problem, batch: int) -> Callable[[], None]:
         losses, gradient = objective.losses_and_gradient(optimizer.point)
         optimizer.update(losses[:, 3], gradient)
 
+    curvature = torch.linspace(1, 1000, optimizer.point.shape[1])
+    for _ in range(HISTORY):  # of a paraboloid, to spare the convolutions
+        gradient = curvature * optimizer.point
+        optimizer.update((gradient * optimizer.point).sum(1) / 2, gradient)
     return run
 
 

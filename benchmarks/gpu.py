@@ -1,18 +1,19 @@
 """What a GPU makes of the engine: `python -m benchmarks.gpu [--sizes 256,512,1024] [--batches 1,4,16,64]`.
 
 For each size, batch and precision: seconds per step, the convolutions' FLOP/s over a measured matrix-product peak,
-peak memory against the prediction, and the loss after some steps against float32's. Needs one NVIDIA GPU and, at
-1024 px and batch 64, about 100 GiB of its memory (what does not fit is said and left out). Nothing is downloaded.
+peak memory against the prediction, and the loss after some steps against float32's. Needs one NVIDIA GPU; 512 px at
+batch 64 takes about 70 GB of its memory, and what does not fit is said and left out. Nothing is downloaded.
 """
 
 from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from benchmarks.engine import STYLE_LAYERS, flops_per_step
 from benchmarks.pictures import photo_pairs
@@ -51,15 +52,11 @@ def peak_flops(precision: str, side: int = 8192) -> float:
     return 2 * side**3 / seconds_per_call(lambda: left @ right, 10)
 
 
-def measure(precision: str, size: int, batch: int, steps: int, peak: float) -> dict[str, Any]:
+def measure(
+    weights: Mapping[str, Tensor], precision: str, size: int, batch: int, steps: int, peak: float
+) -> dict[str, Any]:
     """One row of the table."""
-    network = Vgg(
-        "vgg16",
-        random_weights("vgg16", 0, "average"),
-        pooling="average",
-        device="cuda",
-        dtype=set_precision(precision),
-    )
+    network = Vgg("vgg16", weights, pooling="average", device="cuda", dtype=set_precision(precision))
     content, style = photo_pairs(size)[0]
     problem = Problem(
         height=size,
@@ -108,13 +105,14 @@ def main() -> None:
     arguments = parser.parse_args()
     if not torch.cuda.is_available():
         sys.exit("benchmarks.gpu needs an NVIDIA GPU and a PyTorch that sees it; this machine has none")
+    weights = random_weights("vgg16", 0, "average")
     peaks = {precision: peak_flops(precision) for precision in PRECISIONS}
     rows: list[dict[str, Any]] = []
     for size in map(int, arguments.sizes.split(",")):
         for batch in map(int, arguments.batches.split(",")):
             for precision in PRECISIONS:
                 try:
-                    rows.append(measure(precision, size, batch, arguments.steps, peaks[precision]))
+                    rows.append(measure(weights, precision, size, batch, arguments.steps, peaks[precision]))
                 except torch.OutOfMemoryError:
                     print(f"{size} px, batch {batch}, {precision}: does not fit", file=sys.stderr)
                 torch.cuda.empty_cache()

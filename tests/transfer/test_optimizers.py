@@ -8,7 +8,9 @@ import pytest
 import torch
 from torch import Tensor
 
+from nst_batch.transfer import Objective, Targets, Vgg
 from nst_batch.transfer.optimizers import CONVERGED, DIVERGED, RUNNING, STALLED, Adam, Lbfgs, Optimizer
+from tests.transfer.problems import problem, weights
 
 Function = Callable[[Tensor], Tensor]
 
@@ -142,6 +144,20 @@ def test_selecting_rows_keeps_their_paths(kind: str) -> None:
         whole.update(*evaluate(rosenbrock, whole.point))
         part.update(*evaluate(rosenbrock, part.point))
     torch.testing.assert_close(part.best, whole.best[[1, 3]], rtol=1e-6, atol=1e-9)
+
+
+@pytest.mark.parametrize("kind", ["lbfgs", "adam"])
+def test_a_step_reads_no_value(kind: str) -> None:
+    """So it never waits for a device. `meta` tensors have shapes and no values: to read one is an error."""
+    network = Vgg("vgg16", weights(), pooling="average", device="meta")
+    problems = [problem(1), problem(2, content_layers=("block2_conv1",), style_layers=("block1_conv1",))]
+    objective = Objective(Targets(network), problems, size=(32, 32), scale=1.0, convention="sum")
+    optimizer = make(kind, torch.empty(2, 3 * 32 * 32, device="meta"))
+    for _ in range(3):
+        losses, gradient = objective.losses_and_gradient(optimizer.point)
+        optimizer.update(losses[:, 3], gradient)
+    with pytest.raises(RuntimeError, match="meta"):
+        optimizer.best_loss.tolist()
 
 
 def test_lbfgs_converges_and_stays() -> None:
