@@ -24,12 +24,12 @@ GOLDEN: dict[str, tuple[Picture | None, tuple[Picture, ...], dict[str, Any]]] = 
     "another network": (CONTENT, (STYLE,), {"arch": "vgg19", "pooling": "max", "precision": "bfloat16"}),
 }
 PINNED = {
-    "plain": "d576dcebfcba1ab174113b23da3f4f2c",
-    "style alone": "3e6338b52349a297063a8fa80a2ae763",
-    "content alone": "7ef7392519a90757e605bda6dace70c6",
-    "blend": "981905b875ccb9745a7838896b20eb72",
-    "unread": "c1451dbc5a8de3e745928e41bce3f8b7",
-    "another network": "eaf020542d1e0d91c2d742c751bee9ea",
+    "plain": "65921a6fe9c9ed0ec9b5463a088b3bfb",
+    "style alone": "0ec64b46e6faa4c09a3daf536afe310e",
+    "content alone": "294dee5c58f58315b0e638705af055c6",
+    "blend": "c6b4336f0b7d9525f08165c3054455cc",
+    "unread": "dbb938b505b92b3a60432402b4cbf6fb",
+    "another network": "f53b222cec50e8fc14a79f90101bd9ad",
 }
 
 

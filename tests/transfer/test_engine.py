@@ -121,3 +121,10 @@ def test_a_schedule_costs_its_price(size: tuple[int, int], steps: int) -> None:
     assert all(stage.evaluations > 0 for stage in stages)
     price = sum(stage.evaluations * stage.scale**2 for stage in stages)
     assert price == pytest.approx(steps, abs=1)
+
+
+def test_what_a_high_price_buys_more_of_is_the_full_size() -> None:
+    *coarse, full = schedule(400, 300, 300, "auto")
+    *as_coarse, fuller = schedule(4000, 300, 300, "auto")
+    assert as_coarse == coarse
+    assert fuller.evaluations == full.evaluations + 3600
