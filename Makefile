@@ -28,9 +28,10 @@ check: $(VENV)/ready
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/lint-imports
 
 chaos: $(VENV)/ready
-	NST_BATCH_CHAOS_KILLS=$${NST_BATCH_CHAOS_KILLS:-60} $(BIN)/pytest tests/test_chaos.py -rP
+	NST_BATCH_CHAOS_KILLS=$${NST_BATCH_CHAOS_KILLS:-60} $(BIN)/pytest tests/promises/test_chaos.py -rP
 
 bench: $(VENV)/ready
 	$(BIN)/python -m benchmarks.engine

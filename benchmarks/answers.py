@@ -22,14 +22,14 @@ import pyarrow as pa
 
 import nst_batch
 from benchmarks.report import write
-from nst_batch import tables
-from nst_batch.board import Board
-from nst_batch.committer import Committer
-from nst_batch.layers import conv_layers
-from nst_batch.query import Session
-from nst_batch.rank import rank
 from nst_batch.records import Configuration, Picture, Trial, trial_id
-from nst_batch.store import RunDirectory, part_name
+from nst_batch.results.board import Board
+from nst_batch.results.query import Session
+from nst_batch.results.rank import rank
+from nst_batch.store import tables
+from nst_batch.store.committer import Committer
+from nst_batch.store.run_directory import RunDirectory, part_name
+from nst_batch.vocabulary import conv_layers
 
 PAIRS, STEPS, PART = 1_000, 300, 1_000
 LAYERS = conv_layers("vgg16")

@@ -31,15 +31,14 @@ import pyarrow as pa
 from PIL import Image
 
 from benchmarks.report import write
-from nst_batch import tables
+from nst_batch.cluster.progress import Progress, Silent
 from nst_batch.errors import Interrupted
-from nst_batch.options import WorkerOptions
-from nst_batch.query import query
-from nst_batch.records import Configuration, Outcome, Result, Trial
-from nst_batch.reporting import Progress, Silent
+from nst_batch.records import Configuration, Outcome, Result, Trial, WorkerOptions
+from nst_batch.results.query import query
 from nst_batch.run import RunOptions, run_study
-from nst_batch.store import RunDirectory, part_name
-from nst_batch.study import Study, study_from_dict
+from nst_batch.store import tables
+from nst_batch.store.run_directory import RunDirectory, part_name
+from nst_batch.study.model import Study, study_from_dict
 from tests import simulated
 
 DONE = 0.9

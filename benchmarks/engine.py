@@ -27,8 +27,7 @@ from torch.nn import functional
 from benchmarks.pictures import photo_pairs
 from benchmarks.report import write
 from benchmarks.textbook import textbook
-from nst_batch.layers import layer_names, layer_shape
-from nst_batch.study_file import load_study
+from nst_batch.study.reading import load_study
 from nst_batch.transfer import (
     Objective,
     Options,
@@ -43,6 +42,7 @@ from nst_batch.transfer import (
 )
 from nst_batch.transfer.optimizers import HISTORY, Lbfgs
 from nst_batch.transfer.vgg import conv_shapes
+from nst_batch.vocabulary import layer_names, layer_shape
 
 STYLE_LAYERS = ("block1_conv1", "block2_conv1", "block3_conv1", "block4_conv1", "block5_conv1")
 

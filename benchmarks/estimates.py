@@ -19,15 +19,15 @@ from unittest.mock import patch
 import torch
 
 from benchmarks.report import write
-from nst_batch.calibration import Calibration, Machine
-from nst_batch.estimate import START_SECONDS, estimate
-from nst_batch.inputs import list_inputs
-from nst_batch.options import WorkerOptions
-from nst_batch.plan import make_plan
-from nst_batch.study import Study
-from nst_batch.study_file import load_study
-from nst_batch.weights import resolve
-from nst_batch.worker import Worker
+from nst_batch.cluster.worker import Worker
+from nst_batch.inputs.finding import list_inputs
+from nst_batch.inputs.weights import resolve
+from nst_batch.records import WorkerOptions
+from nst_batch.study.calibration import Calibration, Machine
+from nst_batch.study.estimate import START_SECONDS, estimate
+from nst_batch.study.model import Study
+from nst_batch.study.plan import make_plan
+from nst_batch.study.reading import load_study
 
 STUDIES: dict[str, tuple[str, str, int, int, list[str]]] = {
     "a grid, coarse to fine": ("demo", "scene.jpg", 128, 20, []),

@@ -47,7 +47,9 @@ def main() -> None:
     chosen.result.write_text(json.dumps(found, indent=1))
     if chosen.against:
         old = json.loads(chosen.against.read_text())
-        different = [f"{name}: {key}" for name in found for key in found[name] if found[name][key] != old[name][key]]
+        different = [
+            f"{name}: {key}" for name in found for key in found[name] if found[name][key] != old[name][key]
+        ]
         print("\n".join(different) or f"equal: {', '.join(found)}")
         sys.exit(bool(different))
 

@@ -10,7 +10,7 @@ import sklearn.datasets
 import torch
 from PIL import Image
 
-from nst_batch.images import resize, to_array
+from nst_batch.inputs.images import resize, to_array
 from nst_batch.transfer import Picture
 
 

@@ -27,12 +27,11 @@ import ray
 
 from benchmarks import report
 from benchmarks.sleeper import Sleeper
-from nst_batch.cluster import Cluster, ClusterOptions
-from nst_batch.committer import Committer
-from nst_batch.dispatch import Dispatcher
-from nst_batch.options import WorkerOptions
-from nst_batch.records import Result, Trial
-from nst_batch.store import RunDirectory
+from nst_batch.cluster.connection import Cluster, ClusterOptions
+from nst_batch.cluster.dispatch import Dispatcher
+from nst_batch.records import Result, Trial, WorkerOptions
+from nst_batch.store.committer import Committer
+from nst_batch.store.run_directory import RunDirectory
 from tests import simulated
 
 TRIALS_PER_BATCH = 4

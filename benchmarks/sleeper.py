@@ -7,9 +7,8 @@ import time
 from collections.abc import Sequence
 from datetime import UTC, datetime
 
-from nst_batch.layers import conv_layers
-from nst_batch.options import WorkerOptions
-from nst_batch.records import Configuration, Curve, LayerDistance, Outcome, Result, Trial
+from nst_batch.records import Configuration, Curve, LayerDistance, Outcome, Result, Trial, WorkerOptions
+from nst_batch.vocabulary import conv_layers
 
 IMAGE_BYTES = 150_000
 """A PNG of 300×300 pixels."""

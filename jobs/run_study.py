@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import sys
 
-from nst_batch.cli import main
+from nst_batch.cli.program import main
 
 if __name__ == "__main__":
     sys.argv[1:] = ["run", "--log-json", *sys.argv[1:]]

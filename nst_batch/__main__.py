@@ -1,5 +1,5 @@
 """`python -m nst_batch` is `nst-batch`."""
 
-from nst_batch.cli import main
+from nst_batch.cli.program import main
 
 main()

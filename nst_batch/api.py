@@ -16,13 +16,13 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 from PIL import Image
 
-from nst_batch import board, query, rank
 from nst_batch.errors import QueryError
-from nst_batch.store import RunDirectory
+from nst_batch.results import board, query, rank
+from nst_batch.store.run_directory import RunDirectory
 
 if TYPE_CHECKING:
-    from nst_batch.reporting import Reporter
-    from nst_batch.study import Study
+    from nst_batch.cluster.progress import Reporter
+    from nst_batch.study.model import Study
 
 
 class Run:
@@ -79,16 +79,16 @@ class Run:
         return board.finished_picture(self.directory, found[0]["image_path"])
 
     def query(self, sql: str, *, allow: Sequence[str] = ()) -> pa.Table:
-        """The answer to a SELECT over `trials`, `curves` and `layers`; see `nst_batch.query.query`."""
+        """The answer to a SELECT over `trials`, `curves` and `layers`; see `nst_batch.results.query.query`."""
         return query.query(self.directory, sql, allow=allow)
 
     def rank(self, by: rank.By = "both", *, where: str | None = None, metrics: bool = False) -> pa.Table:
-        """The configurations, best first; see `nst_batch.rank.rank`. `nst_batch.rank.notes` has the small print."""
+        """The configurations, best first, see `results.rank.rank`; `results.rank.notes` is the small print."""
         return rank.rank(self.directory, by, where=where, metrics=metrics)
 
     def report(self, folder: str | os.PathLike[str] | None = None) -> str:
-        """Writes the HTML report, and returns where it is; see `nst_batch.report.write_report`."""
-        from nst_batch.report import write_report
+        """Writes the HTML report, and returns where it is; see `nst_batch.results.report.write_report`."""
+        from nst_batch.results.report import write_report
 
         return write_report(self.directory, None if folder is None else Path(folder))
 
@@ -130,7 +130,7 @@ def run_study(
         StudyError, RunDirectoryError, WeightsError, ClusterError, Interrupted: As `nst_batch.run.run_study` says.
     """
     from nst_batch import run as running
-    from nst_batch.study_file import load_study
+    from nst_batch.study.reading import load_study
 
     if isinstance(study, str | os.PathLike):
         study = load_study(

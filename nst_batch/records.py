@@ -8,24 +8,36 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from dataclasses import asdict, dataclass
 from datetime import datetime
-from typing import Any, Literal
+from typing import Any
+
+from nst_batch.vocabulary import (
+    Arch,
+    Color,
+    Encoding,
+    Fit,
+    Init,
+    Loss,
+    Normalization,
+    OptimizerName,
+    Pooling,
+    Precision,
+    Pyramid,
+    Status,
+)
 
 ALGORITHM = 3
 """Version of what a trial computes. Part of every trial_id: raise it when results change on purpose."""
 
-Arch = Literal["vgg11", "vgg13", "vgg16", "vgg19"]
-Color = Literal["style", "luminance", "histogram"]
-Fit = Literal["crop", "stretch", "keep"]
-Init = Literal["content", "style", "noise"]
-Loss = Literal["sum", "mean"]
-Normalization = Literal["auto", "imagenet", "caffe"]
-OptimizerName = Literal["lbfgs", "adam"]
-Pooling = Literal["max", "average"]
-Precision = Literal["auto", "float32", "tf32", "bfloat16"]
-Pyramid = Literal["auto", "off"]
-Status = Literal["ok", "failed", "diverged"]
+
+GPU_BATCH = 16
+"""Trials per batch on GPUs, at most; a worker whose memory holds fewer works through it in parts."""
+CPU_BATCH = 1
+"""On a CPU: convolutions of a single image fill the cores."""
+MAX_CPUS_PER_WORKER = 4
+"""Cores that a worker takes where there are no GPUs: with more, convolutions of one image gain little."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -187,6 +199,18 @@ class Result:
     image: bytes | None = None
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class WorkerOptions:
+    """How a worker uses its machine; none of it changes what a trial means."""
+
+    device: str = "auto"
+    """auto, cpu, cuda or cuda:N."""
+    threads: int | None = None
+    """Of the CPU; None leaves torch's choice."""
+    format: Encoding = "png"
+    quality: int = 95
+
+
 def trial_id(content: Picture | None, styles: tuple[Picture, ...], configuration_identity: str) -> str:
     """32 hexadecimal digits from image contents, configuration, weights and algorithm.
 
@@ -200,3 +224,14 @@ def trial_id(content: Picture | None, styles: tuple[Picture, ...], configuration
 def canonical_json(value: Any) -> str:
     """One spelling for equal values: sorted keys, no spaces, no NaN."""
     return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False, ensure_ascii=False)
+
+
+def finite(value: Any) -> Any:
+    """The same value with None for every number that JSON cannot hold."""
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, dict):
+        return {key: finite(each) for key, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [finite(each) for each in value]
+    return value

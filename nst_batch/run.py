@@ -13,24 +13,23 @@ from pathlib import Path
 from typing import Any
 
 import nst_batch
-from nst_batch import weights
-from nst_batch.actor import WorkerActor
-from nst_batch.backlog import failure
-from nst_batch.cluster import Cluster, ClusterOptions
-from nst_batch.committer import Committer
-from nst_batch.dispatch import Dispatcher
-from nst_batch.embedded import EmbeddedRay
+from nst_batch.cluster.actor import WorkerActor
+from nst_batch.cluster.connection import Cluster, ClusterOptions
+from nst_batch.cluster.dispatch import Dispatcher
+from nst_batch.cluster.embedded import EmbeddedRay
+from nst_batch.cluster.pace import Pace
+from nst_batch.cluster.progress import Progress, Reporter, Silent
+from nst_batch.cluster.retries import failure
 from nst_batch.errors import ClusterError, Interrupted
-from nst_batch.extend import extension
-from nst_batch.inputs import Listing, list_inputs
+from nst_batch.inputs import weights
+from nst_batch.inputs.finding import Listing, list_inputs
 from nst_batch.interrupts import Interrupts, ended_by
-from nst_batch.options import CPU_BATCH, GPU_BATCH, WorkerOptions
-from nst_batch.pace import Pace
-from nst_batch.plan import BAD_INPUT_BATCH, Plan, make_plan
-from nst_batch.records import Configuration, Result, Trial, canonical_json
-from nst_batch.reporting import Progress, Reporter, Silent
-from nst_batch.store import RunDirectory
-from nst_batch.study import Study
+from nst_batch.records import CPU_BATCH, GPU_BATCH, Configuration, Result, Trial, WorkerOptions, canonical_json
+from nst_batch.store.committer import Committer
+from nst_batch.store.run_directory import RunDirectory
+from nst_batch.study.extension import extension
+from nst_batch.study.model import Study
+from nst_batch.study.plan import BAD_INPUT_BATCH, Plan, make_plan
 
 _PROGRESS_SECONDS = 2.0
 
@@ -98,8 +97,13 @@ def _plan(
     if options.batch_size is None:
         plan = _balanced(plan, cluster.num_workers())
     _tell(plan, reporter)
-    trials = extension(committer.run, plan) if committer.run.exists() else plan.trials()
+    trials = _extension(committer, plan) if committer.run.exists() else plan.trials()
     committer.write_plan(_study_json(study, fingerprint), trials)
+
+
+def _extension(committer: Committer, plan: Plan) -> Iterator[Trial]:
+    run = committer.run
+    return extension(plan, where=run.directory.url(), study=run.study["study"], planned=run.plan)
 
 
 def _balanced(plan: Plan, num_workers: int) -> Plan:

@@ -87,12 +87,12 @@ def alive(processes: list[psutil.Process]) -> list[str]:
 
 
 def _main() -> None:
-    import nst_batch.actor
+    import nst_batch.cluster.actor
     from tests.workers import SimulatedWorker
 
-    setattr(nst_batch.actor, "WorkerActor", SimulatedWorker)  # noqa: B010 (a class is replaced)
+    setattr(nst_batch.cluster.actor, "WorkerActor", SimulatedWorker)  # noqa: B010 (a class is replaced)
 
-    from nst_batch.cli import main
+    from nst_batch.cli.program import main
 
     main()
 

@@ -16,9 +16,8 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from nst_batch.options import WorkerOptions
-from nst_batch.records import Result, Trial
-from nst_batch.reporting import Progress
+from nst_batch.cluster.progress import Progress
+from nst_batch.records import Result, Trial, WorkerOptions
 from tests import tiny, workers
 
 NUM_TRIALS = 400
@@ -88,7 +87,7 @@ def main(folder: Path) -> dict[str, Any]:
     import ray
     from ray.cluster_utils import Cluster
 
-    from nst_batch.cluster import ClusterOptions
+    from nst_batch.cluster.connection import ClusterOptions
     from nst_batch.run import RunOptions, run_study
 
     head = {"num_cpus": 0, "num_gpus": 0, "include_dashboard": False, "object_store_memory": 80_000_000}

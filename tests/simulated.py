@@ -8,18 +8,8 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
-from nst_batch.layers import conv_layers
-from nst_batch.records import (
-    Configuration,
-    Curve,
-    LayerDistance,
-    Losses,
-    Outcome,
-    Picture,
-    Result,
-    Trial,
-    trial_id,
-)
+from nst_batch.records import Configuration, Curve, LayerDistance, Losses, Outcome, Picture, Result, Trial, trial_id
+from nst_batch.vocabulary import conv_layers
 
 STUDY: dict[str, Any] = {"name": "simulated", "fingerprint": "f00d", "code_version": "0"}
 STARTED = datetime(2026, 1, 2, 3, 4, 5, 678901, tzinfo=UTC)

@@ -12,11 +12,11 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from nst_batch.committer import Committer
-from nst_batch.images import encode
-from nst_batch.layers import conv_layers
+from nst_batch.inputs.images import encode
 from nst_batch.records import Configuration, Curve, LayerDistance, Picture, Result, Trial, trial_id
-from nst_batch.store import RunDirectory
+from nst_batch.store.committer import Committer
+from nst_batch.store.run_directory import RunDirectory
+from nst_batch.vocabulary import conv_layers
 from tests import simulated
 
 EDGE = 24

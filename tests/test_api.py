@@ -9,8 +9,8 @@ import pytest
 
 import nst_batch
 from nst_batch.errors import QueryError, RunDirectoryError
-from nst_batch.store import RunDirectory
-from nst_batch.study import Study
+from nst_batch.store.run_directory import RunDirectory
+from nst_batch.study.model import Study
 from tests import small_run
 
 

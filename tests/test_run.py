@@ -14,14 +14,14 @@ from typing import Any
 
 import pytest
 
-from nst_batch import committer
-from nst_batch.cluster import ClusterOptions
+from nst_batch.cluster.connection import ClusterOptions
+from nst_batch.cluster.progress import Progress, Silent
 from nst_batch.errors import RunDirectoryError, StudyChangedError
-from nst_batch.lock import RunLock
 from nst_batch.records import Result
-from nst_batch.reporting import Progress, Silent
 from nst_batch.run import RunOptions, run_study
-from nst_batch.store import RunDirectory
+from nst_batch.store import committer
+from nst_batch.store.lock import RunLock
+from nst_batch.store.run_directory import RunDirectory
 from tests import tiny, workers
 from tests.driver import Driver, alive
 from tests.object_store import Store, store

@@ -10,8 +10,8 @@ from typing import Any
 import pyarrow.dataset as ds
 from PIL import Image
 
-from nst_batch.store import RunDirectory
-from nst_batch.study import Study, study_from_dict
+from nst_batch.store.run_directory import RunDirectory
+from nst_batch.study.model import Study, study_from_dict
 from tests.pictures import file_of, gradient
 from tests.workers import CALLS, SECONDS
 

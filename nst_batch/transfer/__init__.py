@@ -10,7 +10,7 @@ from nst_batch.transfer.engine import Options, Solution, solve
 from nst_batch.transfer.memory import keep_freed_memory, part_size, predicted_bytes
 from nst_batch.transfer.objective import Objective, Picture, Problem, Targets, layer_distances
 from nst_batch.transfer.random_weights import random_weights
-from nst_batch.transfer.vgg import Vgg
+from nst_batch.transfer.vgg import Vgg, build_network
 
 __all__ = [
     "Objective",
@@ -20,6 +20,7 @@ __all__ = [
     "Solution",
     "Targets",
     "Vgg",
+    "build_network",
     "keep_freed_memory",
     "layer_distances",
     "part_size",

@@ -13,9 +13,10 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from nst_batch.records import Curve, Loss, OptimizerName, Pyramid
+from nst_batch.records import Curve
 from nst_batch.transfer.objective import Objective, Problem, Targets, resized
 from nst_batch.transfer.optimizers import DIVERGED, PLATEAU, RUNNING, STOP_REASONS, Adam, Lbfgs, Optimizer
+from nst_batch.vocabulary import Loss, OptimizerName, Pyramid
 
 # Halvings of the sides, and the part of the price spent there, coarsest first. To spend more (0.3 and 0.25) leaves
 # less to the full size and starts it hardly lower: at 300 pixels and a price of 65 the loss was 14 % higher.

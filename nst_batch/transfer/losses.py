@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from nst_batch.records import Loss
+from nst_batch.vocabulary import Loss
 
 
 def gram_matrix(features: Tensor) -> Tensor:

@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from nst_batch.records import Init, Loss
 from nst_batch.transfer.losses import content_loss, gram_matrix, style_loss, tv_loss
 from nst_batch.transfer.vgg import Vgg
+from nst_batch.vocabulary import Init, Loss
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)

@@ -18,8 +18,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from nst_batch.records import Pooling
 from nst_batch.transfer.vgg import MEAN_AND_SCALE, conv_shapes
+from nst_batch.vocabulary import Pooling
 
 GAIN = 1e4
 """Standard deviation of every layer before its ReLU. At this one alpha 0.5 and beta 5.0, the weights of the study

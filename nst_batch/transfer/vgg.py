@@ -12,8 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from nst_batch.layers import CHANNELS, CONVS_PER_BLOCK, layer_names
-from nst_batch.records import Normalization, Pooling
+from nst_batch.vocabulary import CHANNELS, CONVS_PER_BLOCK, Normalization, Pooling, Precision, layer_names
 
 # Mean and scale of the input, in pixel values from 0 to 1. `imagenet` is what torchvision's own training used;
 # `caffe` is the original VGG's: 0 to 255 minus the mean, as in VGG16_Weights.IMAGENET1K_FEATURES.
@@ -130,3 +129,32 @@ class Vgg:
             return pool(x, 2)
         y: Tensor = _FrozenConv.apply(x, *self._kernels[name])
         return y
+
+
+def build_network(
+    arch: str,
+    weights: Mapping[str, Tensor],
+    *,
+    pooling: Pooling,
+    normalization: Normalization,
+    device: torch.device,
+    precision: Precision,
+) -> Vgg:
+    """A network in the precision that `device` is to compute in; this also sets how the process multiplies.
+
+    Args:
+        arch, weights, pooling, normalization, device: As `Vgg` has them.
+        precision: auto is float32 on a CPU and tf32 on a GPU.
+    """
+    if precision == "auto":
+        precision = "tf32" if device.type == "cuda" else "float32"
+    torch.set_float32_matmul_precision("high" if precision == "tf32" else "highest")
+    torch.backends.cudnn.allow_tf32 = precision == "tf32"
+    return Vgg(
+        arch,
+        weights,
+        pooling=pooling,
+        normalization=normalization,
+        device=device,
+        dtype=torch.bfloat16 if precision == "bfloat16" else torch.float32,
+    )

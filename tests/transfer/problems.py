@@ -8,9 +8,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from nst_batch.records import Configuration, Pooling
+from nst_batch.records import Configuration
 from nst_batch.transfer import Picture, Problem, Targets, Vgg, random_weights
 from nst_batch.transfer.random_weights import dead_leaves
+from nst_batch.vocabulary import Pooling
 
 STYLE_LAYERS = ("block1_conv1", "block2_conv1", "block3_conv1", "block4_conv1", "block5_conv1")
 

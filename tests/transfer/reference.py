@@ -8,9 +8,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from nst_batch.layers import layer_names
 from nst_batch.records import Configuration
 from nst_batch.transfer.vgg import MEAN_AND_SCALE
+from nst_batch.vocabulary import layer_names
 
 Features = dict[str, Tensor]
 

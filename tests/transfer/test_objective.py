@@ -8,11 +8,10 @@ from typing import get_args
 import pytest
 import torch
 
-from nst_batch.layers import layer_names
-from nst_batch.records import Loss, Pooling
-from nst_batch.study_file import load_study, preset_names
+from nst_batch.study.reading import load_study, preset_names
 from nst_batch.transfer import Objective, Targets, Vgg, layer_distances
 from nst_batch.transfer.losses import content_loss, gram_matrix, style_loss, tv_loss
+from nst_batch.vocabulary import Loss, Pooling, layer_names
 from tests.transfer import reference
 from tests.transfer.problems import network, picture, problem, problem_of, targets, weights
 

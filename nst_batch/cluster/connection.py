@@ -1,0 +1,202 @@
+"""A connection to Ray: what the cluster has, how many workers fit on it, and how one is started.
+
+With `dispatch`, `monitoring` and `jobs_client` the only modules that import Ray. None of them imports the worker:
+an actor loads what its own class needs and no more.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import socket
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any, NamedTuple, Self
+
+import ray
+import ray.exceptions
+
+from nst_batch.errors import ClusterError
+from nst_batch.records import MAX_CPUS_PER_WORKER, WorkerOptions
+
+_CONNECT_SECONDS = 5.0
+_FAILURES = (OSError, RuntimeError, ValueError, ray.exceptions.RayError)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ClusterOptions:
+    """Where to run, and how large a worker is."""
+
+    address: str | None = None
+    """`auto` or HOST:PORT joins that cluster; None starts Ray here, or inside a Ray job joins the job's cluster."""
+    gpus_per_worker: float = 1.0
+    """A fraction lets several workers share a GPU."""
+    cpus_per_worker: int | None = None
+    """Where no GPU is used; None: all cores of the smallest node, four at most."""
+    max_workers: int | None = None
+    """Workers, at most. On a cluster that was joined, as many are asked for, so that an autoscaler brings them."""
+    batch_seconds: float | None = None
+    """A batch that runs longer is taken for hung; None: ten times the slowest so far, ten minutes at least."""
+
+
+class Arrival(NamedTuple):
+    """What an actor says first."""
+
+    node_id: str
+    host: str
+    unseen: tuple[str, ...]
+    """The files that it should see and does not."""
+
+
+class Cluster:
+    """A connection to Ray, for a `with` block.
+
+    Args:
+        options: Where to run, and how large a worker is.
+        device: auto uses GPUs if any node has one; cuda insists on them; cpu does without.
+    """
+
+    def __init__(self, options: ClusterOptions, device: str = "auto") -> None:
+        self.options, self.device = options, device
+
+    def __enter__(self) -> Self:
+        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+        os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+        self._ours = not ray.is_initialized()
+        address = _checked_address(self.options.address)
+        self._embedded = address == "local"
+        if self._ours:
+            _connect(address)
+        self.uses_gpus = self.device.startswith("cuda") or (self.device == "auto" and self.num_gpus > 0)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._ours:
+            ray.shutdown()
+
+    @property
+    def num_gpus(self) -> float:
+        """GPUs of the whole cluster."""
+        return sum(node.get("GPU", 0.0) for node in _nodes())
+
+    @property
+    def cpus_per_worker(self) -> int:
+        """CPU cores that a worker reserves where no GPU is used."""
+        if self.options.cpus_per_worker:
+            return self.options.cpus_per_worker
+        cores = [int(node["CPU"]) for node in _nodes() if node.get("CPU", 0.0) >= 1]
+        return min(MAX_CPUS_PER_WORKER, *cores) if cores else 1
+
+    def num_workers(self) -> int:
+        """How many workers to keep: as many as there is room for at this moment, or as were asked for.
+
+        Raises:
+            ClusterError: No node has room for one, and none is on its way.
+        """
+        room, most = sum(map(self._room, _nodes())), self.options.max_workers
+        if most and not self._embedded:
+            return most
+        if not room:
+            raise ClusterError(self._no_room())
+        return min(room, most or room)
+
+    def describe(self) -> str:
+        """One line about what the run has to work with."""
+        count = self.num_workers()
+        note = "" if self.uses_gpus or self.device == "cpu" else " (no GPU found)"
+        return f"{count} worker{'s' if count > 1 else ''} with {self._size()} each{note}"
+
+    def start_worker(self, options: WorkerOptions, worker_class: type) -> Any:
+        """An actor that holds a worker; it may be pending for a while."""
+        resources: dict[str, Any] = (
+            {"num_gpus": self.options.gpus_per_worker, "num_cpus": 0}
+            if self.uses_gpus
+            else {"num_cpus": self.cpus_per_worker}
+        )
+        actor: Any = ray.remote(worker_class).options(max_restarts=0, max_task_retries=0, **resources)
+        return actor.remote(options)
+
+    def _room(self, node: dict[str, float]) -> int:
+        """How many workers a node holds; several never share a GPU unless each asks for less than one."""
+        if not self.uses_gpus:
+            return int(node.get("CPU", 0.0)) // self.cpus_per_worker
+        gpus, share = node.get("GPU", 0.0), self.options.gpus_per_worker
+        return int(gpus) * int(1 / share) if share < 1 else int(gpus / share)
+
+    def _size(self) -> str:
+        if self.uses_gpus:
+            return f"{self.options.gpus_per_worker:g} GPU"
+        cores = self.cpus_per_worker
+        return f"{cores} CPU core{'s' if cores > 1 else ''}"
+
+    def _no_room(self) -> str:
+        kind = "GPU" if self.uses_gpus else "CPU"
+        found = ", ".join(f"{node.get(kind, 0.0):g}" for node in _nodes())
+        advice = "--gpus-per-worker, or --device cpu" if self.uses_gpus else "--cpus-per-worker"
+        scaling = "" if self._embedded else "; on a cluster that scales up from none give --max-workers"
+        return (
+            f"no node has the {self._size()} that a worker asks for; {kind}s by node: {found}; "
+            f"choose another {advice}{scaling}"
+        )
+
+
+def arrival(actor: Any, paths: Sequence[str]) -> Any:
+    """The reference of an actor's `Arrival`, ready before the result of any later call."""
+    return actor.__ray_call__.remote(_arrive, tuple(paths))
+
+
+def draining_nodes() -> frozenset[str]:
+    """The ids of the nodes that will go away soon: to be preempted, or released by the autoscaler."""
+    from ray._private.state import state  # Ray offers this nowhere else
+
+    return frozenset(state.get_draining_nodes())
+
+
+def _arrive(_: object, paths: Sequence[str]) -> Arrival:
+    unseen = tuple(path for path in paths if not Path(path).exists())
+    return Arrival(ray.get_runtime_context().get_node_id(), socket.gethostname(), unseen)
+
+
+def _connect(address: str | None) -> None:
+    place = address or "the job’s cluster"
+    try:
+        if address and ":" in address:  # Ray itself would try for minutes
+            host, _, port = address.rpartition(":")
+            socket.create_connection((host, int(port)), _CONNECT_SECONDS).close()
+        ray.init(
+            address=address,
+            include_dashboard=False if address == "local" else None,
+            log_to_driver=False,
+            logging_level=logging.ERROR,
+        )
+    except Exception as error:
+        # A node that needs more than half a minute to start, on a busy machine say, is a bare Exception of Ray's.
+        if not isinstance(error, _FAILURES) and type(error) is not Exception:
+            raise
+        token = "" if "RAY_AUTH_TOKEN" in os.environ else "; if it asks for a token, set RAY_AUTH_TOKEN"
+        raise ClusterError(f"Ray at {place} cannot be reached: {error}{token}") from error
+
+
+def _checked_address(address: str | None) -> str | None:
+    """What `ray.init` is given: None only where it finds the cluster by itself."""
+    if address is None:
+        joined = os.environ.get("RAY_ADDRESS", "")
+        inside_job = "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ
+        return None if inside_job or (joined and "://" not in joined) else "local"
+    if "://" in address:
+        raise ClusterError(
+            f"--address: expected auto or HOST:PORT of a running cluster (port 6379), found {address}; "
+            f"`nst-batch submit` takes http://HEAD:8265, and ray:// cannot be used"
+        )
+    return address
+
+
+def _nodes() -> list[dict[str, float]]:
+    """What each living node that is going to stay offers."""
+    nodes: list[dict[str, Any]] = ray.nodes()  # type: ignore[no-untyped-call]
+    leaving = draining_nodes()
+    return [node["Resources"] for node in nodes if node["Alive"] and node["NodeID"] not in leaving]

@@ -1,0 +1,254 @@
+"""The client side of the Ray Jobs API: a study is submitted with the code that is to run it, followed and stopped.
+
+What travels is small: this package and the resolved study. The cluster runs `python -m nst_batch run` on them, so
+client and cluster run the same code, and a job does exactly what the command does here.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import os
+import platform
+import re
+import secrets
+import shlex
+import shutil
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import ray
+import ray.exceptions
+from ray.job_submission import JobDetails, JobStatus, JobSubmissionClient
+
+import nst_batch
+from nst_batch.cluster.progress import Progress, progress_of, read_event
+from nst_batch.errors import ClusterError
+
+STOP_SECONDS = 30
+"""How long a stopped job may take to record what it has; Ray's own default is 3 s, then SIGKILL."""
+MINIMUM_PYTHON = (3, 11)
+
+_FAILURES = (RuntimeError, ConnectionError, OSError, ray.exceptions.RayError)
+_NOT_SHIPPED = shutil.ignore_patterns("__pycache__", "*.pyc")
+_RECONNECTS = 5
+_HEAD_SECONDS = 20.0
+_CHATTY = (
+    "ray.dashboard.modules.dashboard_sdk",
+    "ray.dashboard.modules.job.sdk",
+    "ray._private.runtime_env.packaging",
+)
+_WORKER_COMMAND = re.compile(r"--python_worker_command=(\S*python\S*) (\S*)")
+_PYTHON_IN_PATH = re.compile(r"/python(\d+)\.(\d+)/")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Job:
+    """What is known of a submitted study."""
+
+    job_id: str
+    status: str
+    """PENDING, RUNNING, STOPPED, SUCCEEDED or FAILED, as Ray says."""
+    study: str
+    out: str
+    exit_code: int | None
+    """As of `nst-batch run`; None until it has ended."""
+    message: str
+    progress: Progress | None
+    """What the job last said of itself."""
+
+
+class Jobs:
+    """A cluster's jobs.
+
+    Args:
+        address: http://HEAD:8265, Ray's dashboard; None takes RAY_API_SERVER_ADDRESS or RAY_ADDRESS.
+
+    Raises:
+        ClusterError: It cannot be reached, or wants another token.
+    """
+
+    def __init__(self, address: str | None = None) -> None:
+        self.address = address or default_address() or ""
+        if "://" not in self.address or self.address.startswith("ray://"):
+            found = f"found {self.address}" if self.address else "found none"
+            raise ClusterError(f"--address: expected http://HEAD:8265, the address of Ray's dashboard, {found}")
+        for name in _CHATTY:
+            logging.getLogger(name).setLevel(logging.ERROR)
+        os.environ["RAY_API_SERVER_ADDRESS"] = self.address  # Ray lets its variables win over the argument
+        with self._explained("reach it"):
+            self._client = JobSubmissionClient(self.address)
+
+    def submit(self, study: dict[str, Any], out: str, options: Sequence[str]) -> str:
+        """Submits a study and returns the job's id.
+
+        Args:
+            study: As `Study.to_dict` gives it, with absolute paths or URLs that the cluster can read.
+            out: The run directory, likewise.
+            options: Further arguments of `nst-batch run`.
+        """
+        python = self._cluster_python()[0]
+        command = [python, "-m", "nst_batch", "run", "study.json", "--log-json", "--out", out, *options]
+        job_id = f"nst-{re.sub(r'[^A-Za-z0-9-]+', '-', study['name'])[:40]}-{secrets.token_hex(4)}"
+        with _parcel(study) as folder, self._explained("submit to it"):
+            self._client.submit_job(
+                entrypoint=f"exec {shlex.join(command)}",
+                submission_id=job_id,
+                runtime_env={
+                    "working_dir": str(folder),
+                    "env_vars": {"RAY_JOB_STOP_WAIT_TIME_S": str(STOP_SECONDS), "RAY_USAGE_STATS_ENABLED": "0"},
+                },
+                metadata={"nst_batch": nst_batch.__version__, "study": study["name"][:200], "out": out},
+            )
+        return job_id
+
+    def version_notes(self) -> list[str]:
+        """What differs between here and there, a line each.
+
+        Raises:
+            ClusterError: The cluster's Python is too old to run this.
+        """
+        theirs, notes = str(self._get("/api/version").get("ray_version")), []
+        if theirs != ray.__version__:
+            notes.append(f"the cluster runs Ray {theirs}, this machine Ray {ray.__version__}")
+        python = self._cluster_python()[1]
+        if python and python < MINIMUM_PYTHON:
+            raise ClusterError(
+                f"the cluster runs Python {python[0]}.{python[1]}, nst-batch needs "
+                f"{MINIMUM_PYTHON[0]}.{MINIMUM_PYTHON[1]} or newer; use an image with that (see Dockerfile)"
+            )
+        here = tuple(map(int, platform.python_version_tuple()[:2]))
+        if python and python != here:
+            notes.append(f"the cluster runs Python {python[0]}.{python[1]}, this machine {here[0]}.{here[1]}")
+        return notes
+
+    def describe(self, job_id: str) -> Job:
+        """What is known of a job."""
+        with self._explained(f"find job {job_id}"):
+            details = self._client.get_job_info(job_id)
+            log = self._client.get_job_logs(job_id)
+        return _job(job_id, details, log)
+
+    def log(self, job_id: str) -> str:
+        """Everything that a job has printed."""
+        with self._explained(f"find job {job_id}"):
+            return str(self._client.get_job_logs(job_id))
+
+    def follow(self, job_id: str, on_line: Callable[[str], None]) -> Job:
+        """Passes on every line that the job prints, from the first, and returns how it ended."""
+        seen, failures = 0, 0
+        while True:
+            try:
+                seen = asyncio.run(self._tail(job_id, on_line, seen))
+            except _FAILURES as error:
+                failures += 1
+                if failures > _RECONNECTS:
+                    raise ClusterError(f"{self.address}: lost sight of job {job_id}: {error}") from error
+            with self._explained(f"find job {job_id}"):
+                details = self._client.get_job_info(job_id)
+            if details.status.is_terminal():
+                return _job(job_id, details, "")
+
+    def stop(self, job_id: str) -> bool:
+        """Asks a job to record what it has and end; False if it had ended already."""
+        with self._explained(f"stop job {job_id}"):
+            return bool(self._client.stop_job(job_id))
+
+    async def _tail(self, job_id: str, on_line: Callable[[str], None], seen: int) -> int:
+        """Passes on the lines after the first `seen`; returns how many there were when the connection ended."""
+        count, rest = 0, ""
+        async for chunk in self._client.tail_job_logs(job_id):
+            *lines, rest = (rest + chunk).split("\n")
+            for line in lines:
+                count += 1
+                if count > seen:
+                    on_line(line)
+        return max(count, seen)
+
+    def _cluster_python(self) -> tuple[str, tuple[int, int] | None]:
+        """The interpreter that the head's workers run on, and its version if the path tells.
+
+        A job's bare `python` may be another one: Ray starts the entry point in a plain shell.
+        """
+        deadline = time.monotonic() + _HEAD_SECONDS
+        while True:
+            for node in self._get("/nodes?view=summary").get("data", {}).get("summary", ()):
+                found = _WORKER_COMMAND.search(" ".join(node.get("cmdline") or ()))
+                if found and node.get("raylet", {}).get("isHeadNode"):
+                    version = _PYTHON_IN_PATH.search(found[2])
+                    return found[1], (int(version[1]), int(version[2])) if version else None
+            if time.monotonic() > deadline:
+                return "python", None
+            time.sleep(1)  # a head that has just started does not know itself yet
+
+    def _get(self, path: str) -> dict[str, Any]:
+        """An answer of the dashboard that Ray's client has no method for; empty if this version has none."""
+        with self._explained("ask it"):
+            answer = self._client._do_request("GET", path)
+            found = answer.json() if answer.ok else {}
+        return found if isinstance(found, dict) else {}
+
+    @contextmanager
+    def _explained(self, action: str) -> Iterator[None]:
+        try:
+            yield
+        except _FAILURES as error:
+            raise ClusterError(f"{self.address}: cannot {action}: {_short(error)}") from error
+
+
+def default_address() -> str | None:
+    """The cluster that the environment names."""
+    return os.environ.get("RAY_API_SERVER_ADDRESS") or os.environ.get("RAY_ADDRESS") or None
+
+
+@contextmanager
+def _parcel(study: dict[str, Any]) -> Iterator[Path]:
+    """A folder with what a job needs: the package and the study."""
+    with tempfile.TemporaryDirectory(prefix="nst-batch-") as name:
+        folder = Path(name)
+        shutil.copytree(Path(nst_batch.__file__).parent, folder / "nst_batch", ignore=_NOT_SHIPPED)
+        (folder / "study.json").write_text(json.dumps(study, indent=2), encoding="utf-8")
+        yield folder
+
+
+def _job(job_id: str, details: JobDetails, log: str) -> Job:
+    metadata: dict[str, Any] = details.metadata or {}
+    exit_code = details.driver_exit_code
+    if exit_code is None and details.status.is_terminal():
+        exit_code = {JobStatus.SUCCEEDED: 0, JobStatus.STOPPED: 143}.get(details.status, 1)
+    return Job(
+        job_id=job_id,
+        status=str(details.status.value),
+        study=str(metadata.get("study", "")),
+        out=str(metadata.get("out", "")),
+        exit_code=exit_code,
+        message=_first_line(details.message),
+        progress=_last_progress(log),
+    )
+
+
+def _last_progress(log: str) -> Progress | None:
+    for line in reversed(log.splitlines()):
+        event = read_event(line)
+        progress = progress_of(event) if event else None
+        if progress:
+            return progress
+    return None
+
+
+def _first_line(text: str | None) -> str:
+    return (text or "").strip().partition("\n")[0]
+
+
+def _short(error: Exception) -> str:
+    """The part of Ray's message that a person can use."""
+    text = str(error)
+    if isinstance(error, ray.exceptions.AuthenticationError):
+        return "it wants another token than it was given; set RAY_AUTH_TOKEN to the cluster's"
+    return _first_line(text)[:500]

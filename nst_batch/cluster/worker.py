@@ -1,0 +1,232 @@
+"""One worker: a network in memory, and batches of trials turned into results. Knows no Ray.
+
+A worker reads its own pictures and weights, so what travels to it is names, and what returns is an encoded image
+and a small row for each trial. A trial that fails becomes a result that says why; only the death of the process
+is anybody else's business.
+"""
+
+from __future__ import annotations
+
+import resource
+import socket
+import sys
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from datetime import UTC, datetime
+from itertools import groupby
+
+import torch
+from PIL import Image
+
+import nst_batch
+from nst_batch.cluster.posing import Inputs
+from nst_batch.errors import ImageError, WeightsError
+from nst_batch.inputs import images, weights
+from nst_batch.records import Configuration, LayerDistance, Outcome, Result, Trial, WorkerOptions
+from nst_batch.transfer import (
+    Options,
+    Problem,
+    Solution,
+    Targets,
+    build_network,
+    keep_freed_memory,
+    layer_distances,
+    part_size,
+    solve,
+)
+
+_FILES_AT_ONCE = 8  # read and decoded, or encoded, side by side: a GPU waits for both
+
+_Ready = tuple[Trial, Problem]
+
+
+class Worker:
+    """Runs batches; `setup` is done by the first one, or ahead of it by whoever wants the wait to be early."""
+
+    def __init__(self, options: WorkerOptions) -> None:
+        self.options = options
+        if options.threads:
+            torch.set_num_threads(options.threads)
+        name = options.device
+        if name == "auto":
+            name = "cuda" if torch.cuda.is_available() else "cpu"
+        self.device = torch.device(name)
+        if self.device.type == "cpu":
+            keep_freed_memory()
+        self._network: tuple[tuple[str, ...], Targets] | None = None
+        self._pool = ThreadPoolExecutor(_FILES_AT_ONCE, "nst-batch files")
+        self._inputs = Inputs(self._pool)
+
+    def setup(self, configuration: Configuration) -> str:
+        """Loads the network that `configuration` needs; returns where it runs.
+
+        Raises:
+            WeightsError: It cannot be loaded, or its weights are not the ones that the plan was made with.
+        """
+        self._targets(configuration)
+        return self.device_name
+
+    @property
+    def device_name(self) -> str:
+        """As recorded: cpu, or the GPU's name."""
+        return torch.cuda.get_device_name(self.device) if self.device.type == "cuda" else "cpu"
+
+    def run(self, trials: Sequence[Trial]) -> list[Result]:
+        """Runs a batch of one size, in parts that fit the memory; returns a result for every trial."""
+        results: list[Result] = []
+        ready: list[_Ready] = []
+        begun = datetime.now(UTC)
+        for trial, posed in zip(trials, self._inputs.problems(trials), strict=True):
+            if isinstance(posed, ImageError):
+                results.append(self._failed(trial, begun, posed.kind, str(posed)))
+            else:
+                ready.append((trial, posed))
+        for options, members in groupby(ready, key=lambda member: _options(member[0].configuration)):
+            results += self._in_parts(list(members), options)
+        return results
+
+    def _in_parts(self, members: Sequence[_Ready], options: Options) -> Iterator[Result]:
+        """Solves as many together as fit; where memory runs out all the same, halves, and at last records."""
+        trial, problem = members[0]
+        size = part_size(self.device, trial.configuration.arch, problem)
+        while members:
+            part, begun = members[:size], datetime.now(UTC)
+            try:
+                solved: Sequence[Result] = self._solve(part, options, begun)
+            except torch.OutOfMemoryError as error:
+                solved, ran_out = (), str(error)
+            if not solved:  # only now is the memory free: the exception held what its frames had allocated
+                torch.cuda.empty_cache()
+                if len(part) > 1:
+                    size = len(part) // 2
+                    continue
+                message = f"not enough GPU memory for this image alone, choose a smaller size: {ran_out}"
+                solved = [self._failed(part[0][0], begun, "out_of_memory", message)]
+            yield from solved
+            members = members[len(part) :]
+
+    def _solve(self, part: Sequence[_Ready], options: Options, begun: datetime) -> list[Result]:
+        if self.device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats(self.device)
+        targets = self._targets(part[0][0].configuration)
+        solutions = solve(targets, [problem for _, problem in part], options)
+        pictures = [_shown(*member, solution) for member, solution in zip(part, solutions, strict=True)]
+        files = self._pool.map(self._encoded, pictures)  # while the device measures distances
+        results = [
+            _result(trial, solution, self._distances(targets, picture, problem))
+            for (trial, problem), solution, picture in zip(part, solutions, pictures, strict=True)
+        ]
+        return [
+            replace(result, image=file, outcome=self._stamped(result.outcome, begun, len(part)))
+            for result, file in zip(results, files, strict=True)
+        ]
+
+    def _distances(self, targets: Targets, picture: Image.Image, problem: Problem) -> tuple[LayerDistance, ...]:
+        """How far the picture that a person will see is from what was wanted."""
+        pixels = torch.from_numpy(images.to_array(picture)).to(self.device)
+        return tuple(
+            LayerDistance(layer=layer, content_distance=content, style_distance=style)
+            for layer, content, style in layer_distances(targets, pixels, problem)
+        )
+
+    def _encoded(self, picture: Image.Image) -> bytes:
+        return images.encode(picture, self.options.format, self.options.quality)
+
+    def _failed(self, trial: Trial, begun: datetime, error_type: str, message: str) -> Result:
+        outcome = Outcome(status="failed", error_type=error_type, error_message=message)
+        return Result(trial=trial, outcome=self._stamped(outcome, begun, 1))
+
+    def _stamped(self, outcome: Outcome, begun: datetime, shared_by: int) -> Outcome:
+        """With where and when it came to be."""
+        now = datetime.now(UTC)
+        return replace(
+            outcome,
+            seconds=(now - begun).total_seconds() / shared_by,
+            peak_memory_bytes=_peak_memory_bytes(self.device),
+            device=self.device_name,
+            node=socket.gethostname(),
+            code_version=nst_batch.__version__,
+            started_at=begun,
+            finished_at=now,
+        )
+
+    def _targets(self, chosen: Configuration) -> Targets:
+        """The network and its targets, kept until another network is asked for."""
+        key = (
+            chosen.arch,
+            chosen.weights,
+            chosen.weights_sha256,
+            chosen.pooling,
+            chosen.normalization,
+            chosen.precision,
+        )
+        if not self._network or self._network[0] != key:
+            found = weights.resolve(chosen.weights, chosen.arch, chosen.pooling, chosen.normalization)
+            if found.sha256 != chosen.weights_sha256:
+                raise WeightsError(
+                    f"weights {chosen.weights!r} on {socket.gethostname()} have sha256 {found.sha256}, the plan "
+                    f"was made with {chosen.weights_sha256}; put the same file on every node"
+                )
+            state = weights.load(found, chosen.arch, chosen.pooling)
+            network = build_network(
+                chosen.arch,
+                state,
+                pooling=chosen.pooling,
+                normalization=chosen.normalization,
+                device=self.device,
+                precision=chosen.precision,
+            )
+            self._network = key, Targets(network)
+        return self._network[1]
+
+
+def _shown(trial: Trial, problem: Problem, solution: Solution) -> Image.Image:
+    """The picture that a person will see: in eight bits, in the content's colours if so chosen."""
+    pixels = solution.image.float().cpu().numpy()
+    if trial.configuration.color == "luminance" and problem.content:
+        pixels = images.transfer_luminance(pixels, problem.content.pixels.numpy())
+    return images.from_array(pixels)
+
+
+def _result(trial: Trial, solution: Solution, distances: tuple[LayerDistance, ...]) -> Result:
+    """What is known of a trial before its picture is encoded."""
+    curve = solution.curve
+    diverged = "the loss or its gradient is not finite; try smaller weights or a smaller learning rate"
+    outcome = Outcome(
+        status="diverged" if solution.diverged else "ok",
+        error_type="diverged" if solution.diverged else None,
+        error_message=diverged if solution.diverged else None,
+        steps_done=curve.step[-1],
+        stop_reason=solution.stop_reason,
+        initial=curve.at(0),
+        final=curve.at(curve.step.index(solution.best_step)),
+        best_step=solution.best_step,
+        content_distance=_mean([distance.content_distance for distance in distances]),
+        style_distance=_mean([distance.style_distance for distance in distances]),
+    )
+    return Result(trial=trial, outcome=outcome, curve=curve, layers=distances)
+
+
+def _options(chosen: Configuration) -> Options:
+    return Options(
+        steps=chosen.steps,
+        optimizer=chosen.optimizer,
+        learning_rate=chosen.learning_rate,
+        pyramid=chosen.pyramid,
+        plateau=chosen.plateau,
+        convention=chosen.loss,
+    )
+
+
+def _mean(values: Sequence[float | None]) -> float | None:
+    numbers = [value for value in values if value is not None]
+    return sum(numbers) / len(numbers) if numbers else None
+
+
+def _peak_memory_bytes(device: torch.device) -> int:
+    """Of the GPU during this part; of the whole process on a CPU."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024

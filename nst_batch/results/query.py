@@ -1,0 +1,190 @@
+"""SQL over the tables of a run, finished or in progress, local or in an object store: read-only and locked down.
+
+The views `trials`, `curves` and `layers` show each trial once, as of the moment the session was opened. `trials`
+has two columns more than its files: `content_layer` and `style_layer`, the layer lists as text, so that
+`content_layer = 'block4_conv1'` is all a filter needs.
+
+Parquet is read by DuckDB itself, from these files and no others: with `enable_external_access` off and the
+configuration locked, a query can read nothing else, and only SELECT statements are accepted, which write nothing.
+"""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+import duckdb
+import fsspec
+import pyarrow as pa
+import pyarrow.dataset
+import pyarrow.fs
+
+from nst_batch.errors import QueryError, RunDirectoryError
+from nst_batch.store import tables
+from nst_batch.store.run_directory import RunDirectory, Snapshot
+
+TABLES = tuple(tables.SCHEMAS)
+
+_DERIVED = {
+    "content_layer": "nullif(array_to_string(content_layers, ' + '), '')",
+    "style_layer": "nullif(array_to_string(style_layers, ' + '), '')",
+}
+"""Columns that the view `trials` adds."""
+
+_CONFIG: dict[str, str | bool | int | float | list[str]] = {
+    "autoinstall_known_extensions": "false",
+    "autoload_known_extensions": "false",
+    "allow_community_extensions": "false",
+    "python_enable_replacements": "false",
+    "temp_directory": "",
+}
+_GLOB = set("*?[]{}")
+
+
+def query(run: RunDirectory, sql: str, *, allow: Sequence[str] = ()) -> pa.Table:
+    """The answer to one SELECT over `trials`, `curves` and `layers`.
+
+    Args:
+        allow: Other local files and folders that the query may read, with `read_csv` and its like.
+
+    Raises:
+        QueryError: It cannot be answered; the message shows the tables and their columns.
+        RunDirectoryError: The run cannot be read.
+    """
+    with Session(run, allow=allow) as session:
+        return session.query(sql)
+
+
+class Session:
+    """The tables of a run at one moment, for any number of queries; use it in a `with` block.
+
+    Args:
+        allow: See `query`.
+    """
+
+    def __init__(self, run: RunDirectory, *, allow: Sequence[str] = ()) -> None:
+        _ = run.study  # says what is wrong if this is no run directory
+        snapshot = run.snapshot()
+        self._connection = duckdb.connect(config=_CONFIG)
+        readable = [path for name in TABLES for path in snapshot.files(name)] if run.directory.is_local else []
+        allowed = _allowed(allow)
+        self._set("TimeZone", "'UTC'")
+        self._set("allowed_paths", _list([*readable, *(path for path in allowed if not Path(path).is_dir())]))
+        self._set("allowed_directories", _list([path for path in allowed if Path(path).is_dir()]))
+        for name in TABLES:
+            self._create_view(name, run, snapshot)
+        self._set("enable_external_access", "false")
+        self._set("lock_configuration", "true")
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._connection.close()
+
+    def query(self, sql: str) -> pa.Table:
+        """The answer to one SELECT.
+
+        Raises:
+            QueryError: It cannot be answered.
+        """
+        with _explained():
+            return self._select(sql).to_arrow_table()
+
+    def batches(self, sql: str) -> pa.RecordBatchReader:
+        """The answer to one SELECT, computed as it is read.
+
+        Raises:
+            QueryError: It cannot be answered.
+        """
+        with _explained():
+            return pa.RecordBatchReader.from_stream(self._select(sql))
+
+    def _select(self, sql: str) -> duckdb.DuckDBPyRelation:
+        statements = self._connection.extract_statements(sql)
+        if len(statements) != 1 or statements[0].type != duckdb.StatementType.SELECT:
+            found = ", ".join(statement.type.name for statement in statements) or "nothing"
+            raise QueryError(f"expected one SELECT, found {found}: a run is only ever read")
+        return self._connection.sql(sql)
+
+    def _set(self, option: str, value: str) -> None:
+        self._connection.execute(f"SET {option} = {value}")
+
+    def _create_view(self, name: str, run: RunDirectory, snapshot: Snapshot) -> None:
+        columns = ", ".join([*tables.SCHEMAS[name].names, *_derived(name)])
+        self._connection.register(f"staged_{name}", snapshot.staged(name))
+        sources = [f"SELECT {columns} FROM staged_{name}"]
+        if snapshot.parts:
+            source = f"published_{name}"
+            if run.directory.is_local and not _GLOB & set(run.directory.root):
+                source = f"read_parquet({_list(snapshot.files(name))})"
+            else:
+                self._connection.register(source, _dataset(run, snapshot, name))
+            stale = "WHERE trial_index NOT IN (SELECT trial_index FROM staged_trials)"
+            sources.append(f"SELECT {columns} FROM {source} {stale if snapshot.segment.num_rows else ''}")
+        try:
+            self._connection.execute(f"CREATE VIEW {name} AS {' UNION ALL '.join(sources)}")
+        except duckdb.Error as error:
+            raise RunDirectoryError(f"{run.directory.url()}: {name} cannot be read: {_reason(error)}") from error
+
+
+def describe() -> dict[str, list[str]]:
+    """The columns of each table, as queries see them."""
+    return {
+        name: [*schema.names, *(_DERIVED if name == "trials" else ())] for name, schema in tables.SCHEMAS.items()
+    }
+
+
+def _derived(name: str) -> list[str]:
+    return [f"{sql} AS {column}" for column, sql in _DERIVED.items()] if name == "trials" else []
+
+
+def _dataset(run: RunDirectory, snapshot: Snapshot, name: str) -> pyarrow.dataset.Dataset:
+    """The published files, read by pyarrow: from an object store, or where DuckDB would expand brackets."""
+    filesystem, _ = fsspec.core.url_to_fs(run.directory.root, use_listings_cache=False)
+    paths = [fsspec.core.url_to_fs(url, use_listings_cache=False)[1] for url in snapshot.files(name)]
+    handler = pyarrow.fs.PyFileSystem(pyarrow.fs.FSSpecHandler(filesystem))
+    return pyarrow.dataset.dataset(paths, schema=tables.SCHEMAS[name], format="parquet", filesystem=handler)
+
+
+def _allowed(paths: Sequence[str]) -> list[str]:
+    """Files and folders as they may be written in a query: as given, absolute, and with links resolved."""
+    for path in paths:
+        if not Path(path).exists():
+            raise QueryError(f"{path}: no such file or folder to allow")
+    return [form for path in paths for form in (path, str(Path(path).absolute()), str(Path(path).resolve()))]
+
+
+def _list(values: Sequence[str]) -> str:
+    """A list of strings as SQL writes it."""
+    return f"[{', '.join(chr(39) + value.replace(chr(39), 2 * chr(39)) + chr(39) for value in values)}]"
+
+
+@contextmanager
+def _explained() -> Iterator[None]:
+    """Turns what DuckDB and Arrow raise into a QueryError that shows what could be asked."""
+    try:
+        yield
+    except (duckdb.Error, pa.ArrowException, OSError) as error:
+        raise QueryError(f"{_reason(error)}\n\n{_available()}") from error
+
+
+def _reason(error: Exception) -> str:
+    """DuckDB's message without its suggestions, which name internal tables."""
+    lines = str(error).split("\n")
+    kept = [line for line in lines if not line.startswith(("Did you mean", "Candidate bindings"))]
+    return "\n".join(kept).strip()
+
+
+def _available() -> str:
+    lines = [
+        textwrap.fill(", ".join(columns), 110, initial_indent=f"  {name}: ", subsequent_indent="    ")
+        for name, columns in describe().items()
+    ]
+    return "\n".join(["The tables and their columns:", *lines])

@@ -1,0 +1,333 @@
+"""The one writer of a run directory: every trial recorded exactly once, however often anything is killed.
+
+A result goes through three steps, each of which is one atomic write:
+
+1. Its picture is written to `images/`, under a name that its trial_id determines.
+2. Its row, with curve and layers nested, goes into a segment in `staging/`. From here on it counts as done.
+3. When the last trial of its part has ended, the part's rows are written to `curves/`, to `layers/` and at last to
+   `trials/`, which decides; only then are segments removed of which every row is published.
+
+So at any instant a trial is in at most one published file, a kill loses only what was not yet staged, and whatever
+a killed writer left half done is found and finished when the next one opens the directory: a staged row counts only
+if its attempt is later than the published one, so doing a step again changes nothing.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import secrets
+import time
+from collections import deque
+from collections.abc import Iterable
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack
+from types import TracebackType
+from typing import Any, Self
+
+import pyarrow as pa
+
+from nst_batch.errors import RunDirectoryError
+from nst_batch.records import Result, Trial
+from nst_batch.store import plan_files, segments, tables
+from nst_batch.store.ledger import Ledger, Mask
+from nst_batch.store.lock import RunLock
+from nst_batch.store.run_directory import (
+    FORMAT,
+    FORMAT_VERSION,
+    PROGRESS,
+    SEGMENTS,
+    STUDY,
+    SUCCESS,
+    RunDirectory,
+    part_name,
+)
+
+SEGMENT_ROWS = 256
+"""A segment that has as many is closed and the next one begun; until then each flush rewrites it."""
+FLUSH_SECONDS = 5.0
+"""A result is staged at the latest this long after its commit, as long as `tick` is called."""
+_IMAGES_AT_ONCE = 8
+_IMAGES_WAITING = 32
+
+_NO_STUDY: dict[str, Any] = {
+    "name": "", "num_trials": 0, "num_plan_files": 0, "rows_per_part": 1, "configurations": {}
+}  # fmt: skip
+
+
+def rows_per_part(num_trials: int) -> int:
+    """How many trials a new run directory publishes together: 64 parts, of 16 to 1,000 trials, and 256 at most.
+
+    Whoever reads a run opens every part, which costs about a millisecond each.
+    """
+    return max(16, min(1000, num_trials // 64), num_trials // 256)
+
+
+class Committer:
+    """Writes a run directory, in a `with` block that holds its lock; flushes when the block ends.
+
+    Args:
+        run: The directory, empty or made by an earlier run. What that run left half done is finished.
+        segment_rows: Results that are staged together at most.
+        flush_seconds: How long a result may wait to be staged.
+
+    Raises:
+        LockedError: On entry, if another process is writing to it; later, if this process lost the lock.
+        RunDirectoryError: If it holds something else, or cannot be written.
+    """
+
+    _ledger: Ledger
+    _segment_path: str
+    _segment: pa.Table
+    """The open segment, as it was last flushed."""
+    _staged: dict[str, set[int]]
+    """The segments in `staging/`, each with the parts of which it has rows that are not published."""
+
+    def __init__(
+        self, run: RunDirectory, *, segment_rows: int = SEGMENT_ROWS, flush_seconds: float = FLUSH_SECONDS
+    ) -> None:
+        self.run = run
+        self._directory = run.directory
+        self._segment_rows, self._flush_seconds = segment_rows, flush_seconds
+        self._writer = secrets.token_hex(4)
+        self._num_segments = 0
+        self._flushed_at = time.monotonic()
+        self._rows: list[dict[str, Any]] = []
+        self._images: deque[Future[None]] = deque()
+        self._begin_segment()
+
+    def __enter__(self) -> Self:
+        self.run.check_usable()
+        with ExitStack() as stack:
+            self._lock = stack.enter_context(RunLock(self._directory))
+            self._pool = stack.enter_context(ThreadPoolExecutor(_IMAGES_AT_ONCE, "nst-batch images"))
+            self._directory.remove_temporary()
+            self.run.forget()
+            self._recover()
+            self._stack = stack.pop_all()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        with self._stack:
+            if not isinstance(error, RunDirectoryError):
+                self.flush()
+
+    # What has ended
+
+    @property
+    def ended(self) -> Mask:
+        """True at the `trial_index` of every trial that has ended: committed now or recorded before."""
+        return self._ledger.ended
+
+    def counts(self) -> dict[str, int]:
+        """The trials by state: pending, ok, failed, diverged."""
+        return self._ledger.counts()
+
+    # Planning
+
+    def write_plan(self, study: dict[str, Any], trials: Iterable[Trial]) -> None:
+        """Makes `trials` the plan, or adds them to the plan that there is.
+
+        Args:
+            study: What study.json is to say; `name` is required. The plan's size and its configurations are added.
+            trials: In order, `trial_index` going on from the existing plan's without gaps. Read once, lazily.
+        """
+        self.flush()
+        old = self.run.study if self.run.exists() else _NO_STUDY
+        configurations = dict(old["configurations"])
+        num_files, num_trials = int(old["num_plan_files"]), int(old["num_trials"])
+        self._directory.remove(SUCCESS)
+        for num_rows, data in plan_files.encoded(trials, num_trials, configurations):
+            self._write(plan_files.path(num_files), data)
+            num_files, num_trials = num_files + 1, num_trials + num_rows
+        plan = {
+            "format": FORMAT,
+            "format_version": FORMAT_VERSION,
+            "num_trials": num_trials,
+            "num_plan_files": num_files,
+            "rows_per_part": rows_per_part(num_trials) if old is _NO_STUDY else old["rows_per_part"],
+            "configurations": configurations,
+        }
+        self._write(STUDY, json.dumps(study | plan, indent=2, allow_nan=False).encode())
+        self.run.forget()
+        self._recover()
+
+    def retry_failed(self) -> int:
+        """Makes every failed trial pending again and says how many; their rows stay until new ones replace them."""
+        self.flush()
+        failed = self._ledger.failed()
+        if len(failed):
+            self._directory.remove(SUCCESS)
+            self._ledger.reopen(failed)
+        return len(failed)
+
+    # Committing
+
+    def commit(self, result: Result) -> bool:
+        """Records a result, unless its trial has ended already; says whether it did.
+
+        `image_path` and `image_sha256` are set here, and `attempt` counts on from the attempts of earlier runs.
+        The result is safe once it is flushed.
+        """
+        return self.commit_all([result]) == 1
+
+    def commit_all(self, results: Iterable[Result]) -> int:
+        """Records results that belong together, and says how many were new: a kill leaves all of them or none.
+
+        The results of a batch, that is: so a resumed run repeats whole batches.
+        """
+        added = sum([self._add(result) for result in results])
+        if len(self._rows) + self._segment.num_rows >= self._segment_rows:
+            self.flush()
+        else:
+            self.tick()
+        return added
+
+    def _add(self, result: Result) -> bool:
+        """Takes a result to be staged, unless its trial has ended already."""
+        index = result.trial.trial_index
+        if not 0 <= index < len(self._ledger):
+            raise ValueError(f"trial_index {index} is not in the plan, which has {len(self._ledger)} trials")
+        if self._ledger.has_ended(index):
+            return False
+        attempt = int(self._ledger.attempts[index]) + result.outcome.attempt
+        outcome = dataclasses.replace(result.outcome, attempt=attempt)
+        if result.image is not None:
+            path = image_path(result.trial.trial_id, result.image)
+            digest = hashlib.sha256(result.image).hexdigest()
+            outcome = dataclasses.replace(outcome, image_path=path, image_sha256=digest)
+            self._write_image(path, result.image)
+        self._rows.append(tables.result_row(self._study, dataclasses.replace(result, outcome=outcome, image=None)))
+        self._ledger.note(index, attempt, outcome.status)
+        return True
+
+    def tick(self) -> None:
+        """Flushes if a result has waited long enough. Call it at least every second or so."""
+        if self._rows and time.monotonic() - self._flushed_at >= self._flush_seconds:
+            self.flush()
+
+    def flush(self) -> None:
+        """Stages every committed result, then publishes the parts that are whole."""
+        self._await_images(0)
+        if self._rows:
+            self._lock.check()
+            fresh = pa.Table.from_pylist(self._rows, tables.SEGMENT)
+            segment = pa.concat_tables([self._segment, fresh])
+            self._directory.write(self._segment_path, segments.to_bytes(segment))
+            self._rows, self._segment = [], segment
+            self._staged.setdefault(self._segment_path, set()).update(self._ledger.parts_of(fresh))
+            if segment.num_rows >= self._segment_rows:
+                self._begin_segment()
+        self._flushed_at = time.monotonic()
+        self._publish_whole_parts()
+
+    def finish(self) -> bool:
+        """Flushes, and writes `_SUCCESS` if every trial of the plan has ended; says whether that is so."""
+        self.flush()
+        done = bool(self.ended.all())
+        if done:
+            self._write(SUCCESS, json.dumps(self.counts()).encode())
+        return done
+
+    def write_progress(self, progress: dict[str, Any]) -> None:
+        """Replaces progress.json."""
+        self._directory.write(PROGRESS, json.dumps(progress, allow_nan=False).encode())
+
+    def _write(self, path: str, data: bytes) -> None:
+        self._lock.check()
+        self._directory.write(path, data)
+
+    def _write_image(self, path: str, image: bytes) -> None:
+        self._await_images(_IMAGES_WAITING)
+        self._images.append(self._pool.submit(self._directory.write, path, image))
+
+    def _await_images(self, allowed: int) -> None:
+        """Waits until at most `allowed` pictures are still being written; one that failed fails here each time."""
+        while len(self._images) > allowed:
+            self._images[0].result()
+            self._images.popleft()
+
+    def _begin_segment(self) -> None:
+        self._num_segments += 1
+        self._segment_path = f"{SEGMENTS}{self._writer}-{self._num_segments:06d}.arrow"
+        self._segment = tables.SEGMENT.empty_table()
+
+    # Publishing
+
+    def _publish_whole_parts(self) -> None:
+        for part in sorted(filter(self._ledger.is_whole, set().union(*self._staged.values()))):
+            self._publish(part)
+
+    def _publish(self, part: int) -> None:
+        """Writes a part from its published rows and the newer staged ones, then lets go of the segments."""
+        paths = [path for path, parts in self._staged.items() if part in parts]
+        staged = (self.run.read_segment(path) for path in paths)
+        fresh = segments.joined([segments.of_part(segment, part, self._ledger.rows_per_part) for segment in staged])
+        file = part_name(part)
+        exists = self._directory.exists(f"trials/{file}")
+        if exists:
+            fresh = segments.newer(fresh, self.run.read_part(f"trials/{file}", ["trial_index", "attempt"]))
+        if fresh.num_rows:
+            for name in ("curves", "layers", "trials"):  # trials last: it decides
+                table = tables.split(fresh, name)
+                if exists:
+                    table = segments.merged(self.run.read_part(f"{name}/{file}"), table, fresh["trial_index"])
+                self._write(f"{name}/{file}", tables.parquet_bytes(table, name))
+        for path in paths:
+            self._let_go(path, part)
+
+    def _let_go(self, path: str, part: int) -> None:
+        self._staged[path].discard(part)
+        if not self._staged[path]:
+            del self._staged[path]
+            self._directory.remove(path)
+            if path == self._segment_path:
+                self._begin_segment()
+
+    # Opening
+
+    def _recover(self) -> None:
+        """Learns what has ended from the published parts and the staged segments, and finishes what was begun."""
+        study = self.run.study if self.run.exists() else _NO_STUDY
+        self._study = str(study["name"])
+        self._ledger = Ledger(study["num_trials"], study["rows_per_part"])
+        self._begin_segment()
+        self._remove_uncounted_plan_files(study["num_plan_files"])
+        for file in self.run.parts():
+            self._ledger.learn(self.run.read_part(f"trials/{file}", Ledger.COLUMNS))
+        self._recover_segments()
+        if not self.ended.all():
+            self._directory.remove(SUCCESS)
+        self._publish_whole_parts()
+
+    def _recover_segments(self) -> None:
+        """Learns from the segments, and removes those of which every row is published."""
+        published = self._ledger.attempts.copy()
+        self._staged = {}
+        for path in self.run.segment_paths():
+            segment = self.run.read_segment(path)
+            live = segments.later_than(segment, published[segment["trial_index"].to_numpy()])
+            if live.num_rows:
+                self._ledger.learn(live)
+                self._staged[path] = self._ledger.parts_of(live)
+            else:
+                self._directory.remove(path)
+
+    def _remove_uncounted_plan_files(self, num_plan_files: int) -> None:
+        """Removes what an extension that was killed before study.json counted it left in the plan."""
+        for path in self._directory.list("plan"):
+            if path >= plan_files.path(num_plan_files):
+                self._directory.remove(path)
+
+
+def image_path(trial_id: str, image: bytes) -> str:
+    """Where a trial's picture goes; a PNG unless its first bytes say that it is a JPEG or a WebP."""
+    suffix = "png"
+    if image.startswith(b"\xff\xd8"):
+        suffix = "jpg"
+    elif image[8:12] == b"WEBP":
+        suffix = "webp"
+    return f"images/{trial_id[:2]}/{trial_id}.{suffix}"

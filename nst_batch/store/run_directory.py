@@ -1,0 +1,275 @@
+"""The run directory: what it says about itself, its plan, and reading its tables, finished or in progress.
+
+    DIR/study.json   the study, its configurations, and how many trials the plan has: written last, so that a plan
+                     counts only once it is whole
+    DIR/plan/        the trials, in order of `trial_index`
+    DIR/trials/      published parts: part k holds every trial of the plan with index in [k·R, (k+1)·R), where
+    DIR/curves/      R is `rows_per_part` in study.json; a part appears when all its trials have ended
+    DIR/layers/
+    DIR/images/      one picture per trial, named by trial_id
+    DIR/staging/     results of parts that are not yet whole ("segments"), and half-written files
+
+Nothing here writes results: that is `committer.Committer`. Reading needs no lock and may go on while a run writes.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from nst_batch.errors import RunDirectoryError
+from nst_batch.records import Configuration, Trial
+from nst_batch.store import plan_files, segments, tables
+from nst_batch.store.files import STAGING, Directory
+from nst_batch.store.ledger import Mask
+
+STUDY, PROGRESS, SUCCESS = "study.json", "progress.json", "_SUCCESS"
+FORMAT, FORMAT_VERSION = "nst-batch run directory", 1
+SEGMENTS = f"{STAGING}/segment-"
+
+_OURS = {"lock", STAGING, "plan"}
+"""What a run that was killed before it had a plan leaves behind."""
+
+_PART = re.compile(r"part-\d+\.parquet")
+_READ_ATTEMPTS = 50
+_PLAN_BATCH_ROWS = 4_096
+
+
+class RunDirectory:
+    """A run directory for reading, on a local disk or in an object store.
+
+    Args:
+        url: A path, or a URL that fsspec understands. It need not exist yet.
+    """
+
+    def __init__(self, url: str | os.PathLike[str]) -> None:
+        self.directory = Directory(url)
+
+    def __repr__(self) -> str:
+        return f"RunDirectory({self.directory.root!r})"
+
+    def exists(self) -> bool:
+        """Whether it holds a study with a whole plan."""
+        return self.directory.exists(STUDY)
+
+    def check_usable(self) -> None:
+        """Raises RunDirectoryError if there is something else here than a run directory."""
+        if self.exists():
+            _ = self.study
+            return
+        foreign = [name for name in self.directory.names() if name not in _OURS and not name.startswith(".")]
+        if foreign:
+            raise RunDirectoryError(
+                f"{self.directory.url()}: expected an empty directory or one made by nst-batch, found "
+                f"{', '.join(foreign[:3])}{' …' if len(foreign) > 3 else ''} and no {STUDY}; choose another --out"
+            )
+
+    @cached_property
+    def study(self) -> dict[str, Any]:
+        """The content of study.json: what `Committer.write_plan` was given, and the plan's size and shape."""
+        data = self.directory.find(STUDY)
+        if data is None:
+            raise RunDirectoryError(f"{self.directory.url()}: not a run directory: it has no {STUDY}")
+        study = self._json(STUDY, data)
+        if study.get("format") != FORMAT:
+            raise RunDirectoryError(f"{self.directory.url(STUDY)}: not written by nst-batch; choose another --out")
+        if study["format_version"] > FORMAT_VERSION:
+            raise RunDirectoryError(
+                f"{self.directory.url(STUDY)}: written by a newer nst-batch: expected format {FORMAT_VERSION}, "
+                f"found {study['format_version']}; upgrade nst-batch"
+            )
+        return study
+
+    @property
+    def num_trials(self) -> int:
+        """How many trials the plan has."""
+        return int(self.study["num_trials"])
+
+    @property
+    def rows_per_part(self) -> int:
+        """How many consecutive trials are published together; fixed when the run directory is made."""
+        return int(self.study["rows_per_part"])
+
+    @cached_property
+    def configurations(self) -> dict[str, Configuration]:
+        """The plan's configurations by identity."""
+        stored = self.study["configurations"]
+        return {identity: tables.configuration_from_json(fields) for identity, fields in stored.items()}
+
+    def forget(self) -> None:
+        """Reads study.json again when it is next needed."""
+        for name in ("study", "configurations"):
+            self.__dict__.pop(name, None)
+
+    def iter_plan(self, *, skip: Mask | None = None) -> Iterator[Trial]:
+        """The planned trials in order of `trial_index`, read as they are asked for.
+
+        Args:
+            skip: True at the `trial_index` of every trial to leave out, as `Committer.ended` has it.
+        """
+        for path in self.plan_files():
+            with self._parquet(path) as file:
+                for batch in file.iter_batches(_PLAN_BATCH_ROWS):
+                    if skip is not None:
+                        batch = batch.filter(pa.array(~skip[batch["trial_index"].to_numpy()]))
+                    for row in batch.to_pylist():
+                        yield tables.planned_trial(row, self.configurations)
+
+    def plan(self, columns: Sequence[str] | None = None) -> pa.Table:
+        """The plan as a table."""
+        names = list(columns or tables.PLAN.names)
+        parts = [self.read_part(path, names) for path in self.plan_files()]
+        return pa.concat_tables([_empty(tables.PLAN, names), *parts])
+
+    def plan_files(self) -> list[str]:
+        """The relative paths of the plan's files, in order."""
+        return [plan_files.path(number) for number in range(int(self.study["num_plan_files"]))]
+
+    def progress(self) -> dict[str, Any] | None:
+        """What the driver last said of itself; None if it has not."""
+        data = self.directory.find(PROGRESS)
+        return None if data is None else self._json(PROGRESS, data)
+
+    def is_complete(self) -> bool:
+        """Whether every trial of the plan has ended."""
+        return self.directory.exists(SUCCESS)
+
+    def counts(self) -> dict[str, int]:
+        """The trials by status, `ok`, `failed` and `diverged`, and as `pending` those that have not ended."""
+        counted = self.table("trials", ["status"])["status"].value_counts().to_pylist()
+        counts = {"ok": 0, "failed": 0, "diverged": 0} | {entry["values"]: entry["counts"] for entry in counted}
+        return counts | {"pending": self.num_trials - sum(counts.values())}
+
+    def parquet_files(self, name: str) -> list[str]:
+        """The paths or URLs of a table's published parts; while a run is in progress, `snapshot` has the rest."""
+        return [self.directory.url(f"{name}/{part}") for part in self.parts()]
+
+    def table(self, name: str, columns: Sequence[str] | None = None) -> pa.Table:
+        """What is known so far of `trials`, `curves` or `layers`, in order of `trial_index`, each trial once."""
+        schema = tables.SCHEMAS[name]
+        names = list(columns or schema.names)
+        wanted = list(dict.fromkeys([*names, "trial_index"]))
+        snapshot = self.snapshot()
+        published = [self.read_part(path, wanted) for path in snapshot.paths(name)]
+        rows = pa.concat_tables([_empty(schema, wanted), *published])
+        if snapshot.segment.num_rows:
+            rows = rows.filter(pc.invert(pc.is_in(rows["trial_index"], snapshot.superseded)))
+            rows = pa.concat_tables([rows, snapshot.staged(name).select(wanted)]).sort_by("trial_index")
+        return rows.select(names)
+
+    def snapshot(self) -> Snapshot:
+        """What is published and what is staged at one moment, without duplicates, even while a run writes."""
+        for _ in range(_READ_ATTEMPTS):
+            paths = self.segment_paths()
+            staged = [segment for path in paths if (segment := self._segment(path)) is not None]
+            if len(staged) == len(paths):
+                # Listed after the segments were read: a row that left staging since then is in a part by now.
+                parts = self.parts()
+                return Snapshot(self.directory, tuple(parts), self._unpublished(segments.joined(staged), parts))
+        raise RunDirectoryError(f"{self.directory.url()}: it changes too quickly to be read; try again")
+
+    def _unpublished(self, segment: pa.Table, parts: Sequence[str]) -> pa.Table:
+        """The rows of `segment` that are newer than what `parts` hold of their trials."""
+        touched = {part_name(index // self.rows_per_part) for index in segment["trial_index"].to_pylist()}
+        columns = ["trial_index", "attempt"]
+        published = [self.read_part(f"trials/{part}", columns) for part in parts if part in touched]
+        return segments.newer(segment, pa.concat_tables([_empty(tables.TRIALS, columns), *published]))
+
+    def parts(self) -> list[str]:
+        """The file names of the published parts; every table has the same ones."""
+        paths = (path.removeprefix("trials/") for path in self.directory.list("trials"))
+        return [path for path in paths if _PART.fullmatch(path)]
+
+    def segment_paths(self) -> list[str]:
+        """The relative paths of the staged segments."""
+        return [path for path in self.directory.list(STAGING) if path.startswith(SEGMENTS)]
+
+    def read_segment(self, path: str) -> pa.Table:
+        """A staged segment (SEGMENT)."""
+        segment = self._segment(path)
+        if segment is None:
+            raise RunDirectoryError(f"{self.directory.url(path)}: it has vanished; run again to resume")
+        return segment
+
+    def read_part(self, path: str, columns: Sequence[str] | None = None) -> pa.Table:
+        """A published file, or some of its columns, in the order asked for."""
+        with self._parquet(path) as file:
+            table = file.read(columns=columns)
+        return (table if columns is None else table.select(list(columns))).replace_schema_metadata()
+
+    def _segment(self, path: str) -> pa.Table | None:
+        data = self.directory.find(path)
+        if data is None:
+            return None
+        try:
+            return segments.from_bytes(data)
+        except pa.ArrowInvalid as error:
+            raise self._damaged(path, error) from error
+
+    def _parquet(self, path: str) -> pq.ParquetFile:
+        try:
+            return pq.ParquetFile(self.directory.open_input(path))
+        except pa.ArrowInvalid as error:
+            raise self._damaged(path, error) from error
+
+    def _json(self, path: str, data: bytes) -> dict[str, Any]:
+        try:
+            value = json.loads(data)
+        except ValueError as error:
+            raise self._damaged(path, error) from error
+        if not isinstance(value, dict):
+            raise self._damaged(path, f"expected an object, found {type(value).__name__}")
+        return value
+
+    def _damaged(self, path: str, reason: object) -> RunDirectoryError:
+        url = self.directory.url(path)
+        return RunDirectoryError(f"{url}: damaged: {reason}; restore it, or choose another --out")
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """The tables at one moment: published files, and the staged rows that they lack.
+
+    A table is the rows of `files(name)` whose `trial_index` is not in `superseded`, and the rows of `staged(name)`.
+    """
+
+    directory: Directory
+    parts: tuple[str, ...]
+    """The names of the published files, the same in every table."""
+    segment: pa.Table
+    """The staged rows (SEGMENT) that are newer than what is published."""
+
+    @property
+    def superseded(self) -> pa.Array:
+        """The `trial_index` of the trials that are to be read from `staged` alone."""
+        return self.segment["trial_index"].combine_chunks()
+
+    def paths(self, name: str) -> list[str]:
+        """The published files of a table, relative to the run directory."""
+        return [f"{name}/{part}" for part in self.parts]
+
+    def files(self, name: str) -> list[str]:
+        """The published files of a table, as paths or URLs that DuckDB or pyarrow can open."""
+        return [self.directory.url(path) for path in self.paths(name)]
+
+    def staged(self, name: str) -> pa.Table:
+        """The staged rows of a table."""
+        return tables.split(self.segment, name).replace_schema_metadata()
+
+
+def part_name(part: int) -> str:
+    """The file name of a published part."""
+    return f"part-{part:05d}.parquet"
+
+
+def _empty(schema: pa.Schema, names: Sequence[str]) -> pa.Table:
+    return pa.schema([schema.field(name) for name in names]).empty_table()

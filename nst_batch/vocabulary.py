@@ -1,0 +1,130 @@
+"""The layers of the VGG networks by name: no tensors, so that studies can be checked without torch.
+
+A layer is named as in the study that this project began with: `block4_conv1` is the first convolution of the
+fourth block *after* its ReLU, `block4_pool` the pooling that ends the block. The numbers of convolutions per
+block are columns A, B, D and E of table 1 in Simonyan and Zisserman, "Very deep convolutional networks for
+large-scale image recognition" (ICLR 2015).
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+from typing import Literal
+
+from nst_batch.errors import LayerError
+
+Arch = Literal["vgg11", "vgg13", "vgg16", "vgg19"]
+Color = Literal["style", "luminance", "histogram"]
+Fit = Literal["crop", "stretch", "keep"]
+Init = Literal["content", "style", "noise"]
+Loss = Literal["sum", "mean"]
+Normalization = Literal["auto", "imagenet", "caffe"]
+OptimizerName = Literal["lbfgs", "adam"]
+Pooling = Literal["max", "average"]
+Precision = Literal["auto", "float32", "tf32", "bfloat16"]
+Pyramid = Literal["auto", "off"]
+Status = Literal["ok", "failed", "diverged"]
+Encoding = Literal["png", "jpeg", "webp"]
+
+LIST_SUFFIXES = (".csv", ".jsonl", ".parquet")
+
+CONVS_PER_BLOCK: dict[str, tuple[int, ...]] = {
+    "vgg11": (1, 1, 2, 2, 2),
+    "vgg13": (2, 2, 2, 2, 2),
+    "vgg16": (2, 2, 3, 3, 3),
+    "vgg19": (2, 2, 4, 4, 4),
+}
+CHANNELS = (64, 128, 256, 512, 512)
+
+_SPELLING = re.compile(
+    r"""(?:block[_ -]?(?P<block>\d)[_ -]?(?P<kind>conv|cov|relu|pool)[_ -]?(?P<index>\d)?  # block4_conv1
+      | (?:conv|cov|relu)[_ -]?(?P<block2>\d)[_ -](?P<index2>\d)  # conv4_1, relu4_1
+      | pool[_ -]?(?P<pool>\d))$""",
+    re.VERBOSE | re.IGNORECASE,
+)
+
+
+def conv_layers(arch: str) -> tuple[str, ...]:
+    """The convolutions of `arch` in order, 13 for vgg16."""
+    return tuple(name for name in layer_names(arch) if "_conv" in name)
+
+
+def layer_names(arch: str) -> tuple[str, ...]:
+    """Every layer of `arch` in the order of computation."""
+    names: list[str] = []
+    for block, count in enumerate(CONVS_PER_BLOCK[arch], 1):
+        names += [f"block{block}_conv{index}" for index in range(1, count + 1)]
+        names.append(f"block{block}_pool")
+    return tuple(names)
+
+
+def canonical(name: str, arch: str) -> str:
+    """The canonical name of a layer in any of the field's spellings.
+
+    Accepts `block4_conv2`, `conv4_2`, `relu4_2`, `pool4`, in any case, and the misspelling `block4_cov2` that
+    circulates with the source study.
+
+    Raises:
+        LayerError: No layer of `arch` is meant; the message lists near names.
+    """
+    names = layer_names(arch)
+    match = _SPELLING.match(name.strip())
+    if match:
+        found = match.groupdict()
+        block = found["block"] or found["block2"] or found["pool"]
+        pooled = found["pool"] or (found["kind"] or "").lower() == "pool"
+        index = found["index"] or found["index2"]
+        spelled = f"block{block}_pool" if pooled else f"block{block}_conv{index}"
+        if spelled in names and not (pooled and index):
+            return spelled
+    near = difflib.get_close_matches(name.lower(), names, n=3, cutoff=0.85)
+    hint = f"did you mean {' or '.join(near)}?" if near else f"the layers are {names[0]} … {names[-1]}"
+    raise LayerError(f"{name!r} is not a layer of {arch}; {hint}")
+
+
+def layer_shape(name: str, height: int, width: int) -> tuple[int, int, int]:
+    """Channels, height and width of a layer's output for an image of `height` × `width` pixels.
+
+    Raises:
+        LayerError: The image is so small that nothing of it is left at this layer.
+    """
+    block = int(name[5])
+    halvings = block if name.endswith("pool") else block - 1
+    rows, columns = height >> halvings, width >> halvings
+    if not rows or not columns:
+        smallest = 1 << halvings
+        raise LayerError(
+            f"{name} needs an image of at least {smallest}×{smallest} pixels, this one is {width}×{height}; "
+            f"choose a larger size or a shallower layer"
+        )
+    return CHANNELS[block - 1], rows, columns
+
+
+def block_and_index(name: str) -> tuple[int, int]:
+    """Sorts layers by depth: the block, and the position in it (a pooling comes last)."""
+    return int(name[5]), 99 if name.endswith("pool") else int(name[11:])
+
+
+def is_list_file(name: str) -> bool:
+    """Whether `name` is a list of pictures rather than a picture or a word."""
+    return name.lower().endswith(LIST_SUFFIXES)
+
+
+def is_weights_file(name: str) -> bool:
+    """Whether `name` is a path or URL of weights rather than a word such as imagenet."""
+    return not name.startswith("random:") and any(mark in name for mark in "/\\.")
+
+
+def duration(seconds: float) -> str:
+    """`8 s`, `3 min 20 s`, `2 h 5 min`, `4 d 3 h`."""
+    whole = round(seconds)
+    for unit, length, smaller, smaller_length in (
+        ("d", 86400, "h", 3600),
+        ("h", 3600, "min", 60),
+        ("min", 60, "s", 1),
+    ):
+        if whole >= length:
+            rest = whole % length // smaller_length
+            return f"{whole // length} {unit} {rest} {smaller}" if rest else f"{whole // length} {unit}"
+    return f"{whole} s"

@@ -1,0 +1,99 @@
+"""A study on three GPU nodes: one is killed, one joins, one is drained; and inputs that workers cannot see."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests import multinode, tiny, workers
+
+
+@pytest.mark.slow
+def test_nodes_die_join_and_drain_and_every_row_is_there_once(tmp_path: Path) -> None:
+    names = [f"good-{number:03d}" for number in range(multinode.NUM_TRIALS)]
+    photos = tiny.collection(tmp_path, names, seconds=multinode.SECONDS)
+    environment = {key: value for key, value in os.environ.items() if not key.startswith("RAY_")}
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.multinode", str(tmp_path)],
+        env=environment | {"RAY_USAGE_STATS_ENABLED": "0", "OMP_NUM_THREADS": "1"},
+        capture_output=True, text=True, timeout=300, check=False, cwd=Path(__file__).parent.parent,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-4000:]
+    told = json.loads(done.stdout.splitlines()[-1])
+    progress = told["progress"]
+    assert (progress["ok"], progress["failed"], progress["pending"]) == (progress["num_trials"], 0, 0)
+    tiny.assert_whole(tmp_path / "out")
+    assert progress["worker_deaths"] >= 1
+    assert told["most_workers"] == 3
+    assert all(told["rows_by_node"].get(told[name], 0) > 0 for name in ("killed", "added", "drained", "kept")), told
+    assert told["rows_by_node"][told["added"]] >= 10  # the new node worked
+    assert told["seconds_to_use"] < 30
+    assert told["late_by_node"].get(told["drained"], 0) == 0  # no new batch for a node that is about to go
+    assert told["late_by_node"][told["kept"]] > 0
+    repeated = [count for count in workers.calls(photos).values() if count > 1]
+    assert len(repeated) <= 2  # what the killed worker had in flight, at most
+
+
+# Where a worker cannot see what the driver sees
+
+
+class Elsewhere(workers.SimulatedWorker):
+    """Never gets to see a trial."""
+
+
+@pytest.mark.usefixtures("embedded_ray")
+def test_an_input_that_workers_cannot_see_is_one_error_before_the_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The worker's view is simulated: on one machine every process sees the same files."""
+    from nst_batch import run
+    from nst_batch.cluster.connection import ClusterOptions
+    from nst_batch.errors import ClusterError
+
+    photos = tiny.collection(tmp_path, ["good-0", "good-1"])
+    monkeypatch.setattr(run, "_samples", lambda _: [str(photos / "good-0.png"), "/only/here.png"])
+    options = run.RunOptions(
+        out=str(tmp_path / "out"), cluster=ClusterOptions(cpus_per_worker=1), worker_class=Elsewhere
+    )
+    with pytest.raises(ClusterError, match=r"/only/here\.png is here but cannot be seen on .*same path"):
+        run.run_study(tiny.study(tmp_path), options)
+    assert not (tmp_path / "out" / "trials").exists()
+    assert not workers.calls(photos)
+
+
+@pytest.mark.usefixtures("embedded_ray")
+@pytest.mark.parametrize(
+    ("device", "options", "message"),
+    [
+        ("cuda", {}, r"no node has the 1 GPU that a worker asks for; GPUs by node: 0; .*--device cpu"),
+        ("cpu", {"cpus_per_worker": 64}, r"no node has the 64 CPU cores .*CPUs by node: 4; .*--cpus-per-worker"),
+    ],
+)
+def test_what_no_node_has_is_said_at_once(
+    tmp_path: Path, device: str, options: dict[str, int], message: str
+) -> None:
+    from nst_batch.cluster.connection import ClusterOptions
+    from nst_batch.errors import ClusterError
+    from nst_batch.run import RunOptions, run_study
+
+    tiny.collection(tmp_path, ["good-0"])
+    chosen = RunOptions(out=str(tmp_path / "out"), cluster=ClusterOptions(**options), device=device)  # type: ignore[arg-type]
+    with pytest.raises(ClusterError, match=message):
+        run_study(tiny.study(tmp_path), chosen)
+
+
+def test_an_address_that_ray_cannot_join_is_refused(tmp_path: Path) -> None:
+    from nst_batch.cluster.connection import ClusterOptions
+    from nst_batch.errors import ClusterError
+    from nst_batch.run import RunOptions, run_study
+
+    tiny.collection(tmp_path, ["good-0"])
+    for address in ("ray://127.0.0.1:10001", "http://127.0.0.1:8265"):
+        options = RunOptions(out=str(tmp_path / "out"), cluster=ClusterOptions(address=address))
+        with pytest.raises(ClusterError, match="expected auto or HOST:PORT"):
+            run_study(tiny.study(tmp_path), options)

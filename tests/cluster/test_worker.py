@@ -1,0 +1,100 @@
+"""The worker in this process: memory that runs out, and results that stand on their own."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+import torch
+
+from nst_batch.cluster import worker
+from nst_batch.cluster.worker import Worker
+from nst_batch.errors import WeightsError
+from nst_batch.inputs import images, weights
+from nst_batch.records import Picture, Result, Trial, WorkerOptions, trial_id
+from nst_batch.transfer import Problem, solve
+from tests import tiny
+from tests.simulated import configuration
+
+CHOSEN = configuration(
+    size=32, steps=2, weights="random:0", weights_sha256=weights.resolve("random:0", "vgg16", "average").sha256
+)
+
+
+@pytest.fixture(scope="module")
+def real() -> Worker:
+    made = Worker(WorkerOptions(device="cpu"))
+    assert made.setup(CHOSEN) == "cpu"
+    return made
+
+
+@pytest.fixture(scope="module")
+def trials(tmp_path_factory: pytest.TempPathFactory) -> list[Trial]:
+    """Eight, of eight contents."""
+    folder = tmp_path_factory.mktemp("photos")
+    made = []
+    for index in range(9):
+        (folder / f"{index}.png").write_bytes(tiny.picture(50 * index))
+    style, *contents = [
+        Picture(uri=str(path), sha256=images.sha256(path.read_bytes())) for path in sorted(folder.iterdir())
+    ]
+    for index, content in enumerate(contents):
+        key = trial_id(content, (style,), CHOSEN.identity())
+        made.append(
+            Trial(
+                trial_id=key, trial_index=index, batch=0, content=content, styles=(style,), width=32, height=32,
+                configuration=CHOSEN,
+            )
+        )  # fmt: skip
+    return made
+
+
+class Scarce:
+    """`solve` on a machine whose memory holds so many problems together."""
+
+    def __init__(self, room: int) -> None:
+        self.room, self.parts = room, list[int]()
+        self._solve = solve
+
+    def __call__(self, targets: Any, problems: Sequence[Problem], options: Any) -> Any:
+        self.parts.append(len(problems))
+        if len(problems) > self.room:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+        return self._solve(targets, problems, options)
+
+
+def losses(results: Sequence[Result]) -> list[float]:
+    return [result.outcome.final.total for result in results if result.outcome.final]
+
+
+def test_a_batch_that_does_not_fit_is_halved_until_it_does(
+    real: Worker, trials: list[Trial], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = real.run(trials)
+    scarce = Scarce(3)
+    monkeypatch.setattr(worker, "solve", scarce)
+    monkeypatch.setattr(worker, "part_size", lambda *_: 8)
+    results = real.run(trials)
+    assert scarce.parts == [8, 4, 2, 2, 2, 2]
+    assert [result.trial for result in results] == trials
+    assert {result.outcome.status for result in results} == {"ok"}
+    assert losses(results) == pytest.approx(losses(whole), rel=1e-3)
+
+
+def test_a_trial_that_does_not_fit_alone_is_recorded_and_the_others_go_on(
+    real: Worker, trials: list[Trial], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(worker, "solve", Scarce(0))
+    results = real.run(trials[:3])
+    assert [result.trial for result in results] == trials[:3]
+    for result in results:
+        assert (result.outcome.status, result.outcome.error_type) == ("failed", "out_of_memory")
+        assert "not enough GPU memory for this image alone, choose a smaller size" in str(
+            result.outcome.error_message
+        )
+
+
+def test_a_worker_refuses_weights_other_than_the_plans(real: Worker) -> None:
+    with pytest.raises(WeightsError, match="the plan was made with"):
+        real.setup(configuration(weights="random:0", weights_sha256="0" * 64))

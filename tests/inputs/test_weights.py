@@ -1,0 +1,173 @@
+"""Weights from files, from a real HTTP server, and from nowhere."""
+
+from __future__ import annotations
+
+import hashlib
+import pickle
+import threading
+from collections.abc import Iterator
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
+import torch
+import torchvision
+
+from nst_batch.errors import WeightsError
+from nst_batch.inputs import weights
+from nst_batch.transfer import Vgg
+from nst_batch.transfer.vgg import conv_shapes
+from nst_batch.vocabulary import CONVS_PER_BLOCK, conv_layers
+
+
+def state_dict(arch: str) -> dict[str, torch.Tensor]:
+    """Torchvision's own model's, without its classifier."""
+    model = getattr(torchvision.models, arch)(weights=None)
+    return {key: value for key, value in model.state_dict().items() if key.startswith("features.")}
+
+
+@pytest.fixture(scope="module")
+def vgg16_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("weights") / "vgg16.pth"
+    torch.save(state_dict("vgg16"), path)
+    return path
+
+
+@pytest.fixture(autouse=True)
+def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
+
+
+@pytest.mark.parametrize("arch", sorted(CONVS_PER_BLOCK))
+def test_every_architecture_computes_what_torchvisions_does(arch: str, tmp_path: Path) -> None:
+    model = getattr(torchvision.models, arch)(weights=None).features.eval()
+    path = tmp_path / "weights.pth"
+    torch.save({f"features.{key}": value for key, value in model.state_dict().items()}, path)
+    found = weights.resolve(str(path), arch, "max")
+    network = Vgg(arch, weights.load(found, arch, "max"), normalization="imagenet")
+    image = torch.rand(1, 3, 64, 64)
+    mean, std = torch.tensor([0.485, 0.456, 0.406]), torch.tensor([0.229, 0.224, 0.225])
+    with torch.no_grad():
+        x = (image - mean.view(3, 1, 1)) / std.view(3, 1, 1)
+        expected = model(x)
+        last = network.features(image, [["block5_pool"]])["block5_pool"]
+    torch.testing.assert_close(last, expected, rtol=1e-4, atol=1e-4 * expected.std().item())
+
+
+def test_a_file_is_known_by_its_content(vgg16_file: Path) -> None:
+    found = weights.resolve(str(vgg16_file), "vgg16", "max")
+    assert found.sha256 == hashlib.sha256(vgg16_file.read_bytes()).hexdigest()
+    assert found.normalization == "imagenet"
+    assert weights.resolve(str(vgg16_file), "vgg16", "max", "caffe").normalization == "caffe"
+
+
+@pytest.fixture
+def server(vgg16_file: Path) -> Iterator[str]:
+    handler = partial(SimpleHTTPRequestHandler, directory=str(vgg16_file.parent))
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as http:
+        thread = threading.Thread(target=http.serve_forever)
+        thread.start()
+        yield f"http://127.0.0.1:{http.server_address[1]}"
+        http.shutdown()
+        thread.join()
+
+
+def test_a_url_is_downloaded_once(server: str, vgg16_file: Path) -> None:
+    found = weights.resolve(f"{server}/vgg16.pth", "vgg16", "max")
+    assert found.path is not None
+    assert found.path.read_bytes() == vgg16_file.read_bytes()
+    before = found.path.stat().st_mtime_ns
+    again = weights.resolve(f"{server}/vgg16.pth", "vgg16", "max")
+    assert again.path == found.path
+    assert found.path.stat().st_mtime_ns == before
+
+
+def test_a_download_is_checked_against_its_hash(server: str, tmp_path: Path) -> None:
+    with pytest.raises(WeightsError, match="invalid hash value"):
+        weights._downloaded(f"{server}/vgg16.pth", tmp_path / "w.pth", hash_prefix="0000", download=True)
+    assert not (tmp_path / "w.pth").exists()
+
+
+def test_a_refused_download_names_the_ways_out(server: str) -> None:
+    for url in (f"{server}/missing.pth", "http://127.0.0.1:9/vgg16.pth"):
+        with pytest.raises(WeightsError, match=r"cannot be downloaded.*--weights FILE.*random:0"):
+            weights.resolve(url, "vgg16", "max")
+
+
+def test_imagenet_is_the_original_vgg_with_its_own_scale(
+    vgg16_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is already in torch's cache is used as it is."""
+    name = "vgg16_features-amdegroot-88682ab5.pth"
+    cached = tmp_path / "torch" / "hub" / "checkpoints" / name
+    cached.parent.mkdir(parents=True)
+    cached.write_bytes(vgg16_file.read_bytes())
+    monkeypatch.setattr(torch.hub, "download_url_to_file", pytest.fail)
+    found = weights.resolve("imagenet", "vgg16", "max")
+    assert (found.path, found.normalization) == (cached, "caffe")
+    with pytest.raises(WeightsError, match="imagenet_v1"):
+        weights.resolve("imagenet", "vgg19", "max")
+
+
+def test_wrong_keys_and_shapes_are_named(tmp_path: Path) -> None:
+    state = state_dict("vgg16")
+    del state["features.0.bias"]
+    state["features.2.weight"] = torch.zeros(3, 3)
+    torch.save(state, tmp_path / "w.pth")
+    found = weights.resolve(str(tmp_path / "w.pth"), "vgg16", "max")
+    message = (
+        r"features.0.bias \(block1_conv1\) is missing; .*features.2.weight \(block1_conv2\) has shape \(3, 3\)"
+    )
+    with pytest.raises(WeightsError, match=message):
+        weights.load(found, "vgg16", "max")
+
+
+class Malicious:
+    def __reduce__(self) -> tuple[object, tuple[str]]:
+        return exec, ("raise SystemExit('code in a weights file ran')",)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"<html>not found</html>",
+        pickle.dumps({"features.0.weight": [1, 2]}, protocol=2),
+        pickle.dumps(Malicious(), protocol=2),
+    ],
+    ids=["empty", "html", "no tensors", "code"],
+)
+def test_other_files_are_refused_and_never_run(content: bytes, tmp_path: Path) -> None:
+    path = tmp_path / "w.pth"
+    path.write_bytes(content)
+    with pytest.raises(WeightsError, match=r"w\.pth"):
+        weights.load(weights.resolve(str(path), "vgg16", "max"), "vgg16", "max")
+
+
+def test_a_missing_file_says_what_is_expected(tmp_path: Path) -> None:
+    with pytest.raises(WeightsError, match=r"expected imagenet, imagenet_v1, random:SEED, a URL or a file"):
+        weights.resolve(str(tmp_path / "none.pth"), "vgg16", "max")
+
+
+def test_random_weights_are_a_function_of_the_seed() -> None:
+    first, second = (weights.resolve(label, "vgg11", "average") for label in ("random:0", "random:1"))
+    assert first.sha256 != second.sha256
+    assert first.sha256 != weights.resolve("random:0", "vgg11", "max").sha256
+    loaded = [weights.load(each, "vgg11", "average") for each in (first, first, second)]
+    assert set(loaded[0]) == {f"{name}.{kind}" for name in conv_shapes("vgg11") for kind in ("weight", "bias")}
+    for key, value in loaded[0].items():
+        assert value.equal(loaded[1][key])
+        assert not value.equal(loaded[2][key])
+
+
+def test_random_layers_pass_on_what_they_see() -> None:
+    """No layer is dead or blind: about half of it is active, and its features are as large as the others."""
+    from nst_batch.transfer.random_weights import GAIN, dead_leaves
+
+    found = weights.resolve("random:3", "vgg16", "average")
+    network = Vgg("vgg16", weights.load(found, "vgg16", "average"), pooling="average")
+    image = dead_leaves(64, torch.Generator().manual_seed(9)).unsqueeze(0)
+    for name, features in network.features(image, [conv_layers("vgg16")]).items():
+        assert 0.2 < (features > 0).float().mean() < 0.8, name
+        assert 0.1 * GAIN < features.std() < 10 * GAIN, name

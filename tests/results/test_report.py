@@ -1,0 +1,292 @@
+from __future__ import annotations
+
+import json
+import re
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+
+from nst_batch.results import report_data
+from nst_batch.results.report import write_report
+from nst_batch.store.run_directory import RunDirectory
+from tests import browser, simulated, small_run
+
+NASTY = '<img src=x onerror="window.hacked=1">\'&</script> été 夜.png'
+LAYERS = ("block1_conv1", "block3_conv1", "block4_conv2")
+SETS = (("block1_conv1",), ("block1_conv1", "block2_conv1"))
+
+
+def grid_run(folder: Path, **options: Any) -> RunDirectory:
+    """Six pairs under a grid of three content layers × two style sets × two alphas; a name that would be markup."""
+    names = [NASTY.replace("/", "∕"), "b.png", "c.png"]
+    contents = small_run.inputs(folder / "photos", names)
+    styles = small_run.inputs(folder / "styles", ["s.png", "t.png"])
+    chosen = small_run.configurations(
+        *(
+            {"content_layers": (layer,), "style_layers": style_set, "alpha": alpha}
+            for layer in LAYERS
+            for style_set in SETS
+            for alpha in (0.5, 1.0)
+        )
+    )
+    trials = list(small_run.plan(contents, [[style] for style in styles], chosen))
+    study = {"name": "<b>nasty & co</b>"}
+    return small_run.write(folder / "run", trials, study=study, **options)
+
+
+def page_of(run: RunDirectory, folder: Path | None = None) -> tuple[str, dict[str, Any]]:
+    """The HTML and its data."""
+    page = Path(write_report(run, folder)).read_text(encoding="utf-8")
+    match = re.search(r'<script type="application/json" id="data">(.*?)</script>', page, re.DOTALL)
+    assert match
+    data = json.loads(match[1], parse_constant=lambda name: pytest.fail(f"found {name}"))
+    return page, data
+
+
+def test_the_page_needs_nothing_else(tmp_path: Path) -> None:
+    page, data = page_of(grid_run(tmp_path, failing=[5]))
+    assert "default-src 'none'" in page
+    assert not re.search(r"(?:src|href)=[\"'](?!data:|#|[\w-]+\.png)", page)
+    assert not re.search(r"@import|url\(|fetch\(|XMLHttpRequest|import\(", page)
+    assert len(data["trials"]) == 72
+    assert all(trial["thumbnail"].startswith("data:image/webp") for trial in data["trials"] if trial["picture"])
+    assert page.count("</script>") == 2
+
+
+def test_what_comes_from_the_run_is_escaped(tmp_path: Path) -> None:
+    page, data = page_of(grid_run(tmp_path))
+    assert "<img src=x" not in page
+    assert "<b>nasty" not in page
+    assert "&lt;b&gt;nasty &amp; co&lt;/b&gt;" in page
+    assert any(NASTY.replace("/", "∕") in each["uri"] for each in data["inputs"])
+
+
+def test_random_weights_are_named_as_such(tmp_path: Path) -> None:
+    page, data = page_of(grid_run(tmp_path))
+    assert "RANDOM weights" in page
+    assert data["study"]["random"]
+    facts = dict(data["provenance"])
+    assert facts["weights"] == "random:0"
+    assert facts["weights SHA-256"] == "ab" * 32
+    assert facts["device"] == "cpu"
+
+
+def test_every_plot_is_a_picture_too(tmp_path: Path) -> None:
+    run = grid_run(tmp_path)
+    write_report(run)
+    folder = tmp_path / "run" / "report"
+    names = {path.name for path in folder.iterdir()}
+    assert names == {"index.html", "sheet.png", "ranking.png", "pareto.png", "curves.png"}
+    for name in names - {"index.html"}:
+        with Image.open(folder / name) as picture:
+            assert len(set(picture.convert("RGB").resize((64, 64)).get_flattened_data())) > 4
+
+
+def test_elsewhere_the_pictures_are_still_found(tmp_path: Path) -> None:
+    run = grid_run(tmp_path)
+    _, data = page_of(run, tmp_path / "other" / "place")
+    picture = next(trial["picture"] for trial in data["trials"] if trial["picture"])
+    assert (tmp_path / "other" / "place" / picture).resolve().is_file()
+
+
+@pytest.mark.parametrize("ended", [0, 1, 40])
+def test_a_report_can_be_made_at_any_time(tmp_path: Path, ended: int) -> None:
+    page, data = page_of(grid_run(tmp_path, pending=range(ended, 72)))
+    assert "This run is not finished" in page
+    assert len(data["trials"]) == ended
+    assert data["study"]["counts"]["pending"] == 72 - ended
+    assert bool(data["ranking"]) == bool(ended)
+
+
+def test_a_run_of_failures_alone(tmp_path: Path) -> None:
+    _, data = page_of(grid_run(tmp_path, failing=range(72)))
+    assert sum(failure["count"] for failure in data["failures"]) == 72
+    assert data["failures"][0]["error_type"] == "RuntimeError"
+    assert data["ranking"] == {}
+
+
+def test_many_thumbnails_are_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(report_data, "MAX_INLINED", 20)
+    run = grid_run(tmp_path)
+    _, data = page_of(run)
+    folder = tmp_path / "run" / "report"
+    assert all((folder / trial["thumbnail"]).is_file() for trial in data["trials"])
+
+
+def test_more_trials_than_can_be_shown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(report_data, "MAX_TRIALS", 30)
+    _, data = page_of(grid_run(tmp_path))
+    assert len(data["trials"]) == 24
+    assert len(data["pairs"]) == 2
+    assert data["study"]["limits"] == ["Shown one by one: the first 2 of 6 pairs."]
+    assert data["ranking"]["both"]["rows"][0]["pairs"] == 6
+
+
+def test_a_reconstruction_study_shows_its_figure(tmp_path: Path) -> None:
+    [picture] = small_run.inputs(tmp_path / "photos", ["p.png"])
+    chosen = small_run.configurations(*({"content_layers": (layer,), "style_layers": ()} for layer in LAYERS))
+    run = small_run.write(tmp_path / "run", list(small_run.plan([picture], [[]], chosen)))
+    page, _ = page_of(run)
+    assert 'id="reconstruction"' in page
+    assert (tmp_path / "run" / "report" / "reconstruction.png").exists()
+
+
+def test_an_object_store_takes_a_report() -> None:
+    from nst_batch.store.committer import Committer
+
+    run = RunDirectory("memory://reports/run")
+    with Committer(run) as committer:
+        committer.write_plan(simulated.STUDY, simulated.trials(4))
+        for trial in simulated.trials(4):
+            committer.commit(simulated.result(trial))
+    assert write_report(run) == "memory://reports/run/report/index.html"
+    assert run.directory.exists("report/index.html")
+
+
+# In a browser
+
+
+@pytest.fixture(scope="module")
+def page(tmp_path_factory: pytest.TempPathFactory) -> Iterator[browser.Browser]:
+    if not (browser.CHROMIUM and browser.CHROMEDRIVER):
+        pytest.skip("there is no chromium with chromedriver on PATH (apt-get install chromium chromium-driver)")
+    folder = tmp_path_factory.mktemp("report")
+    url = Path(write_report(grid_run(folder, failing=[5], pending=[71]))).as_uri()
+    with browser.browser(folder / "profile") as opened:
+        opened.resize(1200, 900)
+        opened.log("performance")  # the browser's own first page
+        opened.open(url)
+        yield opened
+
+
+def choose(page: browser.Browser, selector: str, value: str) -> None:
+    """Sets a select box or a field, as a person does."""
+    script = """const box = document.querySelector(arguments[0]); box.value = arguments[1];
+        for (const name of ['input', 'change']) box.dispatchEvent(new Event(name));"""
+    page.run(script, selector, value)
+
+
+def column(page: browser.Browser, number: int) -> list[str]:
+    """A column of the table of trials."""
+    cells = f"#trial-table tbody tr td:nth-child({number + 1})"
+    texts: list[str] = page.run(
+        "return [...document.querySelectorAll(arguments[0])].map((node) => node.textContent)", cells
+    )
+    return texts
+
+
+def center(page: browser.Browser, selector: str, share: float = 0.5) -> tuple[float, float]:
+    """A point of an element, scrolled into view."""
+    script = """const node = document.querySelector(arguments[0]); node.scrollIntoView({block: 'center'});
+        const box = node.getBoundingClientRect();
+        return [box.left + box.width * arguments[1], box.top + box.height / 2];"""
+    x, y = page.run(script, selector, share)
+    return x, y
+
+
+@pytest.mark.slow
+class TestInChromium:
+    def test_it_is_quiet_and_stays_at_home(self, page: browser.Browser) -> None:
+        assert page.log("browser") == []
+        messages = [json.loads(entry["message"])["message"] for entry in page.log("performance")]
+        urls = [
+            each["params"]["request"]["url"] for each in messages if each["method"] == "Network.requestWillBeSent"
+        ]
+        assert urls
+        assert [url for url in urls if not url.startswith(("file:", "data:"))] == []
+        assert page.run("return window.hacked") is None
+        blocked = "return fetch('https://example.com/').then(() => 'went out', () => 'blocked')"
+        assert page.run(blocked) == "blocked"
+        page.log("browser")
+
+    def test_names_show_as_text(self, page: browser.Browser) -> None:
+        assert page.run("return document.querySelector('h1').textContent") == "<b>nasty & co</b>"
+        caption = page.run("return document.querySelector('#inputs figcaption').textContent")
+        assert caption == f"content: {NASTY.replace('/', '∕').removesuffix('.png')}"
+
+    def test_the_slider_changes_the_pair(self, page: browser.Browser) -> None:
+        first = "return document.querySelector('#grid img').src"
+        before = page.run(first)
+        center(page, "#grid-controls input[aria-label=pair]")
+        page.run("document.querySelector('#grid-controls input[aria-label=pair]').focus()")
+        page.press("right")
+        assert page.run(first) != before
+        page.press("left")
+        assert page.run(first) == before
+
+    def test_the_axes_can_be_chosen(self, page: browser.Browser) -> None:
+        heads = "return [...document.querySelectorAll('#grid th[scope=col]')].map((node) => node.textContent)"
+        assert page.run(heads) == ["block1_conv1", "block1-2_conv1"]
+        choose(page, "#grid-controls select[aria-label=columns]", "alpha")
+        assert page.run(heads) == ["0.5", "1"]
+        choose(page, "#grid-controls select[aria-label=columns]", "style_layers")
+
+    def test_a_picture_opens_and_arrows_move_on(self, page: browser.Browser) -> None:
+        center(page, "#grid button.tile")
+        page.click("#grid button.tile")
+        text = "return document.getElementById('zoom-text').textContent"
+        before = page.run(text)
+        page.press("right")
+        assert page.run(text) != before
+        width = (
+            "const node = document.getElementById('zoom-image'); return node.decode().then(() => node.naturalWidth)"
+        )
+        assert page.run(width) == small_run.EDGE
+        page.press("escape")
+        assert page.run("return document.getElementById('zoom').open") is False
+
+    def test_the_swipe_handle_follows(self, page: browser.Browser) -> None:
+        at = "return parseFloat(document.getElementById('swipe').style.getPropertyValue('--at'))"
+        page.drag(center(page, ".stage input", 0.5), center(page, ".stage input", 0.25))
+        assert page.run(at) == pytest.approx(25, abs=4)
+        page.run("document.querySelector('.stage input').focus()")
+        page.press(*["right"] * 4)
+        assert page.run(at) == pytest.approx(27, abs=4)
+
+    def test_tables_sort(self, page: browser.Browser) -> None:
+        for reverse in (False, True):
+            center(page, "#trial-table th:nth-child(6) button")
+            page.click("#trial-table th:nth-child(6) button")
+            values = [float(text) for text in column(page, 5) if text != "–"]
+            assert len(values) > 40
+            assert values == sorted(values, reverse=reverse)
+
+    def test_tables_filter(self, page: browser.Browser) -> None:
+        choose(page, "#trial-controls input", "SRC=X block3_conv1")
+        assert len(column(page, 2)) == 8
+        assert all(text.startswith("<img src=x") for text in column(page, 2))
+        assert all(text.startswith("block3_conv1 /") for text in column(page, 3))
+        choose(page, "#trial-controls input", "")
+        choose(page, "#trial-controls select", "failed")
+        assert column(page, 1) == ["5"]
+        choose(page, "#trial-controls select", "")
+
+    def test_points_and_curves_speak_when_hovered(self, page: browser.Browser) -> None:
+        tip = "const tip = document.getElementById('tip'); return tip.hidden ? null : tip.textContent"
+        page.hover(*center(page, "#tradeoff-plot circle.hit"))
+        assert "style distance" in page.run(tip)
+        choose(page, "#curve-controls select", "0")
+        assert page.run("return document.querySelectorAll('#curve-plot path').length") == 1 + 6 + 1
+        for share in (0.3, 0.5, 0.7):
+            x, y = center(page, "#curve-plot svg", share)
+            for by in range(-150, 150, 25):
+                page.hover(x, y + by)
+                if page.run(tip):
+                    break
+        assert "step" in page.run(tip)
+
+    @pytest.mark.parametrize(("width", "dark"), [(390, False), (390, True), (1280, True)])
+    def test_it_fits_phones_and_the_dark(self, page: browser.Browser, width: int, dark: bool) -> None:
+        page.resize(width, 844, dark=dark)
+        time.sleep(0.4)
+        assert page.run("return document.documentElement.scrollWidth") <= width
+        color = page.run("return getComputedStyle(document.body).backgroundColor")
+        assert (sum(map(int, re.findall(r"\d+", color)[:3])) < 200) == dark
+        page.resize(1200, 900)
+
+    def test_nothing_of_all_this_was_an_error(self, page: browser.Browser) -> None:
+        assert page.log("browser") == []

@@ -1,0 +1,236 @@
+"""What `nst-batch plan` says, with a machine whose speed is known, and the calibration that finds it out."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from typer.testing import CliRunner
+
+from nst_batch.cli.confirm import confirm, num_trials
+from nst_batch.cli.console import seconds
+from nst_batch.cli.plan_text import describe
+from nst_batch.cli.program import app
+from nst_batch.errors import StudyError
+from nst_batch.inputs.images import Encoding
+from nst_batch.records import Configuration
+from nst_batch.study import calibration as calibrating
+from nst_batch.study.calibration import Calibration, Machine, Rate, operations
+from nst_batch.study.estimate import Estimate, estimate
+from nst_batch.study.model import Study, study_from_dict
+from tests import simulated
+from tests.study.test_plan import draw
+
+MACHINE = Machine(device=torch.device("cpu"), name="a known machine", threads=1, num_workers=4)
+
+
+class Known(Calibration):
+    """A machine on which an evaluation takes a second per 64×64 pixels, and a trial's rest two."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(MACHINE, path=path)
+        self.asked: list[tuple[int, int]] = []
+
+    def rate(
+        self,
+        chosen: Configuration,  # noqa: ARG002 (all are alike)
+        width: int,
+        height: int,
+        format: Encoding = "png",  # noqa: ARG002
+    ) -> Rate:
+        self.asked.append((width, height))
+        return Rate(width * height / 64**2, 2.0)
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> list[str]:
+    return [draw(tmp_path / f"photo-{level}.png", level) for level in range(3)]
+
+
+def study(photos: list[str], tmp_path: Path, **changes: Any) -> Study:
+    values: dict[str, Any] = {
+        "name": "estimated", "content": photos, "style": [draw(tmp_path / "style.png", 200)],
+        "image": {"size": 64}, "network": {"weights": "random:0", "pooling": "average"},
+        "grid": {"content_layers": ["block2_conv2"], "style_layers": [["block1_conv1"]], "alpha": [1, 2]},
+        "optimizer": {"steps": 10, "pyramid": "off"},
+    }  # fmt: skip
+    return study_from_dict(values | changes)
+
+
+def found(photos: list[str], tmp_path: Path, changes: dict[str, Any] | None = None, **options: Any) -> Estimate:
+    known = Known(tmp_path / "calibration.json")
+    return estimate(study(photos, tmp_path, **(changes or {})), calibration=known, **options)
+
+
+def test_time_is_steps_times_their_price_and_what_each_trial_costs_besides(
+    photos: list[str], tmp_path: Path
+) -> None:
+    made = found(photos, tmp_path)
+    assert made.num_trials == made.num_runnable == made.num_batches == 6
+    assert made.worker_seconds == pytest.approx(6 * (10 * 1.0 + 2.0), abs=2)  # opening the pictures takes a moment
+    assert made.seconds == pytest.approx(made.worker_seconds / 4 + 15)
+    assert made.sizes == ((64, 64, 6),)
+
+
+def test_the_pyramids_stages_are_timed_at_their_own_sizes(photos: list[str], tmp_path: Path) -> None:
+    known = Known(tmp_path / "calibration.json")
+    estimate(study(photos, tmp_path, optimizer={"steps": 100}, image={"size": 128}), calibration=known)
+    assert set(known.asked) == {(32, 32), (64, 64), (128, 128)}
+
+
+def test_other_sizes_are_timed_by_their_pixels(tmp_path: Path) -> None:
+    shapes = [(64, 48), (64, 48), (64, 24)]
+    photos = [draw(tmp_path / f"{index}.png", index, *shape) for index, shape in enumerate(shapes)]
+    made = found(photos, tmp_path, {"image": {"size": 64, "fit": "keep"}})
+    one = 10 * 0.75 + 2
+    assert made.worker_seconds == pytest.approx(4 * one + 2 * one / 2, abs=2)
+    assert made.sizes == ((64, 48, 4), (64, 24, 2))
+
+
+def test_work_grows_with_depth_and_pixels() -> None:
+    shallow, middle, deep = (
+        simulated.configuration(content_layers=(layer,), style_layers=())
+        for layer in ("block1_conv1", "block3_conv1", "block5_conv3")
+    )
+    assert operations(shallow, 64, 64) < operations(middle, 64, 64) < operations(deep, 64, 64)
+    assert operations(deep, 128, 64) == 2 * operations(deep, 64, 64)
+
+
+def test_price_and_deadline(photos: list[str], tmp_path: Path) -> None:
+    made = found(photos, tmp_path, gpu_hour_price=3.6, deadline_seconds=55.0)
+    made = replace(made, worker_seconds=72.0)
+    assert made.cost == pytest.approx(0.072)
+    assert made.num_workers_for_deadline == 2
+    assert replace(made, deadline_seconds=20.0).num_workers_for_deadline is None
+    assert "cost      0.07 (0.02 worker hours at 3.6)" in describe(made)
+    assert "2 workers like these for 55 s" in describe(made)
+    assert found(photos, tmp_path).cost is None
+
+
+def test_bad_inputs_and_duplicates_are_named(photos: list[str], tmp_path: Path) -> None:
+    bad = tmp_path / "page.jpg"
+    bad.write_bytes(b"<html>")
+    made = found([*photos, str(bad), draw(tmp_path / "again.png", 0)], tmp_path)
+    assert (made.num_trials, made.num_runnable) == (8, 6)
+    assert made.bad_inputs[0][:2] == (str(bad), "not_an_image")
+    shown = describe(made)
+    assert "page.jpg" in shown
+    assert "2 cannot run" in shown
+    assert "again.png has the same content as" in shown
+    as_json = made.to_dict()
+    assert as_json["bad_inputs"][0]["error_type"] == "not_an_image"
+    assert json.loads(json.dumps(as_json, allow_nan=False)) == json.loads(json.dumps(as_json))
+
+
+def test_nothing_that_can_run_is_no_error(tmp_path: Path) -> None:
+    bad = tmp_path / "page.jpg"
+    bad.write_bytes(b"<html>")
+    made = found([str(bad)], tmp_path)
+    assert (made.num_runnable, made.worker_seconds, made.seconds) == (0, 0.0, 0.0)
+    assert "none" in describe(made)
+
+
+def test_weights_that_are_not_here_are_noted_and_not_downloaded(photos: list[str], tmp_path: Path) -> None:
+    network = {"weights": "http://127.0.0.1:9/absent.pth"}
+    assert "a run downloads them from http://127.0.0.1:9/absent.pth" in describe(
+        found(photos, tmp_path, {"network": network})
+    )
+
+
+# The machine
+
+
+def test_a_device_that_is_not_there_is_a_mistake_in_the_command() -> None:
+    with pytest.raises(StudyError, match="expected auto, cpu or cuda, found 'tpu'"):
+        Machine.here("tpu")
+    if not torch.cuda.is_available():
+        with pytest.raises(StudyError, match="no GPU"):
+            Machine.here("cuda")
+
+
+def test_measurements_are_remembered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(calibrating, "_LONG_ENOUGH_SECONDS", 0.0)
+    chosen = simulated.configuration(content_layers=("block1_conv2",), style_layers=("block1_conv1",))
+    notes: list[str] = []
+    path = tmp_path / "cache" / "calibration.json"
+
+    def rate(**changes: Any) -> Rate:
+        return Calibration(MACHINE, note=notes.append, path=path).rate(replace(chosen, **changes), 32, 32)
+
+    first = rate()
+    assert first.evaluation_seconds > 0
+    assert first.fixed_seconds > 0
+    assert rate() == rate(alpha=3.0) == first
+    assert notes == ["measuring 32×32 pixels on a known machine …"]
+    rate(content_layers=("block2_conv1",))
+    assert len(notes) == 2
+    path.write_text('{"nonsense": 1')
+    rate()
+    assert len(notes) == 3
+
+
+def test_a_cache_that_cannot_be_written_costs_another_measurement_only(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(calibrating, "_LONG_ENOUGH_SECONDS", 0.0)
+    (tmp_path / "file").touch()
+    chosen = simulated.configuration(content_layers=("block1_conv1",), style_layers=())
+    assert Calibration(MACHINE, path=tmp_path / "file" / "calibration.json").rate(chosen, 32, 32)
+
+
+# The command
+
+
+def test_the_command_prints_a_table_or_json(
+    photos: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setattr(calibrating, "_LONG_ENOUGH_SECONDS", 0.0)
+    arguments = ["plan", "demo", "--content", *photos[:1], "--style", photos[1], "--size", "32", "--device", "cpu"]
+    shown = CliRunner().invoke(app, [*arguments, "--gpu-hour-price", "2"])
+    assert shown.exit_code == 0, shown.output
+    assert shown.stdout.startswith("demo: 7 trials\n")
+    as_json = CliRunner().invoke(app, [*arguments, "--json"])
+    values = json.loads(as_json.stdout)
+    assert (values["num_trials"], values["num_bad_inputs"], values["cost"]) == (7, 0, None)
+    wrong = CliRunner().invoke(app, [*arguments[:-1], "abacus"])
+    assert isinstance(wrong.exception, StudyError)
+
+
+# Asking before a large study
+
+
+def test_a_time_is_read_as_it_is_written() -> None:
+    assert [seconds(text) for text in ("45s", "90 min", "6h", "1.5 d")] == [45, 5400, 21600, 129600]
+    for wrong in ("6", "h", "6 hours", "-1h", "nan h"):
+        with pytest.raises(ValueError, match="expected a time"):
+            seconds(wrong)
+
+
+@pytest.mark.parametrize(
+    ("terminal", "yes", "alphas", "asked"),
+    [(True, False, 400, True), (True, True, 400, False), (False, False, 400, False), (True, False, 3, False)],
+)
+def test_only_a_person_is_asked_and_only_before_a_large_study(
+    photos: list[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    terminal: bool,
+    yes: bool,
+    alphas: int,
+    asked: bool,
+) -> None:
+    questions: list[str] = []
+    monkeypatch.setattr("sys.stdin.isatty", lambda: terminal)
+    monkeypatch.setattr("typer.confirm", lambda text, **_: questions.append(text))
+    grid = {"content_layers": ["block2_conv2"], "alpha": list(range(1, alphas + 1))}
+    confirm(study(photos, tmp_path, grid=grid), yes)
+    assert bool(questions) == asked
+
+
+def test_pictures_that_are_not_here_cannot_be_asked_about(tmp_path: Path) -> None:
+    assert num_trials(study([str(tmp_path / "elsewhere")], tmp_path)) == 0
