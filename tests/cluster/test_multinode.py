@@ -21,7 +21,7 @@ def test_nodes_die_join_and_drain_and_every_row_is_there_once(tmp_path: Path) ->
     done = subprocess.run(
         [sys.executable, "-m", "tests.multinode", str(tmp_path)],
         env=environment | {"RAY_USAGE_STATS_ENABLED": "0", "OMP_NUM_THREADS": "1"},
-        capture_output=True, text=True, timeout=300, check=False, cwd=Path(__file__).parent.parent,
+        capture_output=True, text=True, timeout=300, check=False, cwd=Path(__file__).parents[2],
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-4000:]
     told = json.loads(done.stdout.splitlines()[-1])

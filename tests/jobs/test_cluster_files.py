@@ -16,7 +16,7 @@ import yaml
 
 import nst_batch
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 PLACEHOLDERS = ("REGISTRY", "FILE_SYSTEM", "REGION", "nst-batch-shared")
 
 
