@@ -311,7 +311,8 @@ def test_any_yaml_is_plain_values_or_refused(text: str) -> None:
 
 
 def test_reading_a_study_loads_no_heavy_module() -> None:
-    code = "import sys, nst_batch.study.reading; print({'torch', 'ray', 'PIL', 'pyarrow', 'numpy'} & set(sys.modules))"
+    heavy = "{'torch', 'ray', 'PIL', 'pyarrow', 'numpy'}"
+    code = f"import sys, nst_batch.study.reading; print({heavy} & set(sys.modules))"
     assert (
         subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "set()\n"
     )
