@@ -11,7 +11,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Unpack
 
 import pyarrow as pa
 from PIL import Image
@@ -23,6 +23,7 @@ from nst_batch.store.run_directory import RunDirectory
 if TYPE_CHECKING:
     from nst_batch.cluster.progress import Reporter
     from nst_batch.study.model import Study
+    from nst_batch.study.reading import Overrides
 
 
 class Run:
@@ -106,25 +107,19 @@ def run_study(
     study: Study | str | os.PathLike[str],
     out: str | os.PathLike[str],
     *,
-    content: Sequence[str] = (),
-    style: Sequence[str] = (),
-    weights: str | None = None,
-    size: int | None = None,
-    steps: int | None = None,
-    overrides: Sequence[str] = (),
     device: str = "auto",
     retry_failed: bool = False,
     reporter: Reporter | None = None,
+    **overrides: Unpack[Overrides],
 ) -> Run:
     """Runs a study in this process, or what is missing of it, and returns the run.
 
     Args:
         study: A file, the name of a preset, or a `Study`.
         out: The run directory.
-        content: Pictures instead of the study's; likewise the following, as in `nst-batch run`. Only for a file
-            or a preset.
-        overrides: `KEY=VALUE`, as in `grid.alpha=[0.5,1]`.
         reporter: Hears how it goes.
+        overrides: content, style, weights, size, steps and overrides, as `nst_batch.study.reading.Overrides` says;
+            only for a file or a preset.
 
     Raises:
         StudyError, RunDirectoryError, WeightsError, ClusterError, Interrupted: As `nst_batch.run.run_study` says.
@@ -133,16 +128,8 @@ def run_study(
     from nst_batch.study.reading import load_study
 
     if isinstance(study, str | os.PathLike):
-        study = load_study(
-            os.fspath(study),
-            overrides=overrides,
-            content=content,
-            style=style,
-            weights=weights,
-            size=size,
-            steps=steps,
-        )
-    elif content or style or weights or size or steps or overrides:
+        study = load_study(os.fspath(study), **overrides)
+    elif any(overrides.values()):
         raise ValueError("expected a study file or preset to override, found a Study; use dataclasses.replace")
     options = running.RunOptions(out=os.fspath(out), device=device, retry_failed=retry_failed)
     running.run_study(study, options, reporter)

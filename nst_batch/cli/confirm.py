@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import sys
+from typing import TYPE_CHECKING
 
 import typer
 
-from nst_batch.study.model import Study
+if TYPE_CHECKING:
+    from nst_batch.study.model import Study
 
 LARGE_TRIALS = 1_000
 """Larger studies are asked about."""

@@ -81,9 +81,9 @@ def submit(
 
     loaded = load_study(
         study,
-        overrides=overrides or (),
-        content=content or (),
-        style=style or (),
+        overrides=overrides,
+        content=content,
+        style=style,
         weights=weights,
         size=size,
         steps=steps,

@@ -144,9 +144,9 @@ def plan(
 
     loaded = load_study(
         study,
-        overrides=overrides or (),
-        content=content or (),
-        style=style or (),
+        overrides=overrides,
+        content=content,
+        style=style,
         weights=weights,
         size=size,
         steps=steps,
@@ -195,9 +195,9 @@ def run(
 
     loaded = load_study(
         study,
-        overrides=overrides or (),
-        content=content or (),
-        style=style or (),
+        overrides=overrides,
+        content=content,
+        style=style,
         weights=weights,
         size=size,
         steps=steps,

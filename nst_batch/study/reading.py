@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypedDict, Unpack
 
 from nst_batch.errors import StudyError
 from nst_batch.study import checks
@@ -24,41 +24,51 @@ from nst_batch.vocabulary import is_list_file, is_weights_file
 PACKAGE = Path(__file__).parents[1]
 
 
-def load_study(
-    source: str,
-    *,
-    overrides: Sequence[str] = (),
-    content: Sequence[str] = (),
-    style: Sequence[str] = (),
-    weights: str | None = None,
-    size: int | None = None,
-    steps: int | None = None,
-) -> Study:
-    """Reads a study and applies overrides; what is given here wins over the file, `overrides` over all.
+class Overrides(TypedDict, total=False):
+    """What may be said of a study beside its file, on the command line or in Python.
+
+    A key that is missing, None or empty means "as the file says".
+    """
+
+    content: Sequence[str] | None
+    """Replaces `content`."""
+    style: Sequence[str] | None
+    """Replaces `style`."""
+    weights: str | None
+    """Replaces `network.weights`."""
+    size: int | None
+    """Replaces `image.size`."""
+    steps: int | None
+    """Replaces `optimizer.steps`."""
+    overrides: Sequence[str] | None
+    """`KEY=VALUE` with a dotted key and a YAML value, as in `grid.alpha=[0.5,1]`; these win over all others."""
+
+
+def load_study(source: str, **overrides: Unpack[Overrides]) -> Study:
+    """Reads a study and applies overrides, which win over the file.
 
     Relative paths in a study file start from its folder; those in overrides and presets from the working
     directory. The study holds absolute paths and URLs.
 
     Args:
         source: A path, or the name of a preset; a file of that name comes first.
-        overrides: `KEY=VALUE` with a dotted key and a YAML value, as in `grid.alpha=[0.5,1]`.
-        content: Replaces `content`; likewise the following, `None` and empty meaning "as the file says".
+        overrides: See `Overrides`.
 
     Raises:
         StudyError: Every problem at once; or the one that keeps the file from being read.
     """
     draft = _Draft(_open(source))
     shortcuts: tuple[tuple[str, KeyPath, Any], ...] = (
-        ("--content", ("content",), list(content) or None),
-        ("--style", ("style",), list(style) or None),
-        ("--weights", ("network", "weights"), weights),
-        ("--size", ("image", "size"), size),
-        ("--steps", ("optimizer", "steps"), steps),
+        ("--content", ("content",), list(overrides.get("content") or ()) or None),
+        ("--style", ("style",), list(overrides.get("style") or ()) or None),
+        ("--weights", ("network", "weights"), overrides.get("weights")),
+        ("--size", ("image", "size"), overrides.get("size")),
+        ("--steps", ("optimizer", "steps"), overrides.get("steps")),
     )
     for option, path, value in shortcuts:
         if value is not None:
             draft.override(path, value, _Place(1, option, keyed=False))
-    for override in overrides:
+    for override in overrides.get("overrides") or ():
         draft.set(override)
     return draft.study()
 
