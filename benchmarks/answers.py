@@ -23,7 +23,7 @@ import pyarrow as pa
 import nst_batch
 from benchmarks.report import write
 from nst_batch.records import Configuration, Picture, Trial, trial_id
-from nst_batch.results.board import Board
+from nst_batch.results.overview import Overview
 from nst_batch.results.query import Session
 from nst_batch.results.rank import rank
 from nst_batch.store import tables
@@ -153,7 +153,7 @@ def main() -> None:
         }
     figures["rank"] = seconds(lambda: rank(RunDirectory(path)), 3)
     figures["the first 24 pairs, for a contact sheet"] = seconds(
-        lambda: Board(RunDirectory(path), max_pairs=24).trials, 3
+        lambda: Overview(RunDirectory(path), max_pairs=24, max_configurations=40).trials, 3
     )
     versions = {"nst-batch": nst_batch.__version__, "duckdb": duckdb.__version__, "pyarrow": pa.__version__}
     write("answers", {"trials": run.num_trials, "steps": STEPS, "versions": versions, "seconds": figures})

@@ -17,7 +17,7 @@ import pyarrow as pa
 from PIL import Image
 
 from nst_batch.errors import QueryError
-from nst_batch.results import board, query, rank
+from nst_batch.results import pictures, query, rank
 from nst_batch.store.run_directory import RunDirectory
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ class Run:
     """
 
     def __init__(self, url: str | os.PathLike[str]) -> None:
-        self.directory: RunDirectory = board.existing(os.fspath(url))
+        self.directory: RunDirectory = RunDirectory.existing(os.fspath(url))
 
     def __repr__(self) -> str:
         return f"Run({self.directory.directory.root!r})"
@@ -77,7 +77,7 @@ class Run:
             raise QueryError(f"{trial_id}: no trial with this trial_id has ended")
         if found[0]["image_path"] is None:
             raise QueryError(f"{trial_id}: {found[0]['status']}, so it has no picture: {found[0]['error_message']}")
-        return board.finished_picture(self.directory, found[0]["image_path"])
+        return pictures.finished_picture(self.directory, found[0]["image_path"])
 
     def query(self, sql: str, *, allow: Sequence[str] = ()) -> pa.Table:
         """The answer to a SELECT over `trials`, `curves` and `layers`; see `nst_batch.results.query.query`."""

@@ -97,10 +97,10 @@ def query(
 ) -> None:
     """Ask the tables trials, curves and layers with SQL (DuckDB), also while the run goes on. Only reads."""
     from nst_batch.cli.printing import print_rows
-    from nst_batch.results.board import existing
     from nst_batch.results.query import query as answer
+    from nst_batch.store.run_directory import RunDirectory
 
-    print_rows(answer(existing(run), sql, allow=allow or ()), format.value, output)
+    print_rows(answer(RunDirectory.existing(run), sql, allow=allow or ()), format.value, output)
 
 
 def show(
@@ -114,10 +114,10 @@ def show(
 ) -> None:
     """Show one trial with everything that is known of it, or a list of trials to choose from."""
     from nst_batch.cli.printing import print_rows
-    from nst_batch.results.board import existing
-    from nst_batch.results.show import listed, trial_row
+    from nst_batch.results.query import listed, trial_row
+    from nst_batch.store.run_directory import RunDirectory
 
-    directory = existing(run)
+    directory = RunDirectory.existing(run)
     if trial is None:
         print_rows(listed(directory, where), format.value, output)
     else:
@@ -140,11 +140,11 @@ def rank(
     is first; pareto says that no other keeps more content and matches the style better.
     """
     from nst_batch.cli.printing import print_rows
-    from nst_batch.results.board import existing
     from nst_batch.results.rank import notes
     from nst_batch.results.rank import rank as ranked
+    from nst_batch.store.run_directory import RunDirectory
 
-    ranking = ranked(existing(run), by.value, where=where, metrics=metrics)
+    ranking = ranked(RunDirectory.existing(run), by.value, where=where, metrics=metrics)
     print_rows(ranking, format.value, output)
     for note in notes(ranking):
         print_error(note)
@@ -157,10 +157,10 @@ def report(
     ] = None,
 ) -> None:
     """Write the report: one HTML file to look at, compare and share, and PNG files of every plot."""
-    from nst_batch.results.board import existing
     from nst_batch.results.report import write_report
+    from nst_batch.store.run_directory import RunDirectory
 
-    typer.echo(write_report(existing(run), output))
+    typer.echo(write_report(RunDirectory.existing(run), output))
 
 
 def export(
@@ -177,11 +177,11 @@ def export(
     ] = None,
 ) -> None:
     """Write a run for other programs."""
-    from nst_batch.results.board import existing
     from nst_batch.results.export import NAMES
     from nst_batch.results.export import export as exported
+    from nst_batch.store.run_directory import RunDirectory
 
-    for path in exported(existing(run), kind.value, to, where=where, names=names or NAMES):
+    for path in exported(RunDirectory.existing(run), kind.value, to, where=where, names=names or NAMES):
         typer.echo(path)
 
 
@@ -196,12 +196,12 @@ def status(
 ) -> None:
     """Say how far a run or a job is."""
     from nst_batch.cli.printing import print_rows
-    from nst_batch.results.board import existing
+    from nst_batch.store.run_directory import RunDirectory
 
     if cli_jobs.is_job(target, address):
         print_rows(cli_jobs.status_of(target, address), format.value, output, upright=True)
         return
-    directory = existing(target)
+    directory = RunDirectory.existing(target)
     if watch:
         _watch(directory)
     found = _status(directory)

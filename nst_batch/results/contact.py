@@ -11,7 +11,8 @@ from PIL import Image
 from nst_batch.errors import ImageError, RunDirectoryError
 from nst_batch.records import Configuration, Picture
 from nst_batch.results import labels, sheets
-from nst_batch.results.board import Board, finished_picture, input_picture
+from nst_batch.results.overview import Overview
+from nst_batch.results.pictures import finished_picture, input_picture
 from nst_batch.results.sheets import PairRow, Tile
 from nst_batch.store.run_directory import RunDirectory
 from nst_batch.vocabulary import block_and_index
@@ -38,8 +39,8 @@ def write_sheets(run: RunDirectory) -> list[str]:
 
 def draw_sheets(run: RunDirectory) -> dict[str, Image.Image]:
     """What `write_sheets` writes, by file name."""
-    board = Board(run, max_pairs=MAX_PAIRS, max_configurations=MAX_CONFIGURATIONS)
-    if not board.trials:
+    board = _overview(run)
+    if not board.num_ended:
         return {}
     pictures = _Pictures(board)
     drawn = {"sheet.png": _sheet(board, pictures)}
@@ -47,6 +48,11 @@ def draw_sheets(run: RunDirectory) -> dict[str, Image.Image]:
     if kind is not None:
         drawn["reconstruction.png"] = _reconstructions(board, pictures, kind)
     return drawn
+
+
+def _overview(run: RunDirectory, *, max_pairs: int = MAX_PAIRS) -> Overview:
+    columns = ("error_message", "image_path")
+    return Overview(run, max_pairs=max_pairs, max_configurations=MAX_CONFIGURATIONS, columns=columns)
 
 
 def png(image: Image.Image) -> bytes:
@@ -80,7 +86,7 @@ def reconstruction_sheet(content_run: RunDirectory, style_run: RunDirectory) -> 
     for kind, run in studies:
         if reconstructs(run) != kind:
             raise RunDirectoryError(f"{run.directory.url()}: expected a study of {kind} reconstructions")
-        board = Board(run, max_pairs=1)
+        board = _overview(run, max_pairs=1)
         pictures = _Pictures(board)
         rows[kind] = {deepest: pictures.result(0, key) for deepest, key in _by_depth(board).items()}
         originals[kind] = pictures.original(0, kind).image
@@ -104,7 +110,7 @@ def reconstruction_sheet(content_run: RunDirectory, style_run: RunDirectory) -> 
 # Sheets
 
 
-def _sheet(board: Board, pictures: _Pictures) -> Image.Image:
+def _sheet(board: Overview, pictures: _Pictures) -> Image.Image:
     rows = [
         PairRow(
             label=board.pair_labels[pair],
@@ -123,7 +129,7 @@ def _sheet(board: Board, pictures: _Pictures) -> Image.Image:
     )
 
 
-def _reconstructions(board: Board, pictures: _Pictures, kind: Kind) -> Image.Image:
+def _reconstructions(board: Overview, pictures: _Pictures, kind: Kind) -> Image.Image:
     """One row per picture: the original, then what is left of it from layer to layer."""
     ordered = _by_depth(board)
     growing = kind == "style" and all(
@@ -145,7 +151,7 @@ def _reconstructions(board: Board, pictures: _Pictures, kind: Kind) -> Image.Ima
     )
 
 
-def _by_depth(board: Board) -> dict[str, str]:
+def _by_depth(board: Overview) -> dict[str, str]:
     """The first configuration for each deepest layer, from shallow to deep."""
     found: dict[str, str] = {}
     for key, configuration in board.configurations.items():
@@ -155,7 +161,7 @@ def _by_depth(board: Board) -> dict[str, str]:
     return {layer: found[layer] for layer in sorted(found, key=block_and_index)}
 
 
-def _caption(board: Board) -> str:
+def _caption(board: Overview) -> str:
     parts = [_settings(next(iter(board.run.configurations.values())))]
     if board.num_pairs > len(board.pairs):
         parts.append(f"the first {len(board.pairs)} of {board.num_pairs:,} pairs")
@@ -177,9 +183,9 @@ def _settings(configuration: Configuration) -> str:
 
 
 class _Pictures:
-    """The tiles of a board: every picture is reduced as soon as it is read, and inputs are read once."""
+    """The tiles of an overview: every picture is reduced as soon as it is read, and inputs are read once."""
 
-    def __init__(self, board: Board) -> None:
+    def __init__(self, board: Overview) -> None:
         self._board = board
         num_tiles = len(board.pairs) * (len(board.configurations) + 2)
         self.edge = next(edge for limit, edge in _TILE_EDGES if num_tiles <= limit)
@@ -201,11 +207,10 @@ class _Pictures:
         return (self.style(pair) if kind == "style" else self.content(pair)) or Tile(None, reason="none")
 
     def result(self, pair: int, configuration: str) -> Tile:
-        index = self._board.trial_index(pair, configuration)
-        if index is None:
-            return Tile(None, reason="not in the plan")
-        trial = self._board.trials.get(index)
+        trial = self._board.trials.get((pair, configuration))
         if trial is None:
+            return Tile(None, reason="not in the plan")
+        if trial["status"] == "pending":
             return Tile(None, reason="pending")
         if trial["image_path"] is None:
             return Tile(None, reason=trial["error_message"] or trial["status"])

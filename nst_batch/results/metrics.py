@@ -1,4 +1,4 @@
-"""Measures of pictures that no network takes part in: scikit-image and SciPy (`nst-batch[metrics]`).
+"""Measures of pictures that no network takes part in: scikit-image and SciPy.
 
 - `ssim`: the structural similarity of the finished picture to its content, 1 for equal pictures (Wang, Bovik,
   Sheikh, Simoncelli, "Image quality assessment", IEEE Transactions on Image Processing 2004).
@@ -9,7 +9,7 @@
 from __future__ import annotations
 
 import functools
-import importlib.util
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,9 +18,11 @@ import numpy.typing as npt
 import pyarrow as pa
 from PIL import Image
 
-from nst_batch.errors import ImageError, QueryError
+from nst_batch.errors import ImageError
 from nst_batch.records import Configuration, Picture
-from nst_batch.results.board import Board, finished_picture, input_picture
+from nst_batch.results.overview import PLAN_COLUMNS, Pair
+from nst_batch.results.pictures import finished_picture, input_picture
+from nst_batch.results.query import Session
 from nst_batch.store.run_directory import RunDirectory
 
 _COLOR_SAMPLES = 20_000
@@ -43,14 +45,15 @@ def measure(run: RunDirectory, trials: pa.Table) -> pa.Table:
 
     Args:
         trials: With `trial_index`.
-
-    Raises:
-        QueryError: scikit-image is not installed.
     """
-    if importlib.util.find_spec("skimage") is None:
-        raise QueryError("measuring pictures needs scikit-image: pip install 'nst-batch[metrics]'")
     measures = _Measured(run)
-    found = [measures.of(index) for index in trials["trial_index"].to_pylist()]
+    sql = (
+        "SELECT p.*, t.image_path FROM chosen c JOIN trials t USING (trial_index) JOIN plan p USING (trial_index)"
+        "ORDER BY trial_index"
+    )
+    trials = trials.sort_by("trial_index")
+    with Session(run, plan=run.plan(PLAN_COLUMNS), chosen=trials.select(["trial_index"])) as session:
+        found = [measures.of(row) for batch in session.batches(sql) for row in batch.to_pylist()]
     table = trials.append_column("ssim", pa.array([each.ssim for each in found], pa.float64()))
     return table.append_column("color_distance", pa.array([each.color_distance for each in found], pa.float64()))
 
@@ -79,24 +82,20 @@ class _Measured:
     """The measures of a run's trials; inputs are read once."""
 
     def __init__(self, run: RunDirectory) -> None:
-        self._board = Board(run)
-        self._places = self._board.places()
+        self._run = run
         self._input = functools.lru_cache(maxsize=64)(self._read_input)
 
-    def of(self, trial_index: int) -> Measures:
+    def of(self, trial: Mapping[str, Any]) -> Measures:
         """The measures of a trial; None for those that cannot be had."""
-        pair, identity = self._places[trial_index]
-        configuration = self._board.configurations[identity]
-        trial = self._board.trials.get(trial_index)
-        if trial is None or trial["image_path"] is None:
+        configuration, pair = self._run.configurations[trial["configuration"]], Pair.planned(trial)
+        if trial["image_path"] is None:
             return Measures(None, None)
         try:
-            image = finished_picture(self._board.run, trial["image_path"])
+            image = finished_picture(self._run, trial["image_path"])
         except ImageError:
             return Measures(None, None)
-        content = self._board.pairs[pair].content
-        original = self._input(content, configuration) if content else None
-        styles = [self._input(style, configuration) for style in self._board.pairs[pair].styles]
+        original = self._input(pair.content, configuration) if pair.content else None
+        styles = [self._input(style, configuration) for style in pair.styles]
         known = [style for style in styles if style is not None]
         return Measures(
             ssim(image, original) if original else None,

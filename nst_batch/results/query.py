@@ -11,10 +11,9 @@ configuration locked, a query can read nothing else, and only SELECT statements 
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from types import TracebackType
 from typing import Self
 
 import duckdb
@@ -24,6 +23,7 @@ import pyarrow.dataset
 import pyarrow.fs
 
 from nst_batch.errors import QueryError, RunDirectoryError
+from nst_batch.results import labels
 from nst_batch.store import tables
 from nst_batch.store.run_directory import RunDirectory, Snapshot
 
@@ -43,6 +43,8 @@ _CONFIG: dict[str, str | bool | int | float | list[str]] = {
     "temp_directory": "",
 }
 _GLOB = set("*?[]{}")
+_INDEX_DIGITS = 7
+"""A number of more digits is the beginning of a trial_id."""
 
 
 def query(run: RunDirectory, sql: str, *, allow: Sequence[str] = ()) -> pa.Table:
@@ -59,33 +61,76 @@ def query(run: RunDirectory, sql: str, *, allow: Sequence[str] = ()) -> pa.Table
         return session.query(sql)
 
 
+def listed(run: RunDirectory, where: str | None = None) -> pa.Table:
+    """The trials that `where` chooses: their names, what distinguishes their configurations, and how they ended."""
+    fields = [name for name in labels.varying(run.configurations.values()) if name != "weights_sha256"]
+    columns = ["trial_index", "trial_id", "status", "content_uri", "style_uri"]
+    columns += dict.fromkeys((*fields, "weights"))  # that they are random is always said
+    columns += ["content_distance", "style_distance", "steps_done", "seconds", "error_message"]
+    with Session(run) as session:
+        return session.query(
+            f"SELECT {', '.join(columns)} FROM trials WHERE {condition(where)} ORDER BY trial_index"
+        )
+
+
+def trial_row(run: RunDirectory, trial: str, where: str | None = None) -> pa.Table:
+    """One row: the trial's columns, its distances at each layer and its loss history.
+
+    Args:
+        trial: Its trial_id, or as much of its beginning as no other shares; or its trial_index.
+
+    Raises:
+        QueryError: No trial that has ended fits, or several do.
+    """
+    name = trial.strip().lower()
+    if not (name.isascii() and name.isalnum()):
+        raise QueryError(f"expected a trial_id or a trial_index, found {trial!r}")
+    is_index = name.isdecimal() and len(name) <= _INDEX_DIGITS
+    fits = f"trial_index = {int(name)}" if is_index else f"starts_with(trial_id, '{name}')"
+    with Session(run) as session:
+        rows = session.query(
+            f"SELECT * FROM trials WHERE ({fits}) AND {condition(where)} ORDER BY trial_index LIMIT 4"
+        )
+        found = rows["trial_id"].to_pylist()
+        if not found:
+            raise QueryError(f"{trial}: no such trial has ended; `nst-batch show DIR` lists those that have")
+        if len(found) > 1:
+            raise QueryError(f"{trial}: several trials begin so: {', '.join(found)}")
+        own = f"WHERE trial_id = '{found[0]}'"
+        layers = session.query(f"SELECT * EXCLUDE (trial_id, trial_index, configuration) FROM layers {own}")
+        curves = session.query(f"SELECT {', '.join(('step', *tables.TERMS))} FROM curves {own}").to_pylist()
+    rows = rows.append_column("layers", pa.array([layers.to_pylist()]))
+    return rows.append_column("curve", pa.array([curves[0] if curves else None]))
+
+
 class Session:
     """The tables of a run at one moment, for any number of queries; use it in a `with` block.
 
     Args:
         allow: See `query`.
+        more: Further tables that queries see, by name.
     """
 
-    def __init__(self, run: RunDirectory, *, allow: Sequence[str] = ()) -> None:
+    def __init__(self, run: RunDirectory, *, allow: Sequence[str] = (), **more: pa.Table) -> None:
         _ = run.study  # says what is wrong if this is no run directory
         snapshot = run.snapshot()
         self._connection = duckdb.connect(config=_CONFIG)
         readable = [path for name in TABLES for path in snapshot.files(name)] if run.directory.is_local else []
         allowed = _allowed(allow)
         self._set("TimeZone", "'UTC'")
-        self._set("allowed_paths", _list([*readable, *(path for path in allowed if not Path(path).is_dir())]))
-        self._set("allowed_directories", _list([path for path in allowed if Path(path).is_dir()]))
+        self._set("allowed_paths", sql_list([*readable, *(path for path in allowed if not Path(path).is_dir())]))
+        self._set("allowed_directories", sql_list(path for path in allowed if Path(path).is_dir()))
         for name in TABLES:
             self._create_view(name, run, snapshot)
+        for name, table in more.items():
+            self._connection.register(name, table)
         self._set("enable_external_access", "false")
         self._set("lock_configuration", "true")
 
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._connection.close()
 
     def query(self, sql: str) -> pa.Table:
@@ -117,13 +162,14 @@ class Session:
         self._connection.execute(f"SET {option} = {value}")
 
     def _create_view(self, name: str, run: RunDirectory, snapshot: Snapshot) -> None:
-        columns = ", ".join([*tables.SCHEMAS[name].names, *_derived(name)])
+        derived = [f"{sql} AS {column}" for column, sql in _DERIVED.items()] if name == "trials" else []
+        columns = ", ".join([*tables.SCHEMAS[name].names, *derived])
         self._connection.register(f"staged_{name}", snapshot.staged(name))
         sources = [f"SELECT {columns} FROM staged_{name}"]
         if snapshot.parts:
             source = f"published_{name}"
             if run.directory.is_local and not _GLOB & set(run.directory.root):
-                source = f"read_parquet({_list(snapshot.files(name))})"
+                source = f"read_parquet({sql_list(snapshot.files(name))})"
             else:
                 self._connection.register(source, _dataset(run, snapshot, name))
             stale = "WHERE trial_index NOT IN (SELECT trial_index FROM staged_trials)"
@@ -141,8 +187,15 @@ def describe() -> dict[str, list[str]]:
     }
 
 
-def _derived(name: str) -> list[str]:
-    return [f"{sql} AS {column}" for column, sql in _DERIVED.items()] if name == "trials" else []
+def condition(where: str | None) -> str:
+    """A user's condition as part of a larger one; the line break ends a comment that it may end with."""
+    return f"({where}\n)" if where else "true"
+
+
+def sql_list(values: Iterable[str]) -> str:
+    """A list of strings as SQL writes it."""
+    quoted = ("'" + value.replace("'", "''") + "'" for value in values)
+    return f"[{', '.join(quoted)}]"
 
 
 def _dataset(run: RunDirectory, snapshot: Snapshot, name: str) -> pyarrow.dataset.Dataset:
@@ -161,18 +214,18 @@ def _allowed(paths: Sequence[str]) -> list[str]:
     return [form for path in paths for form in (path, str(Path(path).absolute()), str(Path(path).resolve()))]
 
 
-def _list(values: Sequence[str]) -> str:
-    """A list of strings as SQL writes it."""
-    return f"[{', '.join(chr(39) + value.replace(chr(39), 2 * chr(39)) + chr(39) for value in values)}]"
-
-
 @contextmanager
 def _explained() -> Iterator[None]:
     """Turns what DuckDB and Arrow raise into a QueryError that shows what could be asked."""
     try:
         yield
     except (duckdb.Error, pa.ArrowException, OSError) as error:
-        raise QueryError(f"{_reason(error)}\n\n{_available()}") from error
+        available = [
+            textwrap.fill(", ".join(columns), 110, initial_indent=f"  {name}: ", subsequent_indent="    ")
+            for name, columns in describe().items()
+        ]
+        text = "\n".join([_reason(error), "", "The tables and their columns:", *available])
+        raise QueryError(text) from error
 
 
 def _reason(error: Exception) -> str:
@@ -180,11 +233,3 @@ def _reason(error: Exception) -> str:
     lines = str(error).split("\n")
     kept = [line for line in lines if not line.startswith(("Did you mean", "Candidate bindings"))]
     return "\n".join(kept).strip()
-
-
-def _available() -> str:
-    lines = [
-        textwrap.fill(", ".join(columns), 110, initial_indent=f"  {name}: ", subsequent_indent="    ")
-        for name, columns in describe().items()
-    ]
-    return "\n".join(["The tables and their columns:", *lines])

@@ -14,7 +14,6 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import pyarrow as pa
 import pyarrow.compute as pc
 from PIL import Image
 
@@ -22,7 +21,8 @@ from nst_batch import __version__
 from nst_batch.errors import ImageError, QueryError
 from nst_batch.records import Picture
 from nst_batch.results import labels
-from nst_batch.results.board import Board, finished_picture, input_picture
+from nst_batch.results.overview import Overview
+from nst_batch.results.pictures import finished_picture, input_picture
 from nst_batch.results.query import Session
 from nst_batch.results.rank import By, notes, rank
 from nst_batch.store.files import Directory
@@ -57,7 +57,7 @@ def report_data(run: RunDirectory, thumbnails: Directory | None, pictures_at: st
         pictures_at: The run's directory as seen from the report; None when it cannot be reached from there.
     """
     max_pairs = max(1, MAX_TRIALS // max(len(run.configurations), 1))
-    board = Board(run, max_pairs=max_pairs, max_configurations=MAX_TRIALS)
+    board = Overview(run, max_pairs=max_pairs, max_configurations=MAX_TRIALS, columns=_TRIAL_COLUMNS)
     trials = _trials(board)
     shown = [trial for trial in trials if trial["image_path"]]
     for trial, thumbnail in zip(shown, _thumbnails(board, shown, thumbnails), strict=True):
@@ -90,7 +90,7 @@ def _content(picture: Picture | None) -> list[Picture]:
     return [picture] if picture else []
 
 
-def _study(board: Board) -> dict[str, Any]:
+def _study(board: Overview) -> dict[str, Any]:
     run, counts = board.run, board.run.counts()
     used = list(run.configurations.values())
     weights = list(dict.fromkeys(labels.weights_text(each) for each in used))
@@ -116,7 +116,7 @@ def _range(values: Sequence[int]) -> str:
     return str(values[0]) if len(values) == 1 else f"{values[0]}–{values[-1]}"
 
 
-def _limits(board: Board) -> list[str]:
+def _limits(board: Overview) -> list[str]:
     found = []
     if len(board.pairs) < board.num_pairs:
         found.append(f"Shown one by one: the first {len(board.pairs):,} of {board.num_pairs:,} pairs.")
@@ -125,7 +125,7 @@ def _limits(board: Board) -> list[str]:
     return found
 
 
-def _fields(board: Board) -> list[dict[str, Any]]:
+def _fields(board: Overview) -> list[dict[str, Any]]:
     """What varies: each field with its values, in the study's order."""
     fields = []
     for name in board.varying:
@@ -134,7 +134,7 @@ def _fields(board: Board) -> list[dict[str, Any]]:
     return fields
 
 
-def _configurations(board: Board) -> list[dict[str, Any]]:
+def _configurations(board: Overview) -> list[dict[str, Any]]:
     return [
         {
             "id": identity,
@@ -147,23 +147,23 @@ def _configurations(board: Board) -> list[dict[str, Any]]:
     ]
 
 
-def _trials(board: Board) -> list[dict[str, Any]]:
+def _trials(board: Overview) -> list[dict[str, Any]]:
     """One entry per trial that is shown and has ended: its place on the board, and its numbers."""
-    places = board.places()
     positions = {identity: number for number, identity in enumerate(board.configurations)}
-    table = board.run.table("trials", _TRIAL_COLUMNS)
-    table = table.filter(pc.is_in(table["trial_index"], pa.array(list(places), pa.int64())))
-    rows: list[dict[str, Any]] = table.to_pylist()
-    for row in rows:
-        pair, identity = places[row["trial_index"]]
-        row |= {"pair": pair, "configuration": positions[identity], "thumbnail": None, "picture": None}
-    return rows
+    shown = dict.fromkeys(("thumbnail", "picture"))
+    return [
+        {name: row[name] for name in _TRIAL_COLUMNS} | shown | {"pair": pair, "configuration": positions[identity]}
+        for (pair, identity), row in board.trials.items()
+        if row["status"] != "pending"
+    ]
 
 
 # Pictures
 
 
-def _thumbnails(board: Board, trials: Sequence[dict[str, Any]], folder: Directory | None) -> Iterator[str | None]:
+def _thumbnails(
+    board: Overview, trials: Sequence[dict[str, Any]], folder: Directory | None
+) -> Iterator[str | None]:
     """The address of each trial's thumbnail: a data URL, or a file below `folder` where they are many."""
     edge = next(edge for limit, edge in _THUMBNAIL_EDGES if len(trials) <= limit)
 
@@ -184,7 +184,7 @@ def _thumbnails(board: Board, trials: Sequence[dict[str, Any]], folder: Director
         yield from pool.map(made, trials)
 
 
-def _inputs(board: Board, pictures: Sequence[Picture]) -> Iterator[dict[str, Any]]:
+def _inputs(board: Overview, pictures: Sequence[Picture]) -> Iterator[dict[str, Any]]:
     shape = next(iter(board.run.configurations.values()))
     names = labels.short_names(picture.uri for picture in pictures)
 

@@ -20,7 +20,7 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, Self
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -56,6 +56,17 @@ class RunDirectory:
 
     def __repr__(self) -> str:
         return f"RunDirectory({self.directory.root!r})"
+
+    @classmethod
+    def existing(cls, url: str | os.PathLike[str]) -> Self:
+        """The run directory at `url`.
+
+        Raises:
+            RunDirectoryError: There is none.
+        """
+        run = cls(url)
+        _ = run.study
+        return run
 
     def exists(self) -> bool:
         """Whether it holds a study with a whole plan."""

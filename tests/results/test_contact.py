@@ -7,8 +7,9 @@ from PIL import Image
 
 from nst_batch.errors import ImageError, RunDirectoryError
 from nst_batch.results import contact
-from nst_batch.results.board import Board, finished_picture
 from nst_batch.results.labels import configuration_label, layer_set, short_names, varying, weights_text
+from nst_batch.results.overview import Overview
+from nst_batch.results.pictures import finished_picture
 from nst_batch.store.run_directory import RunDirectory
 from nst_batch.vocabulary import conv_layers
 from tests import simulated, small_run
@@ -54,9 +55,9 @@ def test_a_sheet_shows_no_more_than_it_may(tmp_path: Path) -> None:
     chosen = small_run.configurations(*({"seed": seed} for seed in range(contact.MAX_CONFIGURATIONS + 1)))
     trials = list(small_run.plan(contents, [contents[:1]], chosen))
     run = small_run.write(tmp_path / "run", trials, pending=range(2, len(trials)))
-    board = Board(run, max_pairs=contact.MAX_PAIRS, max_configurations=contact.MAX_CONFIGURATIONS)
-    assert (len(board.pairs), len(board.configurations)) == (contact.MAX_PAIRS, contact.MAX_CONFIGURATIONS)
-    caption = contact._caption(board)
+    overview = Overview(run, max_pairs=contact.MAX_PAIRS, max_configurations=contact.MAX_CONFIGURATIONS)
+    assert (len(overview.pairs), len(overview.configurations)) == (contact.MAX_PAIRS, contact.MAX_CONFIGURATIONS)
+    caption = contact._caption(overview)
     assert "the first 24 of 25 pairs" in caption
     assert "40 of 41 configurations" in caption
     assert "not finished" in caption

@@ -259,9 +259,3 @@ def test_ranking_by_pictures(tmp_path: Path) -> None:
     assert all(math.isfinite(each) for each in column(ranking, "color_distance"))
     Path(contents[0].uri).unlink()
     assert column(rank.rank(run, "ssim"), "alpha") == [1.0, 2.0]
-
-
-def test_the_missing_package_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("importlib.util.find_spec", lambda _: None)
-    with pytest.raises(QueryError, match=r"pip install 'nst-batch\[metrics\]'"):
-        rank.rank(run_of(tmp_path, 1), metrics=True)

@@ -1,0 +1,48 @@
+"""The pictures of a run: those that it made, and its inputs as the network saw them."""
+
+from __future__ import annotations
+
+from PIL import Image
+
+from nst_batch.errors import ImageError
+from nst_batch.inputs.decoding import decode
+from nst_batch.inputs.images import read_bytes, resize
+from nst_batch.records import Configuration, Picture
+from nst_batch.store.run_directory import RunDirectory
+
+
+def finished_picture(run: RunDirectory, image_path: str) -> Image.Image:
+    """The picture of a trial.
+
+    Raises:
+        ImageError: It is missing or damaged, or `image_path` is not among the run's images.
+    """
+    return decode(picture_bytes(run, image_path), run.directory.url(image_path))
+
+
+def picture_bytes(run: RunDirectory, image_path: str) -> bytes:
+    """The file of a trial's picture.
+
+    Raises:
+        ImageError: It is missing, or `image_path` is not among the run's images.
+    """
+    steps = image_path.split("/")
+    if steps[0] != "images" or ".." in steps or "\0" in image_path:
+        raise ImageError("unreadable", repr(image_path), "expected a path below images/")
+    data = run.directory.find(image_path)
+    if data is None:
+        raise ImageError("missing", run.directory.url(image_path), "no such file")
+    return data
+
+
+def input_picture(picture: Picture, configuration: Configuration, edge: int | None = None) -> Image.Image:
+    """An input as the network saw it: in the study's shape, at its size or with `edge` pixels.
+
+    Raises:
+        ImageError: It cannot be read, or is not the file any more that the plan saw.
+    """
+    if picture.sha256 is None:
+        raise ImageError("unreadable", picture.uri, "it could not be read when the study was planned")
+    data = read_bytes(picture.uri, expected_sha256=picture.sha256)
+    size = edge or configuration.size
+    return resize(decode(data, picture.uri, target_edge=size), size, configuration.fit)
