@@ -106,6 +106,11 @@ def block_and_index(name: str) -> tuple[int, int]:
     return int(name[5]), 99 if name.endswith("pool") else int(name[11:])
 
 
+def scaled_size(size: int, scale: float) -> int:
+    """Pixels of a style picture that is `scale` times as large as `size`, 1 at least."""
+    return max(1, round(size * scale))
+
+
 def is_list_file(name: str) -> bool:
     """Whether `name` is a list of pictures rather than a picture or a word."""
     return name.lower().endswith(LIST_SUFFIXES)

@@ -1,40 +1,54 @@
-"""A study: what to compute. Typed, checked, and the one place where a default is written.
+"""A study: what to compute. Typed, frozen, checked, and the one place where a default is written.
 
-Every field's annotation carries its check (`checks`), so a study is checked alike whether it is read from a file,
-from `study.json`, or written in Python. `reading` reads the YAML that people write.
+pydantic checks types, bounds and unknown keys from the annotations; `rules` holds what must agree between keys.
+A study is checked alike whether it is read from a file, from `study.json`, or written in Python.
 """
 
 from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterator
-from dataclasses import MISSING, asdict, dataclass, field, fields, is_dataclass
-from difflib import get_close_matches
+import re
+import unicodedata
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, field, fields
 from functools import cache
-from typing import Annotated, Any, Literal, get_type_hints
+from typing import Annotated, Any, ClassVar, Literal, Self, TypeVar
 
-from nst_batch.errors import StudyError
+from pydantic import (
+    AfterValidator,
+    AllowInfNan,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    GetCoreSchemaHandler,
+    GetJsonSchemaHandler,
+    ModelWrapValidatorHandler,
+    Strict,
+    TypeAdapter,
+    ValidationError,
+    model_validator,
+)
+from pydantic.dataclasses import dataclass as checked_dataclass
+from pydantic_core import ArgsKwargs, CoreSchema, core_schema, to_jsonable_python
+
 from nst_batch.records import Configuration
 from nst_batch.study import rules
-from nst_batch.study.checks import (
-    Check,
+from nst_batch.study.mistakes import (
     KeyPath,
-    Problem,
-    UnfitError,
+    Mistake,
+    MistakesError,
     as_written,
-    axis,
-    choice,
     dotted,
     expected,
-    integer,
-    list_of,
-    number,
-    text,
+    found_by_pydantic,
+    told,
 )
 from nst_batch.vocabulary import (
+    LIST_SUFFIXES,
     Arch,
     Color,
+    Encoding,
     Fit,
     Init,
     Loss,
@@ -43,23 +57,122 @@ from nst_batch.vocabulary import (
     Pooling,
     Precision,
     Pyramid,
+    is_list_file,
+    is_weights_file,
+    layer_names,
 )
-
-ImageFormat = Literal["png", "jpeg", "webp"]
-LayerSets = tuple[tuple[str, ...], ...]
-WeightSets = tuple[tuple[float, ...], ...]
 
 MAX_SEED = 2**63 - 1
 """The largest that the tables' 64-bit column holds."""
+PAIRINGS = ("cross", "zip", "blend")
+
+T = TypeVar("T")
+_STRICT = ConfigDict(extra="forbid", revalidate_instances="always", use_attribute_docstrings=True)
+
+
+# Types of values
+
+
+@dataclass(frozen=True)
+class Listed:
+    """Marks a tuple that may also be written as the single value that it would hold.
+
+    Args:
+        when_empty: What an empty list stands for.
+    """
+
+    when_empty: tuple[Any, ...] = ()
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        return core_schema.no_info_before_validator_function(self._listed, handler(source))
+
+    def __get_pydantic_json_schema__(self, core: Any, handler: GetJsonSchemaHandler) -> dict[str, Any]:
+        listed = handler(core["schema"])
+        return {"anyOf": [listed["items"], listed]}
+
+    def _listed(self, value: object) -> object:
+        return value or self.when_empty if isinstance(value, list | tuple) else (value,)
+
+
+def _line_of_text(value: str) -> str:
+    if not value.strip():
+        raise expected("text", value)
+    if any(unicodedata.category(character) in {"Cc", "Cs", "Zl", "Zp"} for character in value):
+        raise expected("one line of text without control characters", value)
+    return value
+
+
+def _short(value: str) -> str:
+    if len(value) > 200:
+        raise expected("at most 200 characters", value)
+    return value
+
+
+def _pairing(value: object) -> object:
+    if isinstance(value, str) and (value in PAIRINGS or is_list_file(value)):
+        return value
+    raise expected(f"cross, zip, blend or a list file ({', '.join(LIST_SUFFIXES)})", value)
+
+
+def _weights_name(value: object) -> object:
+    named = isinstance(value, str) and (value in ("imagenet", "imagenet_v1") or is_weights_file(value))
+    if named or (isinstance(value, str) and re.fullmatch(r"random:[0-9]{1,18}", value)):
+        return value
+    raise expected("imagenet, imagenet_v1, random:SEED, or the path or URL of a state dict", value)
+
+
+def _list_of_weights(value: object) -> object:
+    if isinstance(value, list | tuple):
+        return value
+    raise expected("a list of weights, one per style layer, as in [[1, 1, 0.5]]", value)
+
+
+def _not_all_zero(value: tuple[float, ...]) -> tuple[float, ...]:
+    if value and not any(value):
+        raise told("expected at least one weight above 0, found only 0")
+    return value
+
+
+Text = Annotated[str, AfterValidator(_line_of_text)]
+Name = Annotated[Text, AfterValidator(_short)]
+Integer = Annotated[int, Strict()]
+Number = Annotated[float, Strict(), AllowInfNan(False)]
+ONE_ZERO = AfterValidator(lambda value: value + 0.0)
+"""-0.0 becomes 0.0, so that equal values have one spelling."""
+NotNegative = Annotated[Number, Field(ge=0), ONE_ZERO]
+Names = Annotated[tuple[Text, ...], Listed()]
+Axis = Annotated[tuple[T, ...], Field(min_length=1), Listed()]
+"""The values of the grid along one key."""
+Layer = Annotated[Name, Field(examples=list(layer_names("vgg16")))]
+LayerSets = Annotated[tuple[Annotated[tuple[Layer, ...], Listed()], ...], Listed(when_empty=((),))]
+WeightSet = Annotated[
+    tuple[NotNegative, ...], BeforeValidator(_list_of_weights, list[NotNegative]), AfterValidator(_not_all_zero)
+]
+PoolingName = Annotated[
+    Pooling, BeforeValidator(lambda value: "average" if value == "avg" else value, Literal[Pooling, "avg"])
+]
+
+
+def _section(kind: type[T]) -> Any:
+    """A field that holds keys of its own; without any of them it is as the defaults say."""
+    return field(default_factory=kind)
+
+
+def _no_keys(value: object) -> object:
+    return {} if value is None else value
+
+
+# The keys
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ImageOptions:
     """How pictures are brought to size."""
 
-    size: Annotated[int, integer(16, 8192)] = 300
+    __pydantic_config__: ClassVar[ConfigDict] = _STRICT
+    size: Annotated[Integer, Field(ge=16, le=8192)] = 300
     """Pixels of the edge, or of the longer edge under `keep`."""
-    fit: Annotated[Fit, choice(Fit)] = "crop"
+    fit: Fit = "crop"
     """crop: centred square; stretch: square; keep: the longer edge is `size`, the aspect kept."""
 
 
@@ -67,11 +180,13 @@ class ImageOptions:
 class Network:
     """The network whose features define content and style."""
 
-    arch: Annotated[Arch, choice(Arch)] = "vgg16"
-    weights: Annotated[str, rules.weights_name] = "imagenet"
+    __pydantic_config__: ClassVar[ConfigDict] = _STRICT
+    arch: Arch = "vgg16"
+    weights: Annotated[Text, BeforeValidator(_weights_name, str)] = "imagenet"
     """imagenet (the original VGG weights, vgg16 only), imagenet_v1, random:SEED, a path or a URL."""
-    pooling: Annotated[Pooling, choice(Pooling)] = "max"
-    normalization: Annotated[Normalization, choice(Normalization)] = "auto"
+    pooling: PoolingName = "max"
+    """average (or avg): smoother pictures, as in the paper."""
+    normalization: Normalization = "auto"
     """What the network is fed; auto follows the weights."""
 
 
@@ -79,27 +194,26 @@ class Network:
 class Grid:
     """The axes of the study; they multiply, the first outermost."""
 
-    content_layers: Annotated[LayerSets, axis(rules.layer_entry, when_empty=((),))] = (("block4_conv2",),)
-    """Sets of layers for the content loss, canonical and in network order; `()` is no content loss."""
-    style_layers: Annotated[LayerSets, axis(rules.layer_entry, when_empty=((),))] = (
-        ("block1_conv1", "block2_conv1", "block3_conv1", "block4_conv1", "block5_conv1"),
-    )
+    __pydantic_config__: ClassVar[ConfigDict] = _STRICT
+    content_layers: LayerSets = (("block4_conv2",),)
+    """Sets of layers for the content loss; [] is no content loss."""
+    style_layers: LayerSets = (("block1_conv1", "block2_conv1", "block3_conv1", "block4_conv1", "block5_conv1"),)
     """Sets of layers for the style loss, likewise. The defaults of both are those of Gatys et al. (2016)."""
-    style_layer_weights: Annotated[WeightSets, axis(rules.weight_entry, when_empty=((),))] = ((),)
-    """One weight per style layer; `()` weighs them equally."""
-    alpha: Annotated[tuple[float, ...], axis(number(0))] = (0.5,)
+    style_layer_weights: Annotated[tuple[WeightSet, ...], Listed(when_empty=((),))] = ((),)
+    """One weight per style layer; [] weighs them equally."""
+    alpha: Axis[NotNegative] = (0.5,)
     """Weight of the content loss."""
-    beta: Annotated[tuple[float, ...], axis(number(0))] = (5.0,)
+    beta: Axis[NotNegative] = (5.0,)
     """Weight of the style loss."""
-    tv_weight: Annotated[tuple[float, ...], axis(number(0))] = (0.0,)
+    tv_weight: Axis[NotNegative] = (0.0,)
     """Weight of the total variation, which smooths."""
-    style_scale: Annotated[tuple[float, ...], axis(number(0.1, 10))] = (1.0,)
+    style_scale: Axis[Annotated[Number, Field(ge=0.1, le=10)]] = (1.0,)
     """Size of the style picture relative to `image.size`: the size of the strokes."""
-    color: Annotated[tuple[Color, ...], axis(choice(Color))] = ("style",)
+    color: Axis[Color] = ("style",)
     """style: colours come from the style; luminance or histogram: the content's colours are kept."""
-    init: Annotated[tuple[Init, ...], axis(choice(Init))] = ("content",)
+    init: Axis[Init] = ("content",)
     """The image that optimisation starts from."""
-    seed: Annotated[tuple[int, ...], axis(integer(0, MAX_SEED))] = (0,)
+    seed: Axis[Annotated[Integer, Field(ge=0, le=MAX_SEED)]] = (0,)
     """Of the noise."""
 
 
@@ -107,14 +221,15 @@ class Grid:
 class Optimizer:
     """How each image is optimised."""
 
-    name: Annotated[OptimizerName, choice(OptimizerName)] = "lbfgs"
-    steps: Annotated[int, integer(1, 100_000)] = 300
+    __pydantic_config__: ClassVar[ConfigDict] = _STRICT
+    name: OptimizerName = "lbfgs"
+    steps: Annotated[Integer, Field(ge=1, le=100_000)] = 300
     """Evaluations of the full-size objective, at most."""
-    learning_rate: Annotated[float, number(above=0, high=1)] = 0.02
+    learning_rate: Annotated[Number, Field(gt=0, le=1)] = 0.02
     """Adam's step in pixel values (0 to 1); unused by L-BFGS."""
-    pyramid: Annotated[Pyramid, choice(Pyramid)] = "auto"
+    pyramid: Pyramid = "auto"
     """auto: coarse to fine where that pays; off: full size only."""
-    plateau: Annotated[float, number(0, below=1)] = 0.0
+    plateau: Annotated[Number, Field(ge=0, lt=1), ONE_ZERO] = 0.0
     """Stop when the loss fell by less than this fraction over 20 steps; 0 never stops early."""
 
 
@@ -122,47 +237,67 @@ class Optimizer:
 class Output:
     """How finished images are stored."""
 
-    format: Annotated[ImageFormat, choice(ImageFormat)] = "png"
-    quality: Annotated[int, integer(1, 100)] = 95
+    __pydantic_config__: ClassVar[ConfigDict] = _STRICT
+    format: Encoding = "png"
+    quality: Annotated[Integer, Field(ge=1, le=100)] = 95
     """Of jpeg and webp; unused by png."""
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+_SECTIONS = (ImageOptions, Network, Grid, Optimizer, Output)
+
+
+@checked_dataclass(frozen=True, kw_only=True, slots=True, config=_STRICT)
 class Study:
     """What to compute: pictures, one network, a grid of configurations.
 
     Raises:
-        StudyError: A value is wrong, or two contradict each other; lists every problem.
+        StudyError: A value is wrong, or two contradict each other; lists every mistake.
     """
 
-    name: Annotated[str, rules.short_text]
-    content: Annotated[tuple[str, ...], list_of(text)] = ()
+    name: Name
+    """In every table and report."""
+    content: Names = ()
     """Files, globs, directories, URLs, or list files with a `uri` column."""
-    style: Annotated[tuple[str, ...], list_of(text)] = ()
+    style: Names = ()
     """Likewise."""
-    pairs: Annotated[str, rules.pairing] = "cross"
+    pairs: Annotated[Text, BeforeValidator(_pairing, str)] = "cross"
     """cross: every content with every style; zip: first with first; blend: every content with all styles in
     equal parts; or a list file with `content` and `style` columns."""
-    image: ImageOptions = field(default_factory=ImageOptions)
-    network: Network = field(default_factory=Network)
-    grid: Grid = field(default_factory=Grid)
-    optimizer: Optimizer = field(default_factory=Optimizer)
-    loss: Annotated[Loss, choice(Loss)] = "sum"
+    image: Annotated[ImageOptions, BeforeValidator(_no_keys)] = _section(ImageOptions)
+    network: Annotated[Network, BeforeValidator(_no_keys)] = _section(Network)
+    grid: Annotated[Grid, BeforeValidator(_no_keys)] = _section(Grid)
+    optimizer: Annotated[Optimizer, BeforeValidator(_no_keys)] = _section(Optimizer)
+    loss: Loss = "sum"
     """sum: the paper's sums; mean: per-element means."""
-    precision: Annotated[Precision, choice(Precision)] = "auto"
-    output: Output = field(default_factory=Output)
+    precision: Precision = "auto"
+    """Of the arithmetic; auto: float32 on a CPU, tf32 on a GPU."""
+    output: Annotated[Output, BeforeValidator(_no_keys)] = _section(Output)
 
-    def __post_init__(self) -> None:
+    @model_validator(mode="wrap")
+    @classmethod
+    def _checked(cls, given: Any, check: ModelWrapValidatorHandler[Self]) -> Self:
+        """Every mistake at once: of single keys, and between those keys that have none themselves."""
+        values = _plain(given.kwargs or {} if isinstance(given, ArgsKwargs) else given)
+        wrong: set[KeyPath] = set()
+        mistakes: list[Mistake] = []
         try:
-            checked = _checked(asdict(self))
-        except UnfitError as unfit:
-            raise StudyError([str(problem) for problem in unfit.problems]) from None
-        for key, value in checked.items():
-            object.__setattr__(self, key, value)
+            study = check(given)
+        except ValidationError as error:
+            mistakes = found_by_pydantic(error, json_schema())
+            wrong = {tuple(step for step in each.path if isinstance(step, str))[:2] for each in mistakes}
+            try:
+                study = check(_without(values, wrong))  # defaults stand for what is wrong
+            except ValidationError:
+                raise _told(mistakes, values) from None
+        mistakes += rules.broken({dotted(path): value for path, value in _by_key(study) if path not in wrong})
+        if mistakes:
+            raise _told(mistakes, values)
+        object.__setattr__(study, "grid", _canonical(study.grid, study.network.arch))
+        return study
 
     def to_dict(self) -> dict[str, Any]:
         """The study as JSON can hold it; `study_from_dict` reads it back."""
-        plain: dict[str, Any] = _plain(asdict(self))
+        plain: dict[str, Any] = to_jsonable_python(self)
         return plain
 
     @property
@@ -202,94 +337,61 @@ def study_from_dict(values: object) -> Study:
     """A study from what `Study.to_dict` made, or from a plain dictionary laid out like a study file.
 
     Raises:
-        StudyError: `grid.alpha[1]: expected …, found …`, one line per problem.
+        StudyError: `grid.alpha[1]: expected …, found …`, one line per mistake; a `MistakesError`.
     """
-    try:
-        return read_study(values)
-    except UnfitError as unfit:
-        raise StudyError([str(problem) for problem in unfit.problems]) from None
+    return _adapter().validate_python(values)
 
 
-def read_study(values: object) -> Study:
-    """As `study_from_dict`, for a caller who knows where each value was written.
-
-    Raises:
-        UnfitError: Every problem with its path.
-    """
-    return Study(**_checked(values))
-
-
-def _checked(values: object) -> dict[str, Any]:
-    """The arguments of `Study`: checked, layers canonical, no value twice on an axis."""
-    good: dict[str, Any] = {}
-    problems = [*_read(Study, values, (), good)]
-    problems += rules.relations(good)
-    if problems:
-        raise UnfitError([Problem(as_written(path, values), message) for path, message in problems])
-    for key in ("grid.content_layers", "grid.style_layers"):
-        good[key] = rules.canonical_layers(good[key], good["network.arch"])
-    for each in fields(Grid):
-        good[f"grid.{each.name}"] = tuple(dict.fromkeys(good[f"grid.{each.name}"]))
-    return _arguments(Study, (), good)
+@cache
+def json_schema() -> dict[str, Any]:
+    """The JSON Schema of a study file, for editors that complete and check one."""
+    found = _adapter().json_schema()
+    found.pop("required", None)  # a file need not say its name
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema"} | found
 
 
-def _read(kind: type, values: object, path: KeyPath, good: dict[str, Any]) -> Iterator[Problem]:
-    """Checks every key of `kind` below `path`: yields the problems and adds what passed to `good`."""
-    names = [each.name for each in fields(kind)]
-    if not isinstance(values, dict):
-        yield from expected(f"keys such as {', '.join(names[:3])}", values).under(*path)
-        return
-    yield from (Problem((*path, str(key)), _unknown(str(key), names)) for key in values if key not in names)
-    sections, checks = _sections(kind), _checks(kind)
-    for each in fields(kind):
-        place, given = (*path, each.name), values.get(each.name)
-        if each.name in sections:
-            yield from _read(sections[each.name], {} if given is None else given, place, good)
-        elif each.name in values:
-            try:
-                good[dotted(place)] = checks[each.name](given)
-            except UnfitError as unfit:
-                yield from unfit.under(*place)
-        elif each.default is MISSING:
-            yield Problem(place, "expected text, found no such key")
+@cache
+def _adapter() -> TypeAdapter[Study]:
+    return TypeAdapter(Study)
+
+
+def _told(mistakes: Sequence[Mistake], values: object) -> MistakesError:
+    return MistakesError([Mistake(as_written(each.path, values), each.message) for each in mistakes])
+
+
+def _plain(values: Any) -> Any:
+    """Sections written in Python as the keys that they hold."""
+    if isinstance(values, dict):
+        return {key: asdict(each) if isinstance(each, _SECTIONS) else each for key, each in values.items()}
+    return values
+
+
+def _without(values: Any, paths: set[KeyPath]) -> dict[str, Any]:
+    """`values` without the keys at `paths`, of one step or two."""
+    if () in paths:
+        return {}
+    kept = {key: each for key, each in values.items() if (key,) not in paths}
+    for section, key in (path for path in paths if len(path) == 2):
+        if isinstance(kept.get(section), dict):
+            kept[section] = {name: each for name, each in kept[section].items() if name != key}
         else:
-            good[dotted(place)] = each.default
+            kept.pop(section, None)
+    return kept
 
 
-@cache
-def _sections(kind: type) -> dict[str, type]:
-    """The fields of `kind` that hold keys of their own."""
-    return {
-        name: hint for name, hint in get_type_hints(kind).items() if isinstance(hint, type) and is_dataclass(hint)
-    }
+def _by_key(study: Study) -> Iterator[tuple[KeyPath, Any]]:
+    """Every value with its key."""
+    for each in fields(study):
+        value = getattr(study, each.name)
+        if isinstance(value, _SECTIONS):
+            yield from (((each.name, inner.name), getattr(value, inner.name)) for inner in fields(value))
+        else:
+            yield (each.name,), value
 
 
-@cache
-def _checks(kind: type) -> dict[str, Check[Any]]:
-    """The checks of the other fields, from their annotations."""
-    hints = get_type_hints(kind, include_extras=True)
-    return {name: hint.__metadata__[0] for name, hint in hints.items() if name not in _sections(kind)}
-
-
-def _unknown(key: str, names: list[str]) -> str:
-    """The message for an unknown key: the near one, or where it belongs, or all that there are."""
-    places = {name: name for name in _checks(Study)}
-    for section, kind in _sections(Study).items():
-        places |= {name: f"{section}.{name}" for name in _checks(kind)}
-    near = get_close_matches(key.lower(), names, n=1)
-    meant = near or ([places[key]] if key in places else [])
-    return f"unknown key; did you mean {meant[0]!r}?" if meant else f"unknown key; the keys are {', '.join(names)}"
-
-
-def _arguments(kind: type, path: KeyPath, good: dict[str, Any]) -> dict[str, Any]:
-    """Rebuilds the arguments of `kind` from checked values by dotted key."""
-    arguments = {name: good[dotted((*path, name))] for name in _checks(kind)}
-    for name, section in _sections(kind).items():
-        arguments[name] = section(**_arguments(section, (*path, name), good))
-    return arguments
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _plain(each) for key, each in value.items()}
-    return [_plain(each) for each in value] if isinstance(value, tuple) else value
+def _canonical(grid: Grid, arch: str) -> Grid:
+    """Layers by canonical names in network order, no value twice on an axis."""
+    axes = {each.name: getattr(grid, each.name) for each in fields(Grid)}
+    for key in ("content_layers", "style_layers"):
+        axes[key] = rules.canonical_layers(axes[key], arch)
+    return Grid(**{key: tuple(dict.fromkeys(values)) for key, values in axes.items()})

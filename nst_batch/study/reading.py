@@ -15,13 +15,20 @@ from pathlib import Path
 from typing import Any, NamedTuple, TypedDict, Unpack
 
 from nst_batch.errors import StudyError
-from nst_batch.study import checks
-from nst_batch.study.checks import KeyPath, Problem, UnfitError, dotted
-from nst_batch.study.model import Study, read_study
+from nst_batch.study.mistakes import KeyPath, Mistake, MistakesError, dotted, shown
+from nst_batch.study.model import Study, study_from_dict
 from nst_batch.study.yaml_values import MAX_BYTES, NotYamlError, read_yaml
 from nst_batch.vocabulary import is_list_file, is_weights_file
 
 PACKAGE = Path(__file__).parents[1]
+
+_SHORTCUTS: dict[str, KeyPath] = {
+    "content": ("content",),
+    "style": ("style",),
+    "weights": ("network", "weights"),
+    "size": ("image", "size"),
+    "steps": ("optimizer", "steps"),
+}
 
 
 class Overrides(TypedDict, total=False):
@@ -58,16 +65,10 @@ def load_study(source: str, **overrides: Unpack[Overrides]) -> Study:
         StudyError: Every problem at once; or the one that keeps the file from being read.
     """
     draft = _Draft(_open(source))
-    shortcuts: tuple[tuple[str, KeyPath, Any], ...] = (
-        ("--content", ("content",), list(overrides.get("content") or ()) or None),
-        ("--style", ("style",), list(overrides.get("style") or ()) or None),
-        ("--weights", ("network", "weights"), overrides.get("weights")),
-        ("--size", ("image", "size"), overrides.get("size")),
-        ("--steps", ("optimizer", "steps"), overrides.get("steps")),
-    )
-    for option, path, value in shortcuts:
-        if value is not None:
-            draft.override(path, value, _Place(1, option, keyed=False))
+    for option, path in _SHORTCUTS.items():
+        value = overrides.get(option)
+        if value not in (None, (), []):
+            draft.override(path, value, _Place(1, 0, f"--{option}", keyed=False))
     for override in overrides.get("overrides") or ():
         draft.set(override)
     return draft.study()
@@ -156,20 +157,22 @@ def _open(source: str) -> _Source:
 
 
 class _Place(NamedTuple):
-    """Where a value was written, as problems name it."""
+    """Where a value was written, as messages name it; sorted: lines of the file, then the command line."""
 
     order: int
-    """Problems are listed in this order: lines of the file, then what was said on the command line."""
+    line: int
     origin: str
-    line: int = 0
     keyed: bool = True
     """Whether the key is named too; `--size` says it already."""
 
-    def __call__(self, problem: Problem) -> str:
-        key = dotted(problem.path)
+    def tell(self, mistake: Mistake) -> str:
+        key = dotted(mistake.path)
         if not self.keyed or not key:
-            return f"{self.origin}: {problem.message}"
-        return f"{self.origin}{' ' if self.origin == '--set' else ': '}{key}: {problem.message}"
+            return f"{self.origin}: {mistake.message}"
+        return f"{self.origin}{' ' if self.origin == '--set' else ': '}{key}: {mistake.message}"
+
+
+_SET = _Place(2, 0, "--set")
 
 
 class _Draft:
@@ -177,7 +180,6 @@ class _Draft:
 
     def __init__(self, source: _Source) -> None:
         self.source = source
-        self.problems: list[tuple[_Place, Problem]] = []
         label = source.label
         try:
             document = read_yaml(source.text)
@@ -186,31 +188,28 @@ class _Draft:
         if document.value is None:
             raise StudyError(f"{label}: the file is empty; `nst-batch init` writes one to start from")
         if not isinstance(document.value, dict):
-            found = checks.shown(document.value)
+            found = shown(document.value)
             raise StudyError(f"{label}: expected keys such as content, style, grid, found {found}")
         self.values: dict[str, Any] = document.value
-        self.places = {path: _Place(0, f"{label}:{line}", line) for path, line in document.lines.items()}
-        self.problems += ((self.places[problem.path], problem) for problem in document.problems)
+        self.places = {path: _Place(0, line, f"{label}:{line}") for path, line in document.lines.items()}
+        self.mistakes = [(self.places[mistake.path], mistake) for mistake in document.mistakes]
         _make_absolute(self.values, source.folder)
 
     def set(self, override: str) -> None:
         """Applies one `KEY=VALUE`."""
         key, equals, value = override.partition("=")
         path = tuple(key.strip().split("."))
-        place = _Place(2, "--set")
         if not equals or not all(path):
             message = "expected KEY=VALUE, as in grid.alpha=[0.5,1]"
-            self.problems.append((_Place(2, f"--set {dotted((override,))}"), Problem((), message)))
+            self.mistakes.append((_SET, Mistake((override,), message)))
             return
         try:
             document = read_yaml(value)
         except NotYamlError as error:
-            self.problems.append((place, Problem(path, error.message)))
+            self.mistakes.append((_SET, Mistake(path, error.message)))
             return
-        self.problems += (
-            (place, Problem((*path, *problem.path), problem.message)) for problem in document.problems
-        )
-        self.override(path, document.value, place)
+        self.mistakes += ((_SET, Mistake((*path, *each.path), each.message)) for each in document.mistakes)
+        self.override(path, document.value, _SET)
 
     def override(self, path: KeyPath, value: Any, place: _Place) -> None:
         """Puts `value` at `path`; keys are merged into keys, anything else is replaced."""
@@ -233,15 +232,15 @@ class _Draft:
         """The checked study.
 
         Raises:
-            StudyError: Every problem, in the order of the file and then of the command line.
+            StudyError: Every mistake, in the order of the file and then of the command line.
         """
-        self.values.setdefault("name", self.source.name)
         try:
-            study = read_study(self.values)
-        except UnfitError as unfit:
-            self.problems += ((self._place(problem.path), problem) for problem in unfit.problems)
-        if self.problems:
-            raise StudyError([place(problem) for place, problem in sorted(self.problems, key=_order)])
+            study = study_from_dict({"name": self.source.name, **self.values})
+        except MistakesError as error:
+            self.mistakes += ((self._place(mistake.path), mistake) for mistake in error.mistakes)
+        if self.mistakes:
+            in_order = sorted(self.mistakes, key=lambda each: each[0][:2])
+            raise StudyError([place.tell(mistake) for place, mistake in in_order])
         return study
 
     def _place(self, path: KeyPath) -> _Place:
@@ -249,12 +248,7 @@ class _Draft:
         for length in range(len(path), 0, -1):
             if path[:length] in self.places:
                 return self.places[path[:length]]
-        return _Place(0, self.source.label)
-
-
-def _order(found: tuple[_Place, Problem]) -> tuple[int, int]:
-    place, _ = found
-    return place.order, place.line
+        return _Place(0, 0, self.source.label)
 
 
 # Paths

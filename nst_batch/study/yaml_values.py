@@ -1,31 +1,28 @@
-"""Text to plain values, knowing the line of each: YAML as a study file needs it, and nothing else.
+"""Text to plain values, knowing the line of each: YAML 1.2 as a study file needs it, and nothing else.
 
-PyYAML reads the structure; no object is ever constructed from a tag. Unquoted words are read by YAML 1.2's core
-schema, because YAML 1.1, which PyYAML implements, takes `1e-3` for text and `off` for false.
+ruamel.yaml reads the structure; no object is ever constructed from a tag.
 """
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass, field
 from typing import Any
 
-import yaml
+from ruamel.yaml import YAML, MappingNode, Node, ScalarNode, SequenceNode
+from ruamel.yaml.error import MarkedYAMLError
+from ruamel.yaml.reader import ReaderError
 
-from nst_batch.study.checks import KeyPath, Problem, shown
+from nst_batch.study.mistakes import KeyPath, Mistake, shown
 
 MAX_BYTES = 1 << 20
 MAX_VALUES = 100_000
 """In all, counting what an alias repeats each time."""
 MAX_DEPTH = 16
-MAX_NUMBER_LENGTH = 100
 
-_INTEGER = re.compile(r"[-+]?[0-9]+")
-_FLOAT = re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?|[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)")
-_WORDS = {"": None, "~": None, "true": True, "false": False} | dict.fromkeys(("null", "Null", "NULL"))
-_WORDS |= {"True": True, "TRUE": True, "False": False, "FALSE": False}
-_PLAIN = ("null", "bool", "int", "float", "str", "timestamp", "merge", "value", "seq", "map")
-_TAGS = {f"tag:yaml.org,2002:{name}" for name in _PLAIN}
+_CORE = "tag:yaml.org,2002:"
+_TAGS = {
+    _CORE + name for name in ("null", "bool", "int", "float", "str", "timestamp", "merge", "value", "seq", "map")
+}
 
 
 class NotYamlError(Exception):
@@ -49,7 +46,7 @@ class Document:
     """None, bool, int, float, str, lists and dictionaries of these with text keys; None for an empty text."""
     lines: dict[KeyPath, int]
     """Of every value below the root, from 1."""
-    problems: tuple[Problem, ...]
+    mistakes: tuple[Mistake, ...]
     """Keys given twice; the last one counts."""
 
 
@@ -61,33 +58,35 @@ def read_yaml(source: str) -> Document:
     """
     if len(source.encode(errors="replace")) > MAX_BYTES:
         raise NotYamlError(1, f"expected at most {MAX_BYTES >> 20} MiB; use a .csv or .parquet list")
+    reader = YAML(typ="safe", pure=True)
+    reader.composer.warn_double_anchors = False
     try:
-        node = yaml.compose(source, Loader=yaml.SafeLoader)
-    except yaml.reader.ReaderError as error:
+        node = reader.compose(source)
+    except ReaderError as error:
         line = source.count("\n", 0, error.position) + 1
         raise NotYamlError(line, f"not valid YAML: the character U+{error.character:04X} is not allowed") from None
-    except yaml.MarkedYAMLError as error:
+    except MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         message = " ".join(filter(None, (error.context, error.problem))).replace("\n", " ")
         raise NotYamlError(mark.line + 1 if mark else 1, f"not valid YAML: {message}") from None
-    except (ValueError, OverflowError):  # PyYAML's own, from escapes such as "\UFFFFFFFF"
+    except (ValueError, OverflowError):  # ruamel.yaml's own, from escapes such as "\UFFFFFFFF"
         raise NotYamlError(1, "not valid YAML: an escape in quotes names no character") from None
     except RecursionError:
         raise NotYamlError(1, f"nested more than {MAX_DEPTH} levels deep") from None
     builder = _Builder()
     value = None if node is None else builder.value(node, ())
-    return Document(value=value, lines=builder.lines, problems=tuple(builder.problems))
+    return Document(value=value, lines=builder.lines, mistakes=tuple(builder.mistakes))
 
 
 @dataclass(slots=True)
 class _Builder:
-    """Turns PyYAML's nodes into values, counting as it goes."""
+    """Turns nodes into values, counting as it goes."""
 
     lines: dict[KeyPath, int] = field(default_factory=dict)
-    problems: list[Problem] = field(default_factory=list)
+    mistakes: list[Mistake] = field(default_factory=list)
     num_values: int = 0
 
-    def value(self, node: yaml.Node, path: KeyPath) -> Any:
+    def value(self, node: Node, path: KeyPath) -> Any:
         self.num_values += 1
         if len(path) > MAX_DEPTH:  # also ends an alias that contains itself
             raise NotYamlError(_line(node), f"nested more than {MAX_DEPTH} levels deep")
@@ -95,43 +94,49 @@ class _Builder:
             raise NotYamlError(_line(node), f"more than {MAX_VALUES} values; use a .csv or .parquet list")
         if node.tag not in _TAGS:
             raise NotYamlError(_line(node), f"the tag {shown(node.tag)} is not allowed")
-        if isinstance(node, yaml.ScalarNode):
-            return _scalar(node)
-        if isinstance(node, yaml.SequenceNode):
+        if isinstance(node, SequenceNode):
             return [self._entry(each, (*path, index)) for index, each in enumerate(node.value)]
-        return self._mapping(node, path)
+        if isinstance(node, MappingNode):
+            return self._mapping(node, path)
+        assert isinstance(node, ScalarNode), "the third and last kind of node"
+        return _scalar(node)
 
-    def _entry(self, node: yaml.Node, path: KeyPath) -> Any:
+    def _entry(self, node: Node, path: KeyPath) -> Any:
         self.lines[path] = _line(node)
         return self.value(node, path)
 
-    def _mapping(self, node: yaml.Node, path: KeyPath) -> dict[str, Any]:
+    def _mapping(self, node: MappingNode, path: KeyPath) -> dict[str, Any]:
         values: dict[str, Any] = {}
         for key, each in node.value:
-            if not isinstance(key, yaml.ScalarNode):
+            if not isinstance(key, ScalarNode):
                 raise NotYamlError(_line(key), "a key must be a word, not a list or keys")
             place = (*path, key.value)
             if key.value in values:
-                self.problems.append(Problem(place, f"given twice, first on line {self.lines[place]}"))
+                self.mistakes.append(Mistake(place, f"given twice, first on line {self.lines[place]}"))
             self.lines[place] = _line(key)
             values[key.value] = self.value(each, place)
         return values
 
 
-def _line(node: yaml.Node) -> int:
+def _line(node: Node) -> int:
     return int(node.start_mark.line) + 1
 
 
-def _scalar(node: yaml.ScalarNode) -> Any:
-    """An unquoted word by the core schema; anything quoted is text."""
+def _scalar(node: ScalarNode) -> Any:
+    """An unquoted word by YAML 1.2's core schema; anything quoted is text."""
     word: str = node.value
     if node.style is not None:
         return word
-    if word in _WORDS:
-        return _WORDS[word]
-    if len(word) <= MAX_NUMBER_LENGTH:
-        if _INTEGER.fullmatch(word):
-            return int(word)
-        if _FLOAT.fullmatch(word):
-            return float(word.replace(".inf", "inf").replace(".nan", "nan")) if word[-1] in "fFnN" else float(word)
+    try:
+        match str(node.tag).removeprefix(_CORE):
+            case "null":
+                return None
+            case "bool":
+                return word.lower() == "true"
+            case "int":
+                return int(word)
+            case "float":
+                return float(word.replace(".inf", "inf").replace(".nan", "nan") if word[-1] in "fn" else word)
+    except ValueError:  # hexadecimal, or thousands of digits: no number that a study needs
+        return word
     return word

@@ -357,11 +357,11 @@ def test_all_problems_are_reported_at_once_and_each_of_them_once() -> None:
         nme=1, style=[], image__size=1, network__arch="vgg1", grid__content_layers="conv9_9", grid__alpha=["x", -1]
     )
     assert [problem.split(":")[0] for problem in found] == [
-        "nme",
         "image.size",
         "network.arch",
         "grid.alpha[0]",
         "grid.alpha[1]",
+        "nme",
         "style",
     ]
 

@@ -11,13 +11,14 @@ from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Any
 
+import jsonschema
 import pytest
 import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from nst_batch.errors import StudyError
-from nst_batch.study.model import Grid, Study
+from nst_batch.study.model import Grid, Study, json_schema
 from nst_batch.study.reading import init_text, load_study, preset_names, preset_text
 from nst_batch.study.yaml_values import NotYamlError, read_yaml
 
@@ -93,8 +94,8 @@ optimizer:
         "--size: expected an integer from 16 to 8192, found 7",
         "--steps: expected an integer from 1 to 100000, found 0",
         "--set steps: expected KEY=VALUE, as in grid.alpha=[0.5,1]",
-        "--set grid.alhpa: unknown key; did you mean 'alpha'?",
         "--set grid.beta[1]: expected a number of at least 0, found 'y'",
+        "--set grid.alhpa: unknown key; did you mean 'alpha'?",
     )
 
 
@@ -285,6 +286,31 @@ def test_the_file_that_init_writes_names_every_key_with_its_default() -> None:
         if is_dataclass(section):
             assert list(written[each.name]) == [key.name for key in fields(section)]
     assert list(written) == [each.name for each in fields(Study)]
+
+
+def test_the_schema_accepts_what_is_shipped_and_tells_editors_what_is_wrong() -> None:
+    schema = json_schema()
+    jsonschema.Draft202012Validator.check_schema(schema)
+    check = jsonschema.Draft202012Validator(schema)
+    for text in (init_text(), *(preset_text(name) for name in preset_names())):
+        check.validate(read_yaml(text).value)
+    assert check.is_valid({"network": {"pooling": "avg"}, "grid": {"alpha": 1, "content_layers": "conv4_2"}})
+    for wrong in (
+        {"optimizer": {"nme": "lbfgs"}},
+        {"grid": {"alpha": [-1]}},
+        {"image": {"size": 7}},
+        {"image": {"fit": "crap"}},
+        {"grid": {"seed": "x"}},
+    ):
+        assert not check.is_valid(wrong), wrong
+    assert "coarse to fine" in schema["$defs"]["Optimizer"]["properties"]["pyramid"]["description"]
+
+
+def test_average_pooling_has_a_short_spelling() -> None:
+    assert load(PICTURES + "network: {pooling: avg}").network.pooling == "average"
+    assert problems(PICTURES + "network: {pooling: mean}") == (
+        "study.yaml:3: network.pooling: expected max, average or avg, found 'mean'",
+    )
 
 
 lines = st.sampled_from(

@@ -1,0 +1,181 @@
+"""What is wrong with a study: every mistake with its key, what was expected there and what was found.
+
+pydantic finds the mistakes; what it expected is read from the JSON Schema that `nst-batch schema` prints, so the
+message and the schema cannot differ.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from difflib import get_close_matches
+from typing import Any, NamedTuple
+
+from pydantic import ValidationError
+from pydantic_core import ErrorDetails, PydanticCustomError
+
+from nst_batch.errors import StudyError
+
+KeyPath = tuple[str | int, ...]
+"""Keys and list positions from the root of a study: `("grid", "alpha", 1)` is `grid.alpha[1]`."""
+Schema = Mapping[str, Any]
+"""JSON Schema."""
+
+
+class Mistake(NamedTuple):
+    """One thing that is wrong, and where."""
+
+    path: KeyPath
+    message: str
+
+    def __str__(self) -> str:
+        return f"{dotted(self.path)}: {self.message}" if self.path else self.message
+
+
+class MistakesError(StudyError):
+    """A study with mistakes.
+
+    Args:
+        mistakes: All of them.
+    """
+
+    def __init__(self, mistakes: Sequence[Mistake]) -> None:
+        self.mistakes = tuple(mistakes)
+        super().__init__([str(mistake) for mistake in mistakes])
+
+    def __reduce__(self) -> tuple[type[MistakesError], tuple[tuple[Mistake, ...]]]:
+        return MistakesError, (self.mistakes,)
+
+
+def expected(what: str, value: object) -> PydanticCustomError:
+    """The error that a check of ours raises."""
+    return told(f"expected {what}, found {shown(value)}")
+
+
+def told(message: str) -> PydanticCustomError:
+    """An error with a message of its own."""
+    return PydanticCustomError("told", "{message}", {"message": message})
+
+
+def found_by_pydantic(error: ValidationError, schema: Schema) -> list[Mistake]:
+    """pydantic's errors in our words.
+
+    Args:
+        error: Of a study's fields.
+        schema: The JSON Schema of a study.
+    """
+    details = error.errors(include_url=False)
+    inside = {each["loc"][:-1] for each in details}
+    return [
+        Mistake(each["loc"], _message(each, schema))
+        for each in details
+        if not (each["type"] == "too_short" and each["loc"] in inside)  # its entries are reported
+    ]
+
+
+def _message(details: ErrorDetails, schema: Schema) -> str:
+    if details["type"] == "told":
+        return details["msg"]
+    if details["type"] == "unexpected_keyword_argument":
+        return _unknown(str(details["loc"][-1]), _at(details["loc"][:-1], schema), schema)
+    what, value = _described(_at(details["loc"], schema)), details["input"]
+    if details["type"] == "missing":
+        return f"expected {what}, found no such key"
+    hint = "; write it in quotes" if what == "text" and _is_number(value) else ""
+    return f"expected {what}, found {shown(value)}{hint}"
+
+
+def _at(path: KeyPath, schema: Schema) -> Schema:
+    """The part of the schema that speaks of the value at `path`."""
+    here = schema
+    for step in (*path, None):
+        if "$ref" in here:
+            here = schema["$defs"][here["$ref"].rsplit("/", 1)[-1]]
+        if "anyOf" in here:  # one value, or the list of several
+            here = here["anyOf"][-1]
+        if step is not None:
+            here = here["items"] if isinstance(step, int) else here.get("properties", {}).get(step, {})
+    return here
+
+
+def _described(schema: Schema) -> str:
+    """`a number of at least 0 and below 1`, `crop or keep`."""
+    if "enum" in schema:
+        return alternatives(schema["enum"])
+    match schema.get("type"):
+        case "integer":
+            return f"an integer from {schema['minimum']} to {schema['maximum']}"
+        case "number":
+            words = {
+                "minimum": "of at least",
+                "exclusiveMinimum": "above",
+                "maximum": "at most",
+                "exclusiveMaximum": "below",
+            }
+            bounds = (f"{word} {schema[key]:g}" for key, word in words.items() if key in schema)
+            return f"a number {' and '.join(bounds)}"
+        case "array":
+            return "one value or more"
+        case "object":
+            return f"keys such as {', '.join(list(schema['properties'])[:3])}"
+    return "text"
+
+
+def _unknown(key: str, section: Schema, schema: Schema) -> str:
+    """The message for an unknown key: the near one, or where it belongs, or all that there are."""
+    names = list(section["properties"])
+    places = {name: name for name in schema["properties"]}
+    for name in schema["properties"]:
+        inner = _at((name,), schema).get("properties", {})
+        places = {each: f"{name}.{each}" for each in inner} | places
+    near = get_close_matches(key.lower(), names, n=1)
+    meant = near or ([places[key]] if key in places else [])
+    return f"unknown key; did you mean {meant[0]!r}?" if meant else f"unknown key; the keys are {', '.join(names)}"
+
+
+def as_written(path: KeyPath, values: object) -> KeyPath:
+    """The path without positions that the writer did not write: the value stood for a list of one."""
+    for depth, step in enumerate(path):
+        if isinstance(step, int):
+            if not isinstance(values, list | tuple) or step >= len(values):
+                return path[:depth]
+            values = values[step]
+        else:
+            values = values.get(step) if isinstance(values, dict) else None
+    return path
+
+
+def shown(value: object) -> str:
+    """A value as a message shows it: short, on one line, in YAML's words."""
+    if value is None:
+        return "nothing"
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, list | tuple):
+        return "a list" if value else "an empty list"
+    if isinstance(value, dict):
+        return "keys"
+    text = repr(value)
+    return text if len(text) <= 60 else f"{text[:56]}…{text[-1]}"
+
+
+def dotted(path: KeyPath) -> str:
+    """`grid.alpha[1]`; what cannot be printed is escaped."""
+    return "".join(_steps(path)).removeprefix(".")
+
+
+def _steps(path: KeyPath) -> Iterator[str]:
+    for step in path:
+        if isinstance(step, int):
+            yield f"[{step}]"
+        else:
+            text = step if step.isprintable() else ascii(step)
+            yield f".{text if len(text) <= 60 else f'{text[:59]}…'}"
+
+
+def alternatives(words: Sequence[str]) -> str:
+    """`a, b or c`."""
+    return " or ".join(filter(None, (", ".join(words[:-1]), words[-1])))
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
