@@ -79,7 +79,7 @@ def test_every_placeholder_is_named_in_the_opening_comment(name: str) -> None:
 
 
 def test_cluster_yaml_is_what_rays_launcher_accepts() -> None:
-    import jsonschema  # type: ignore[import-untyped]
+    import jsonschema
     import ray
 
     schema = json.loads((Path(ray.__file__).parent / "autoscaler" / "ray-schema.json").read_text())
