@@ -2,8 +2,9 @@
 
 A layer is named as in the study that this project began with: `block4_conv1` is the first convolution of the
 fourth block *after* its ReLU, `block4_pool` the pooling that ends the block. The numbers of convolutions per
-block are columns A, B, D and E of table 1 in Simonyan and Zisserman, "Very deep convolutional networks for
-large-scale image recognition" (ICLR 2015).
+block are those of table 1 in Simonyan and Zisserman, "Very deep convolutional networks for
+large-scale image recognition" (ICLR 2015): vgg11 is its column A, vgg11_lrn A-LRN, vgg13 B, vgg16_c C, vgg16 D and
+vgg19 E.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from typing import Literal
 
 from nst_batch.errors import LayerError
 
-Arch = Literal["vgg11", "vgg13", "vgg16", "vgg19"]
+Arch = Literal["vgg11", "vgg11_lrn", "vgg13", "vgg16_c", "vgg16", "vgg19"]
 Color = Literal["style", "luminance", "histogram"]
 Fit = Literal["crop", "stretch", "keep"]
 Init = Literal["content", "style", "noise"]
@@ -31,11 +32,15 @@ LIST_SUFFIXES = (".csv", ".jsonl", ".parquet")
 
 CONVS_PER_BLOCK: dict[str, tuple[int, ...]] = {
     "vgg11": (1, 1, 2, 2, 2),
+    "vgg11_lrn": (1, 1, 2, 2, 2),
     "vgg13": (2, 2, 2, 2, 2),
+    "vgg16_c": (2, 2, 3, 3, 3),
     "vgg16": (2, 2, 3, 3, 3),
     "vgg19": (2, 2, 4, 4, 4),
 }
 CHANNELS = (64, 128, 256, 512, 512)
+NORMALIZED_AFTER = {"vgg11_lrn": "block1_conv1"}
+"""The layer that is followed by a local response normalisation, which the layers behind it see."""
 
 _SPELLING = re.compile(
     r"""(?:block[_ -]?(?P<block>\d)[_ -]?(?P<kind>conv|cov|relu|pool)[_ -]?(?P<index>\d)?  # block4_conv1
@@ -81,6 +86,11 @@ def canonical(name: str, arch: str) -> str:
     near = difflib.get_close_matches(name.lower(), names, n=3, cutoff=0.85)
     hint = f"did you mean {' or '.join(near)}?" if near else f"the layers are {names[0]} … {names[-1]}"
     raise LayerError(f"{name!r} is not a layer of {arch}; {hint}")
+
+
+def kernel_side(name: str, arch: str) -> int:
+    """Pixels of the edge of a convolution's kernel: 1 for the third ones of blocks 3 to 5 of column C, else 3."""
+    return 1 if arch == "vgg16_c" and name.endswith("conv3") else 3
 
 
 def layer_shape(name: str, height: int, width: int) -> tuple[int, int, int]:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import urlparse
 
 from nst_batch.errors import WeightsError
-from nst_batch.vocabulary import CONVS_PER_BLOCK, Normalization, Pooling
+from nst_batch.vocabulary import CONVS_PER_BLOCK, NORMALIZED_AFTER, Normalization, Pooling, kernel_side
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -58,7 +58,7 @@ def resolve(
 
 
 def load(weights: Weights, arch: str, pooling: Pooling) -> dict[str, Tensor]:
-    """Every convolution's `blockB_convK.weight` (OxIx3x3) and `.bias` (O), float32, on the CPU.
+    """Every convolution's `blockB_convK.weight` (OxIxKxK) and `.bias` (O), float32, on the CPU.
 
     Raises:
         WeightsError: The file is not a state dict of `arch`; the message names the first keys and shapes that
@@ -105,6 +105,10 @@ def _file(label: str, arch: str, download: bool) -> Path:
 def _torchvision_url(label: str, arch: str) -> str:
     from torchvision.models import get_model_weights
 
+    if arch not in ("vgg11", "vgg13", "vgg16", "vgg19"):
+        raise WeightsError(
+            f"torchvision has no weights of {arch}; use --weights random:0 or a state dict of your own"
+        )
     choices = get_model_weights(arch)
     name = "IMAGENET1K_FEATURES" if label == "imagenet" else "IMAGENET1K_V1"
     if name not in choices.__members__:
@@ -154,7 +158,8 @@ def _named(state: Mapping[str, Tensor], arch: str, path: Path) -> dict[str, Tens
     for (name, (out_channels, in_channels)), position in zip(
         conv_shapes(arch).items(), _positions(arch), strict=True
     ):
-        for kind, shape in (("weight", (out_channels, in_channels, 3, 3)), ("bias", (out_channels,))):
+        side = kernel_side(name, arch)
+        for kind, shape in (("weight", (out_channels, in_channels, side, side)), ("bias", (out_channels,))):
             key = f"features.{position}.{kind}"
             tensor = state.get(key)
             if not isinstance(tensor, torch.Tensor):
@@ -173,10 +178,15 @@ def _named(state: Mapping[str, Tensor], arch: str, path: Path) -> dict[str, Tens
 
 
 def _positions(arch: str) -> list[int]:
-    """Where torchvision's `features` has its convolutions: each takes two places, each pooling one."""
+    """Where torchvision's `features` has its convolutions.
+
+    Each takes two places with its ReLU, each pooling one, and so does a local response normalisation.
+    """
     positions: list[int] = []
     at = 0
-    for count in CONVS_PER_BLOCK[arch]:
-        positions += range(at, at + 2 * count, 2)
-        at += 2 * count + 1
+    for block, count in enumerate(CONVS_PER_BLOCK[arch], 1):
+        for index in range(1, count + 1):
+            positions.append(at)
+            at += 3 if f"block{block}_conv{index}" == NORMALIZED_AFTER.get(arch) else 2
+        at += 1
     return positions

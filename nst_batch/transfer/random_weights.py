@@ -9,7 +9,8 @@ spectrum of natural ones.
 
 At last all features are multiplied by `GAIN`, which a ReLU network allows by one factor on its first kernel and
 on every bias. Content loss goes with the square of the features, style loss with their fourth power, so a ratio
-of alpha to beta means something only at a certain size of them.
+of alpha to beta means something only at a certain size of them. A local response normalisation, where there is one,
+has a size of its own, so the kernel behind it brings the features to `GAIN` again.
 """
 
 from __future__ import annotations
@@ -18,8 +19,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from nst_batch.transfer.vgg import MEAN_AND_SCALE, conv_shapes
-from nst_batch.vocabulary import Pooling
+from nst_batch.transfer.vgg import MEAN_AND_SCALE, conv_shapes, response_normalized
+from nst_batch.vocabulary import NORMALIZED_AFTER, Pooling, kernel_side
 
 GAIN = 1e4
 """Standard deviation of every layer before its ReLU. At this one alpha 0.5 and beta 5.0, the weights of the study
@@ -27,24 +28,31 @@ that this project began with, balance content at block4_conv1 with style at bloc
 
 
 def random_weights(arch: str, seed: int, pooling: Pooling) -> dict[str, Tensor]:
-    """Orthogonal LSUV weights, `blockB_convK.weight` (OxIx3x3) and `.bias` (O), float32, for every convolution."""
+    """Orthogonal LSUV weights, `blockB_convK.weight` (OxIxKxK) and `.bias` (O), float32, for every convolution."""
     generator = torch.Generator().manual_seed(seed)
     mean, scale = (torch.tensor(values).view(1, 3, 1, 1) for values in MEAN_AND_SCALE["imagenet"])
     x = (torch.stack([dead_leaves(96, generator) for _ in range(4)]) - mean) * scale
     pool = functional.max_pool2d if pooling == "max" else functional.avg_pool2d
     weights: dict[str, Tensor] = {}
-    block = "1"
+    block, normalized, amplified = "1", False, ["block1_conv1.weight"]
     for name, (out_channels, in_channels) in conv_shapes(arch).items():
         if name[5] != block:
             block, x = name[5], pool(x, 2)
-        kernel = _orthogonal(out_channels, in_channels * 9, generator).view(out_channels, in_channels, 3, 3)
-        y = functional.conv2d(x, kernel, padding=1)
+        side = kernel_side(name, arch)
+        kernel = _orthogonal(out_channels, in_channels * side**2, generator)
+        kernel = kernel.view(out_channels, in_channels, side, side)
+        y = functional.conv2d(x, kernel, padding=side // 2)
         weights[f"{name}.weight"] = kernel / y.std()
         weights[f"{name}.bias"] = (-y.mean() / y.std()).expand(out_channels)
-        x = functional.relu(functional.conv2d(x, weights[f"{name}.weight"], weights[f"{name}.bias"], padding=1))
-    first = "block1_conv1.weight"
+        if normalized:
+            amplified.append(f"{name}.weight")
+        x = functional.relu(
+            functional.conv2d(x, weights[f"{name}.weight"], weights[f"{name}.bias"], padding=side // 2)
+        )
+        if normalized := name == NORMALIZED_AFTER.get(arch):
+            x = response_normalized(x * GAIN)
     return {
-        name: value * (GAIN if name == first or name.endswith("bias") else 1) for name, value in weights.items()
+        name: value * (GAIN if name in amplified or name.endswith("bias") else 1) for name, value in weights.items()
     }
 
 

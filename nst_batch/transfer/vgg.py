@@ -12,7 +12,15 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from nst_batch.vocabulary import CHANNELS, CONVS_PER_BLOCK, Normalization, Pooling, Precision, layer_names
+from nst_batch.vocabulary import (
+    CHANNELS,
+    CONVS_PER_BLOCK,
+    NORMALIZED_AFTER,
+    Normalization,
+    Pooling,
+    Precision,
+    layer_names,
+)
 
 # Mean and scale of the input, in pixel values from 0 to 1. `imagenet` is what torchvision's own training used;
 # `caffe` is the original VGG's: 0 to 255 minus the mean, as in VGG16_Weights.IMAGENET1K_FEATURES.
@@ -32,16 +40,25 @@ def conv_shapes(arch: str) -> dict[str, tuple[int, int]]:
     return shapes
 
 
-class _FrozenConv(torch.autograd.Function):
-    """ReLU of a 3x3 convolution whose weights are constants: backward computes the input's gradient alone.
+def response_normalized(features: Tensor) -> Tensor:
+    """Local response normalisation over channels, a / (2 + 1e-4 Σ a²)^0.75 with five neighbours, BxCxhxw.
 
-    With stride 1 and padding 1 that gradient is itself a convolution, by the weights flipped and with input and
+    The constants of Krizhevsky, Sutskever and Hinton (NIPS 2012), which Simonyan and Zisserman take over; PyTorch
+    divides the sum by its length, so its alpha is five times theirs.
+    """
+    return functional.local_response_norm(features, size=5, alpha=5e-4, beta=0.75, k=2.0)
+
+
+class _FrozenConv(torch.autograd.Function):
+    """ReLU of a convolution whose weights are constants: backward computes the input's gradient alone.
+
+    With stride 1 and the same size that gradient is itself a convolution, by the weights flipped and with input and
     output channels exchanged, and runs as fast as the forward one.
     """
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, flipped: Tensor) -> Tensor:
-        y = functional.conv2d(x, weight, bias, padding=1).relu_()
+        y = functional.conv2d(x, weight, bias, padding=weight.shape[-1] // 2).relu_()
         ctx.save_for_backward(y, flipped)
         return y
 
@@ -49,15 +66,16 @@ class _FrozenConv(torch.autograd.Function):
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None, None]:
         y, flipped = ctx.saved_tensors
         gradient = torch.ops.aten.threshold_backward(gradients[0], y, 0)
-        return functional.conv2d(gradient, flipped, padding=1), None, None, None
+        gradient = functional.conv2d(gradient, flipped, padding=flipped.shape[-1] // 2)
+        return gradient, None, None, None
 
 
 class Vgg:
     """A frozen VGG that returns the activations of named layers and computes nothing beyond them.
 
     Args:
-        arch: vgg11, vgg13, vgg16 or vgg19.
-        weights: `blockB_convK.weight` (OxIx3x3) and `.bias` (O) for every convolution that will be used.
+        arch: One of `vocabulary.Arch`.
+        weights: `blockB_convK.weight` (OxIxKxK, K = 3 or 1) and `.bias` (O) for every convolution that will be used.
         pooling: The paper's average pooling, or the original network's maximum.
         normalization: `imagenet` or `caffe`, see `MEAN_AND_SCALE`.
         device, dtype: Where the convolutions run, and in which precision. Features come in `dtype`.
@@ -121,6 +139,8 @@ class Vgg:
             x = self._layer(name, x[:reached] if reached < len(x) else x)
             if name in wanted:
                 features[name] = x
+            if name == NORMALIZED_AFTER.get(self.arch):
+                x = response_normalized(x)
         return features
 
     def _layer(self, name: str, x: Tensor) -> Tensor:

@@ -39,9 +39,25 @@ def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
 
 
+def columns_of_the_paper(arch: str) -> torch.nn.Sequential:
+    """The feature layers as table 1 of the VGG paper has them, in torchvision's order."""
+    if arch == "vgg11_lrn":
+        plain = torchvision.models.vgg11(weights=None).features
+        normalization = torch.nn.LocalResponseNorm(5, alpha=5e-4, beta=0.75, k=2)
+        return torch.nn.Sequential(*plain[:2], normalization, *plain[2:])
+    if arch == "vgg16_c":
+        layers = list(torchvision.models.vgg16(weights=None).features)
+        for position in (14, 21, 28):  # the third convolutions of blocks 3, 4 and 5
+            old = layers[position]
+            layers[position] = torch.nn.Conv2d(old.in_channels, old.out_channels, 1)
+        return torch.nn.Sequential(*layers)
+    model: torch.nn.Sequential = getattr(torchvision.models, arch)(weights=None).features
+    return model
+
+
 @pytest.mark.parametrize("arch", sorted(CONVS_PER_BLOCK))
-def test_every_architecture_computes_what_torchvisions_does(arch: str, tmp_path: Path) -> None:
-    model = getattr(torchvision.models, arch)(weights=None).features.eval()
+def test_every_architecture_computes_what_the_papers_does(arch: str, tmp_path: Path) -> None:
+    model = columns_of_the_paper(arch).eval()
     path = tmp_path / "weights.pth"
     torch.save({f"features.{key}": value for key, value in model.state_dict().items()}, path)
     found = weights.resolve(str(path), arch, "max")
@@ -161,13 +177,14 @@ def test_random_weights_are_a_function_of_the_seed() -> None:
         assert not value.equal(loaded[2][key])
 
 
-def test_random_layers_pass_on_what_they_see() -> None:
+@pytest.mark.parametrize("arch", ["vgg11_lrn", "vgg16_c", "vgg16"])
+def test_random_layers_pass_on_what_they_see(arch: str) -> None:
     """No layer is dead or blind: about half of it is active, and its features are as large as the others."""
     from nst_batch.transfer.random_weights import GAIN, dead_leaves
 
-    found = weights.resolve("random:3", "vgg16", "average")
-    network = Vgg("vgg16", weights.load(found, "vgg16", "average"), pooling="average")
+    found = weights.resolve("random:3", arch, "average")
+    network = Vgg(arch, weights.load(found, arch, "average"), pooling="average")
     image = dead_leaves(64, torch.Generator().manual_seed(9)).unsqueeze(0)
-    for name, features in network.features(image, [conv_layers("vgg16")]).items():
+    for name, features in network.features(image, [conv_layers(arch)]).items():
         assert 0.2 < (features > 0).float().mean() < 0.8, name
         assert 0.1 * GAIN < features.std() < 10 * GAIN, name
