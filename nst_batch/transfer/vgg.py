@@ -75,7 +75,7 @@ class Vgg:
 
     Args:
         arch: One of `vocabulary.Arch`.
-        weights: `blockB_convK.weight` (OxIxKxK, K = 3 or 1) and `.bias` (O) for every convolution that will be used.
+        weights: `blockB_convK.weight` (OxIxKxK, K 3 or 1) and `.bias` (O) for every convolution that is used.
         pooling: The paper's average pooling, or the original network's maximum.
         normalization: `imagenet` or `caffe`, see `MEAN_AND_SCALE`.
         device, dtype: Where the convolutions run, and in which precision. Features come in `dtype`.
