@@ -9,7 +9,7 @@ import json
 import re
 from collections.abc import Callable, Iterator
 from functools import partial
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from string import Formatter
 from typing import Any, Literal, get_args
 
@@ -19,7 +19,8 @@ import pyarrow.parquet as pq
 
 from nst_batch.errors import QueryError
 from nst_batch.results import labels
-from nst_batch.results.query import Session
+from nst_batch.results.pictures import picture_bytes
+from nst_batch.results.query import Session, condition
 from nst_batch.store import tables
 from nst_batch.store.run_directory import RunDirectory
 from nst_batch.store.tables import TERMS
@@ -64,7 +65,7 @@ def export(
         "csv": _write_csv, "long": _write_long,
     }  # fmt: skip
     with Session(run) as session:
-        return writers[kind](run, session, folder, f"({where}\n)" if where else "true")
+        return writers[kind](run, session, folder, condition(where))
 
 
 def plain_columns(table: pa.Table) -> pa.Table:
@@ -113,7 +114,7 @@ def _write_long(run: RunDirectory, session: Session, folder: Path, where: str) -
 
 def _write_images(run: RunDirectory, session: Session, folder: Path, where: str, names: str) -> list[Path]:
     for name, row in _named_pictures(run, session, where, names):
-        (folder / name).write_bytes(run.directory.read(row["image_path"]))
+        (folder / name).write_bytes(picture_bytes(run, row["image_path"]))
     return [folder]
 
 
@@ -123,7 +124,7 @@ def _write_hf(run: RunDirectory, session: Session, folder: Path, where: str, nam
     path = train / "metadata.jsonl"
     with path.open("w", encoding="utf-8") as lines:
         for name, row in _named_pictures(run, session, where, names):
-            (train / name).write_bytes(run.directory.read(row["image_path"]))
+            (train / name).write_bytes(picture_bytes(run, row["image_path"]))
             fields = {"file_name": name, **row}
             lines.write(json.dumps(fields, default=str, allow_nan=False, ensure_ascii=False) + "\n")
     return [path]
@@ -133,7 +134,7 @@ def _named_pictures(
     run: RunDirectory, session: Session, where: str, names: str
 ) -> Iterator[tuple[str, dict[str, Any]]]:
     """The trials that have a picture, each with a readable name that no other has, whatever the case of letters."""
-    chosen = f"image_path IS NOT NULL AND regexp_matches(image_path, '^images/[^.]+[.][a-z]+$') AND {where}"
+    chosen = f"image_path IS NOT NULL AND {where}"
     trials = session.query(f"SELECT * FROM trials WHERE {chosen} ORDER BY trial_index")
     uris = {uri for column in ("content_uri", "style_uri") for uri in trials[column].unique().to_pylist() if uri}
     short, fields = labels.short_names(sorted(uris)), labels.varying(run.configurations.values())
@@ -146,7 +147,7 @@ def _named_pictures(
             if stem.casefold() in taken:
                 stem = f"{stem}__{row['trial_id'][:12]}"
             taken.add(stem.casefold())
-            yield f"{stem}.{row['image_path'].rpartition('.')[2]}", row
+            yield f"{stem}{PurePosixPath(row['image_path']).suffix}", row
 
 
 def _check_names(names: str) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 from nst_batch.records import Configuration
 
 _FIRST = ("content_layers", "style_layers", "style_layer_weights", "alpha", "beta", "tv_weight", "style_scale")
-_FIELDS = (*_FIRST, *(field.name for field in dataclasses.fields(Configuration) if field.name not in _FIRST))
+_FIELDS = dict.fromkeys((*_FIRST, *(field.name for field in dataclasses.fields(Configuration))))
 _LAYER = re.compile(r"block(\d)_(\w+)")
 _LAYER_FIELDS = ["content_layers", "style_layers"]
 _SELF_EVIDENT = ("weights", "optimizer", "arch")
@@ -55,22 +55,19 @@ def value_text(name: str, value: Any) -> str:
 
 def layer_set(names: Sequence[str]) -> str:
     """Layers as one word where they run on: `block1-5_conv1` is the first convolution of each of five blocks."""
-    if not names:
-        return "none"
-    matches = [_LAYER.fullmatch(name) for name in names]
-    found = [(int(match[1]), match[2]) for match in matches if match]
-    first, kind = found[0] if found else (0, "")
-    if len(names) > 1 and found == [(first + offset, kind) for offset in range(len(names))]:
-        return f"block{first}-{found[-1][0]}_{kind}"
-    return " + ".join(names)
+    found = [(int(match[1]), match[2]) for match in map(_LAYER.fullmatch, names) if match]
+    if len(names) > 1 and found:
+        first, kind = found[0]
+        if found == [(first + offset, kind) for offset in range(len(names))]:
+            return f"block{first}-{found[-1][0]}_{kind}"
+    return " + ".join(names) or "none"
 
 
 def short_names(uris: Iterable[str]) -> dict[str, str]:
     """File names without suffix; where two are equal, as much of the path before them as tells them apart."""
     depths = dict.fromkeys(uris, 1)
     while clashing := [uri for uri in _clashing(_tails(depths)) if depths[uri] <= uri.count("/")]:
-        for uri in clashing:
-            depths[uri] += 1
+        depths |= {uri: depths[uri] + 1 for uri in clashing}
     names = _tails(depths)
     bare = {uri: name.rpartition(".")[0] or name for uri, name in names.items()}
     return bare | {uri: names[uri] for uri in _clashing(bare)}

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 from PIL import Image
 
 from nst_batch.errors import ImageError
@@ -9,6 +11,8 @@ from nst_batch.inputs.decoding import decode
 from nst_batch.inputs.images import read_bytes, resize
 from nst_batch.records import Configuration, Picture
 from nst_batch.store.run_directory import RunDirectory
+
+_IMAGE_PATH = re.compile(r"images/[0-9a-f]{2}/[0-9a-f]{32}\.(png|jpg|webp)")
 
 
 def finished_picture(run: RunDirectory, image_path: str) -> Image.Image:
@@ -24,11 +28,13 @@ def picture_bytes(run: RunDirectory, image_path: str) -> bytes:
     """The file of a trial's picture.
 
     Raises:
-        ImageError: It is missing, or `image_path` is not among the run's images.
+        ImageError: It is missing, or `image_path` is not among the run's images or a link to elsewhere.
     """
-    steps = image_path.split("/")
-    if steps[0] != "images" or ".." in steps or "\0" in image_path:
-        raise ImageError("unreadable", repr(image_path), "expected a path below images/")
+    if not _IMAGE_PATH.fullmatch(image_path):
+        raise ImageError("unreadable", repr(image_path), "expected a path below images/, named by a trial_id")
+    if run.directory.leads_outside(image_path):
+        reason = "a link that leads out of the run directory; put the file itself there"
+        raise ImageError("unreadable", run.directory.url(image_path), reason)
     data = run.directory.find(image_path)
     if data is None:
         raise ImageError("missing", run.directory.url(image_path), "no such file")

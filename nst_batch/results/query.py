@@ -114,6 +114,10 @@ class Session:
     def __init__(self, run: RunDirectory, *, allow: Sequence[str] = (), **more: pa.Table) -> None:
         _ = run.study  # says what is wrong if this is no run directory
         snapshot = run.snapshot()
+        for path in (path for name in TABLES for path in snapshot.paths(name)):
+            if run.directory.leads_outside(path):
+                reason = "a link that leads out of the run directory; put the file itself there"
+                raise RunDirectoryError(f"{run.directory.url(path)}: {reason}")
         self._connection = duckdb.connect(config=_CONFIG)
         readable = [path for name in TABLES for path in snapshot.files(name)] if run.directory.is_local else []
         allowed = _allowed(allow)

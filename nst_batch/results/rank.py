@@ -20,16 +20,16 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
+from scipy.stats import rankdata
 
 from nst_batch.errors import QueryError
 from nst_batch.records import Configuration
 from nst_batch.results import labels
-from nst_batch.results.query import Session
+from nst_batch.results.query import Session, condition
 from nst_batch.results.rank_statistics import (
     MIN_PAIRS,
     Flags,
     Floats,
-    average_ranks,
     bootstrap_interval,
     pareto_front,
     shares_won,
@@ -67,8 +67,7 @@ def rank(run: RunDirectory, by: By = "both", *, where: str | None = None, metric
             f"cannot be compared, so nothing is ranked by them"
         )
     with Session(run) as session:
-        condition = f"WHERE ({where}\n)" if where else ""
-        trials = session.query(f"SELECT {', '.join(_TRIAL_COLUMNS)} FROM trials {condition}")
+        trials = session.query(f"SELECT {', '.join(_TRIAL_COLUMNS)} FROM trials WHERE {condition(where)}")
     if metrics or by in ("ssim", "color"):
         from nst_batch.results.metrics import measure
 
@@ -156,9 +155,9 @@ class _Cells:
 
 def _table(cells: _Cells, configurations: Mapping[str, Configuration], by: By) -> pa.Table:
     chosen = [configurations[identity] for identity in cells.configurations]
-    ranks = {name: average_ranks(values) for name, values in cells.measures.items()}
+    ranks = {name: rankdata(values, axis=1) for name, values in cells.measures.items()}
     score = _score(ranks, by)
-    low, high = bootstrap_interval(score)
+    low, high = bootstrap_interval(score, spread=1.0)
     mean = score.mean(axis=0)
     order = np.argsort(mean.round(9), kind="stable")
     content, style = (_means(cells.measures.get(name), len(chosen)) for name in ("content", "style"))
@@ -167,7 +166,7 @@ def _table(cells: _Cells, configurations: Mapping[str, Configuration], by: By) -
         kind = tables.TRIALS.field(name).type
         values[name] = pa.array([getattr(each, name) for each in chosen], kind)
     values |= {"mean_rank": mean, "low": low, "high": high, "won": shares_won(score)}
-    values["pareto"] = pareto_front(content, style)
+    values["pareto"] = pareto_front(*(np.nan_to_num(each, nan=np.inf) for each in (content, style)))
     values |= {f"{name}_rank": each.mean(axis=0) for name, each in ranks.items()}
     values |= {
         _COLUMNS[name]: (-1 if name in _HIGHER_IS_BETTER else 1) * _means(each, len(chosen))

@@ -91,6 +91,10 @@ class Directory:
                 return Path(self.root, path).exists()
             return bool(self._filesystem.exists(self._key(path)))
 
+    def leads_outside(self, path: str) -> bool:
+        """Whether `path` is a local link, or below one, to something that is not in this directory."""
+        return self.is_local and not Path(self.root, path).resolve().is_relative_to(Path(self.root).resolve())
+
     def names(self) -> list[str]:
         """The sorted names of the files and directories at the top; none if the directory does not exist."""
         with self.explained("list", ""):

@@ -4,15 +4,19 @@ import csv
 import json
 from pathlib import Path
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from nst_batch.errors import QueryError
-from nst_batch.results.export import export
+from nst_batch.errors import ImageError, QueryError, RunDirectoryError
+from nst_batch.results.export import Kind, export
+from nst_batch.results.pictures import finished_picture
+from nst_batch.store import tables
 from nst_batch.store.run_directory import RunDirectory
 from tests import small_run
 
+CONFIGURATIONS = small_run.configurations({})
 NASTY = ["<b>\"q\" & 's'</b>.png", "été 夜.png", "a" * 120 + ".png"]
 
 
@@ -80,6 +84,48 @@ def test_what_is_there_is_not_overwritten(run: RunDirectory, tmp_path: Path) -> 
         export(run, "csv", tmp_path)
     with pytest.raises(QueryError, match="expected one of hf, csv, long, images"):
         export(run, "xml", tmp_path / "out")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("kind", ["images", "hf"])
+def test_no_link_is_followed_out_of_a_received_directory(tmp_path: Path, kind: Kind) -> None:
+    contents = small_run.inputs(tmp_path / "photos", ["a.png"])
+    run = small_run.write(tmp_path / "run", list(small_run.plan(contents, [contents], CONFIGURATIONS)))
+    secret = tmp_path / "secret"
+    secret.write_bytes(b"secret")
+    [picture] = (tmp_path / "run" / "images").rglob("*.png")
+    picture.unlink()
+    picture.symlink_to(secret)
+    with pytest.raises(ImageError, match="a link that leads out of the run directory"):
+        export(run, kind, tmp_path / "out")
+    assert not any(path.read_bytes() == b"secret" for path in (tmp_path / "out").rglob("*") if path.is_file())
+    picture.unlink()
+    inside = picture.with_name("ab" * 16 + ".png")
+    inside.write_bytes(b"own")
+    picture.symlink_to(inside)
+    export(run, kind, tmp_path / "again")
+
+
+def test_no_table_is_a_link_out_of_a_received_directory(tmp_path: Path) -> None:
+    contents = small_run.inputs(tmp_path / "photos", ["a.png"])
+    run = small_run.write(tmp_path / "run", list(small_run.plan(contents, [contents], CONFIGURATIONS)))
+    part = tmp_path / "run" / "trials" / "part-00000.parquet"
+    part.rename(tmp_path / "elsewhere.parquet")
+    part.symlink_to(tmp_path / "elsewhere.parquet")
+    with pytest.raises(RunDirectoryError, match="a link that leads out of the run directory"):
+        export(run, "csv", tmp_path / "out")
+
+
+@pytest.mark.parametrize("path", ["images/a\0b.png", "images/../../secret.png", "/etc/passwd", "images/ab/x.png\n"])
+def test_a_picture_elsewhere_is_an_error_of_ours(tmp_path: Path, path: str) -> None:
+    contents = small_run.inputs(tmp_path / "photos", ["a.png"])
+    run = small_run.write(tmp_path / "run", list(small_run.plan(contents, [contents], CONFIGURATIONS)))
+    part = tmp_path / "run" / "trials" / "part-00000.parquet"
+    rows = [row | {"image_path": path} for row in pq.read_table(part).to_pylist()]
+    part.write_bytes(tables.parquet_bytes(pa.Table.from_pylist(rows, tables.TRIALS), "trials"))
+    with pytest.raises(ImageError, match="expected a path below images/"):
+        export(run, "images", tmp_path / "out")
+    with pytest.raises(ImageError, match="expected a path below images/"):
+        finished_picture(run, path)
 
 
 def test_names_that_are_equal_when_made_safe_stay_apart(tmp_path: Path) -> None:

@@ -88,6 +88,30 @@ def test_a_run_in_progress_has_no_problems(tmp_path: Path) -> None:
     assert "the run has not ended" in CliRunner().invoke(app, ["verify", str(tmp_path / "run")]).stderr
 
 
+def test_an_interrupted_extension_has_no_problems(copy: Path) -> None:
+    with Committer(RunDirectory(copy)) as committer:
+        committer.write_plan(simulated.STUDY, simulated.trials(60, start=40))
+        assert verify(RunDirectory(copy)).problems == []
+        for trial in simulated.trials(47, start=40):
+            committer.commit(result(trial))
+    assert verify(RunDirectory(copy)).problems == []
+    # Killed between the files of the part that is being filled: `trials`, which decides, was about to follow.
+    before = (copy / "trials" / "part-00002.parquet").read_bytes()
+    with Committer(RunDirectory(copy)) as committer:
+        committer.commit(result(simulated.trial(47)))
+    (copy / "trials" / "part-00002.parquet").write_bytes(before)
+    assert verify(RunDirectory(copy)).problems == []
+
+
+def test_a_row_missing_from_within_a_part_of_an_unfinished_run(tmp_path: Path) -> None:
+    with Committer(RunDirectory(tmp_path)) as committer:
+        committer.write_plan(simulated.STUDY, simulated.trials(40))
+        for trial in simulated.trials(20):
+            committer.commit(result(trial))
+    rewritten(tmp_path / "trials" / "part-00000.parquet", lambda rows: rows.pop(3))
+    assert "its trials are not those of the plan" in problems(tmp_path)
+
+
 def test_pictures_that_are_gone_or_changed(copy: Path) -> None:
     first, second = (path for path in sorted((copy / "images").rglob("*.png"))[:2])
     first.unlink()
@@ -117,6 +141,17 @@ def test_a_picture_outside_of_the_run(copy: Path) -> None:
         ("trials", "content_sha256", "0" * 64, "content_sha256 is 0000"),
         ("trials", "final_total_loss", 1.0, "final total loss is 1, its terms make"),
         ("trials", "alpha", 7.0, "initial total loss is"),
+        ("trials", "study", "another", "study is another, planned was simulated"),
+        ("trials", "style_uri", "other.jpg", "style_uri is other.jpg, planned was photos/style.jpg"),
+        ("trials", "style_sha256", "0" * 64, "style_sha256 is 0000"),
+        ("trials", "width", 301, "width is 301, planned was 300"),
+        ("trials", "seed", 7, "seed is 7, planned was 0"),
+        ("trials", "weights", "imagenet", "weights is imagenet, planned was random:0"),
+        ("trials", "style_layers", ["block5_conv1"], "style_layers is ['block5_conv1'], planned was"),
+        ("trials", "content_layers", [], "content_layers is [], planned was ['block4_conv2']"),
+        ("trials", "optimizer", "adam", "optimizer is adam, planned was lbfgs"),
+        ("trials", "size", 512, "size is 512, planned was 300"),
+        ("trials", "steps", 1, "steps is 1, planned was 300"),
         ("trials", "status", "fine", "unknown status 'fine'"),
         ("trials", "error_type", "RuntimeError", "status ok with error_type RuntimeError"),
         ("trials", "content_distance", float("nan"), "a number that is not finite"),
