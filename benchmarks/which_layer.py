@@ -3,8 +3,8 @@
     python -m benchmarks.which_layer FOLDER --weights FILE.pth           # writes the pictures, prints the commands
     python -m benchmarks.which_layer FOLDER --weights FILE.pth --run     # … and runs them, one after the other
 
-Photos are scikit-image's and scikit-learn's, which may be used freely; paintings are this repository's examples, and
-stained tissue from scikit-image as a fourth. Each run resumes where it was interrupted.
+Photos are scikit-image's and scikit-learn's, which may be used freely; paintings are this repository's examples,
+and stained tissue from scikit-image as a fourth. Each run resumes where it was interrupted.
 """
 
 from __future__ import annotations
