@@ -234,7 +234,7 @@ def run(
 
 def sheets(out: str) -> list[str]:
     """Draws a run's contact sheets, and says where they are."""
-    from nst_batch.results.contact import write_sheets
+    from nst_batch.results.sheets import write_sheets
     from nst_batch.store.run_directory import RunDirectory
 
     found = RunDirectory(out)
@@ -248,7 +248,7 @@ def figure(
     out: Annotated[Path, typer.Option(help="The picture to write.", metavar="FILE")] = Path("figure.png"),
 ) -> None:
     """Draw Gatys' figure: what each layer keeps of the content, and each set of layers of the style."""
-    from nst_batch.results.contact import reconstruction_sheet
+    from nst_batch.results.sheets import reconstruction_sheet
     from nst_batch.store.run_directory import RunDirectory
 
     drawn = reconstruction_sheet(RunDirectory(content_run), RunDirectory(style_run))

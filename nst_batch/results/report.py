@@ -1,4 +1,4 @@
-"""The report: one HTML file that needs nothing else and asks no network, and PNG files of its sheets and plots."""
+"""The report: one HTML file that needs nothing else and asks no network, and PNG and SVG files beside it."""
 
 from __future__ import annotations
 
@@ -6,7 +6,9 @@ import base64
 import hashlib
 import io
 import json
+import os
 import re
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -15,13 +17,12 @@ from markupsafe import Markup
 from PIL import Image
 
 from nst_batch.records import finite
-from nst_batch.results import charts, contact
-from nst_batch.results.report_data import relative, report_data
+from nst_batch.results import plots, sheets
+from nst_batch.results.report_data import report_data
 from nst_batch.store.files import Directory
 from nst_batch.store.run_directory import RunDirectory
 
 _FILES = Path(__file__).parent / "web"
-_SCRIPTS = ("charts.js", "report.js", "answers.js")
 _FIGURE_WIDTH = 1_600
 """Pixels of a figure within the page, at most."""
 
@@ -29,8 +30,8 @@ _FIGURE_WIDTH = 1_600
 def write_report(run: RunDirectory, folder: Path | None = None) -> str:
     """Writes the report of a run, finished or in progress, and returns where `index.html` is.
 
-    Beside it: `sheet.png`, `reconstruction.png` for reconstruction studies, `ranking.png`, `pareto.png` and
-    `curves.png`, each once there is something to draw; and with more than 1,000 trials, `thumbnails/`.
+    Beside it: `sheet.png`, `reconstruction.png` for reconstruction studies; `ranking`, `pareto` and `curves` as PNG
+    and SVG, each once there is something to draw; and with more than 1,000 trials, `thumbnails/`.
 
     Args:
         folder: Where to; by default `report/` in the run directory.
@@ -39,30 +40,36 @@ def write_report(run: RunDirectory, folder: Path | None = None) -> str:
         RunDirectoryError: The run cannot be read, or the report not written.
     """
     target = Directory(folder if folder is not None else run.directory.url("report"))
-    files = contact.draw_sheets(run)
+    drawn = sheets.draw_sheets(run)
     data = report_data(run, target, _run_as_seen_from(target, run))
-    files |= charts.draw(data)
-    for name, image in files.items():
-        target.write(name, contact.png(image))
-    target.write("index.html", _page(data, files).encode())
+    data["plots"] = plots.plots(data)
+    del data["curves"]  # the plot has what it shows of them
+    files = {name: sheets.png(image) for name, image in drawn.items()}
+    for name, specification in data["plots"].items():
+        files |= {f"{name}.{suffix}": content for suffix, content in plots.drawn(specification).items()}
+    for name, content in files.items():
+        target.write(name, content)
+    target.write("index.html", _page(data, drawn.get("reconstruction.png"), files).encode())
     _remove_staging(target)
     return target.url("index.html")
 
 
-def _page(data: dict[str, Any], files: dict[str, Image.Image]) -> str:
-    """The HTML; whatever comes from the run is escaped, and only our script may run."""
-    script = "".join((_FILES / name).read_text(encoding="utf-8") for name in _SCRIPTS)
-    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+def _page(data: dict[str, Any], figure: Image.Image | None, files: Iterable[str]) -> str:
+    """The HTML; whatever comes from the run is escaped, and only our scripts may run."""
+    vega, script = plots.vega_javascript(), (_FILES / "report.js").read_text(encoding="utf-8")
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined)
     template = environment.from_string((_FILES / "template.html").read_text(encoding="utf-8"))
     return template.render(
         data=Markup(_embedded(data)),
         study=data["study"],
+        failures=data["failures"],
         provenance=data["provenance"],
+        plots=data["plots"],
         files=sorted(files),
-        figure=_figure(files.get("reconstruction.png")),
+        figure=_data_url(figure) if figure else None,
+        vega=Markup(vega),
         script=Markup(script),
-        script_hash=digest,
+        hashes=[base64.b64encode(hashlib.sha256(each.encode()).digest()).decode() for each in (vega, script)],
         style=Markup((_FILES / "style.css").read_text(encoding="utf-8")),
     )
 
@@ -73,10 +80,7 @@ def _embedded(data: dict[str, Any]) -> str:
     return re.sub("[<>&\u2028\u2029]", lambda match: f"\\u{ord(match[0]):04x}", text)
 
 
-def _figure(image: Image.Image | None) -> str | None:
-    """A figure as a data URL."""
-    if image is None:
-        return None
+def _data_url(image: Image.Image) -> str:
     copy = image.copy()
     copy.thumbnail((_FIGURE_WIDTH, 10 * _FIGURE_WIDTH), Image.Resampling.LANCZOS)
     file = io.BytesIO()
@@ -89,7 +93,7 @@ def _run_as_seen_from(target: Directory, run: RunDirectory) -> str | None:
     if target.root == run.directory.url("report"):
         return ".."
     if target.is_local and run.directory.is_local:
-        return relative(run.directory.root, target.root)
+        return os.path.relpath(run.directory.root, target.root).replace(os.sep, "/")
     return None
 
 

@@ -1,16 +1,14 @@
-"""What the report shows, as one JSON document: study, pictures, trials, curves, ranking, failures, provenance."""
+"""What the report shows, as one document: study, pictures, trials, curves, rankings, failures, provenance."""
 
 from __future__ import annotations
 
 import base64
 import io
 import math
-import os
-from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -40,120 +38,120 @@ _THUMBNAIL_EDGES = ((150, 256), (400, 192), (10**9, 144))
 """Pixels by the number of trials at most."""
 _INPUT_EDGE = 256
 _THREADS = 4
-_SHOWN_VALUES = 12
+_MAX_VALUES = 12
+_TERMS = ("total", "content", "style")
 _TRIAL_COLUMNS = (
     "trial_index", "trial_id", "status", "attempt", "error_type", "error_message", "image_path", "content_distance",
     "style_distance", "final_content_loss", "final_style_loss", "final_total_loss", "steps_done", "stop_reason",
     "seconds",
 )  # fmt: skip
 _HARDWARE = ("device", "node", "code_version", "weights", "arch", "pooling", "normalization", "optimizer", "loss")
+_FAILURES = """
+    SELECT status, error_type, error_message, count(*) AS count, min(trial_index) AS trial
+    FROM trials WHERE status != 'ok' GROUP BY ALL ORDER BY count DESC, trial LIMIT 200
+"""
+"""What failed, alike ones together, most frequent first."""
+
+Row = dict[str, Any]
+_Item = TypeVar("_Item")
+_Made = TypeVar("_Made")
 
 
 def report_data(run: RunDirectory, thumbnails: Directory | None, pictures_at: str | None) -> dict[str, Any]:
-    """The document; nothing in it is NaN.
+    """The document; its curves are as `plots` takes them.
 
     Args:
         thumbnails: Where thumbnails are written when they are too many to be inlined.
         pictures_at: The run's directory as seen from the report; None when it cannot be reached from there.
     """
     max_pairs = max(1, MAX_TRIALS // max(len(run.configurations), 1))
-    board = Overview(run, max_pairs=max_pairs, max_configurations=MAX_TRIALS, columns=_TRIAL_COLUMNS)
-    trials = _trials(board)
-    shown = [trial for trial in trials if trial["image_path"]]
-    for trial, thumbnail in zip(shown, _thumbnails(board, shown, thumbnails), strict=True):
-        trial["thumbnail"] = thumbnail
-        trial["picture"] = f"{pictures_at}/{trial['image_path']}" if pictures_at is not None else None
-    pictures = list(dict.fromkeys(each for pair in board.pairs for each in (*_content(pair.content), *pair.styles)))
-    numbers = {picture: number for number, picture in enumerate(pictures)}
-    return {
-        "study": _study(board),
-        "fields": _fields(board),
-        "configurations": _configurations(board),
-        "pairs": [
-            {
-                "label": label,
-                "content": numbers[pair.content] if pair.content else None,
-                "styles": [numbers[style] for style in pair.styles],
-            }
-            for pair, label in zip(board.pairs, board.pair_labels, strict=True)
-        ],
-        "inputs": list(_inputs(board, pictures)),
-        "trials": trials,
-        "curves": _curves(run, trials),
-        "ranking": _rankings(run),
-        "failures": _failures(run),
-        "provenance": _provenance(run),
-    }
+    overview = Overview(run, max_pairs=max_pairs, max_configurations=MAX_TRIALS, columns=_TRIAL_COLUMNS)
+    trials = _trials(overview)
+    _add_pictures(run, trials, thumbnails, pictures_at)
+    inputs = list(dict.fromkeys(each for pair in overview.pairs for each in (pair.content, *pair.styles) if each))
+    numbers = {picture: number for number, picture in enumerate(inputs)}
+    with Session(run) as session:
+        return {
+            "study": _study(overview),
+            "fields": _fields(overview),
+            "configurations": _configurations(overview),
+            "pairs": [
+                {
+                    "label": label,
+                    "content": numbers[pair.content] if pair.content else None,
+                    "styles": [numbers[style] for style in pair.styles],
+                }
+                for pair, label in zip(overview.pairs, overview.pair_labels, strict=True)
+            ],
+            "inputs": _inputs(overview, inputs),
+            "trials": trials,
+            "curves": _curves(overview, session, trials),
+            "rankings": _rankings(run),
+            "failures": session.query(_FAILURES).to_pylist(),
+            "provenance": _provenance(run, session),
+        }
 
 
-def _content(picture: Picture | None) -> list[Picture]:
-    return [picture] if picture else []
-
-
-def _study(board: Overview) -> dict[str, Any]:
-    run, counts = board.run, board.run.counts()
-    used = list(run.configurations.values())
-    weights = list(dict.fromkeys(labels.weights_text(each) for each in used))
-    sizes = sorted({each.size for each in used})
-    steps = sorted({each.steps for each in used})
-    optimizers = sorted({each.optimizer for each in used})
+def _study(overview: Overview) -> dict[str, Any]:
+    run, used = overview.run, list(overview.run.configurations.values())
+    limits = []
+    if len(overview.pairs) < overview.num_pairs:
+        limits.append(f"Shown one by one: the first {len(overview.pairs):,} of {overview.num_pairs:,} pairs.")
+    if len(overview.configurations) < overview.num_configurations:
+        limits.append(f"Shown: {len(overview.configurations):,} of {overview.num_configurations:,} configurations.")
+    optimizers = ", ".join(sorted({each.optimizer for each in used}))
     return {
         "name": run.study["name"],
         "made_at": f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC",
         "complete": run.is_complete(),
-        "counts": counts,
+        "counts": run.counts(),
         "num_trials": run.num_trials,
-        "num_pairs": board.num_pairs,
-        "num_configurations": board.num_configurations,
-        "weights": weights,
+        "num_pairs": overview.num_pairs,
+        "num_configurations": overview.num_configurations,
+        "weights": list(dict.fromkeys(labels.weights_text(each) for each in used)),
         "random": any(each.weights.startswith("random") for each in used),
-        "settings": f"{_range(sizes)} pixels · {_range(steps)} steps · {', '.join(optimizers)}",
-        "limits": _limits(board),
+        "settings": f"{_range(each.size for each in used)} pixels · {_range(each.steps for each in used)} steps · "
+        f"{optimizers}",
+        "limits": limits,
     }
 
 
-def _range(values: Sequence[int]) -> str:
-    return str(values[0]) if len(values) == 1 else f"{values[0]}–{values[-1]}"
+def _range(values: Iterable[int]) -> str:
+    found = set(values)
+    return "–".join(str(value) for value in sorted({min(found), max(found)}))
 
 
-def _limits(board: Overview) -> list[str]:
-    found = []
-    if len(board.pairs) < board.num_pairs:
-        found.append(f"Shown one by one: the first {len(board.pairs):,} of {board.num_pairs:,} pairs.")
-    if len(board.configurations) < board.num_configurations:
-        found.append(f"Shown: {len(board.configurations):,} of {board.num_configurations:,} configurations.")
-    return found
-
-
-def _fields(board: Overview) -> list[dict[str, Any]]:
+def _fields(overview: Overview) -> list[Row]:
     """What varies: each field with its values, in the study's order."""
     fields = []
-    for name in board.varying:
-        values = [labels.value_text(name, getattr(each, name)) for each in board.configurations.values()]
+    for name in overview.varying:
+        values = [labels.value_text(name, getattr(each, name)) for each in overview.configurations.values()]
         fields.append({"name": name, "label": name.replace("_", " "), "values": list(dict.fromkeys(values))})
     return fields
 
 
-def _configurations(board: Overview) -> list[dict[str, Any]]:
+def _configurations(overview: Overview) -> list[Row]:
     return [
         {
             "id": identity,
             "label": label,
-            "values": [labels.value_text(name, getattr(configuration, name)) for name in board.varying],
+            "values": [labels.value_text(name, getattr(configuration, name)) for name in overview.varying],
         }
         for (identity, configuration), label in zip(
-            board.configurations.items(), board.configuration_labels, strict=True
+            overview.configurations.items(), overview.configuration_labels, strict=True
         )
     ]
 
 
-def _trials(board: Overview) -> list[dict[str, Any]]:
-    """One entry per trial that is shown and has ended: its place on the board, and its numbers."""
-    positions = {identity: number for number, identity in enumerate(board.configurations)}
-    shown = dict.fromkeys(("thumbnail", "picture"))
+def _trials(overview: Overview) -> list[Row]:
+    """One entry per trial that is shown and has ended: its place, and its numbers."""
+    positions = {identity: number for number, identity in enumerate(overview.configurations)}
+    pictures = dict.fromkeys(("thumbnail", "picture"))
     return [
-        {name: row[name] for name in _TRIAL_COLUMNS} | shown | {"pair": pair, "configuration": positions[identity]}
-        for (pair, identity), row in board.trials.items()
+        {name: row[name] for name in _TRIAL_COLUMNS}
+        | pictures
+        | {"pair": pair, "configuration": positions[identity]}
+        for (pair, identity), row in overview.trials.items()
         if row["status"] != "pending"
     ]
 
@@ -161,35 +159,38 @@ def _trials(board: Overview) -> list[dict[str, Any]]:
 # Pictures
 
 
-def _thumbnails(
-    board: Overview, trials: Sequence[dict[str, Any]], folder: Directory | None
-) -> Iterator[str | None]:
-    """The address of each trial's thumbnail: a data URL, or a file below `folder` where they are many."""
-    edge = next(edge for limit, edge in _THUMBNAIL_EDGES if len(trials) <= limit)
+def _add_pictures(
+    run: RunDirectory, trials: Sequence[Row], folder: Directory | None, pictures_at: str | None
+) -> None:
+    """Adds the address of each trial's picture, and its thumbnail: a data URL, or a file where they are many."""
+    shown = [trial for trial in trials if trial["image_path"]]
+    edge = next(edge for limit, edge in _THUMBNAIL_EDGES if len(shown) <= limit)
+    target = folder if len(shown) > MAX_INLINED else None
 
-    def made(trial: dict[str, Any]) -> str | None:
-        try:
-            data = _webp(finished_picture(board.run, trial["image_path"]), edge)
-        except ImageError:
-            return None
-        if len(trials) <= MAX_INLINED or folder is None:
-            return _data_url(data)
+    def add(trial: Row) -> None:
+        trial["picture"] = f"{pictures_at}/{trial['image_path']}" if pictures_at is not None else None
         # A trial that was tried again has another picture; its attempt keeps browsers from showing the old one.
         path = f"thumbnails/{trial['trial_id'][:2]}/{trial['trial_id']}-{trial['attempt']}.webp"
-        if not folder.exists(path):
-            folder.write(path, data)
-        return path
+        if target is not None and target.exists(path):
+            trial["thumbnail"] = path
+            return
+        try:
+            data = _webp(finished_picture(run, trial["image_path"]), edge)
+        except ImageError:
+            return
+        trial["thumbnail"] = _data_url(data) if target is None else path
+        if target is not None:
+            target.write(path, data)
 
-    with ThreadPoolExecutor(_THREADS, "nst-batch report") as pool:
-        yield from pool.map(made, trials)
+    _in_threads(add, shown)
 
 
-def _inputs(board: Overview, pictures: Sequence[Picture]) -> Iterator[dict[str, Any]]:
-    shape = next(iter(board.run.configurations.values()))
+def _inputs(overview: Overview, pictures: Sequence[Picture]) -> list[Row]:
+    shape = next(iter(overview.run.configurations.values()))
     names = labels.short_names(picture.uri for picture in pictures)
 
-    def made(picture: Picture) -> dict[str, Any]:
-        entry: dict[str, Any] = {"name": names[picture.uri], "uri": picture.uri, "thumbnail": None, "reason": None}
+    def made(picture: Picture) -> Row:
+        entry: Row = {"name": names[picture.uri], "uri": picture.uri, "thumbnail": None, "reason": None}
         try:
             image = input_picture(picture, shape, edge=min(_INPUT_EDGE, shape.size))
             entry["thumbnail"] = _data_url(_webp(image, _INPUT_EDGE))
@@ -197,8 +198,12 @@ def _inputs(board: Overview, pictures: Sequence[Picture]) -> Iterator[dict[str, 
             entry["reason"] = str(error)
         return entry
 
+    return _in_threads(made, pictures)
+
+
+def _in_threads(function: Callable[[_Item], _Made], items: Iterable[_Item]) -> list[_Made]:
     with ThreadPoolExecutor(_THREADS, "nst-batch report") as pool:
-        yield from pool.map(made, pictures)
+        return list(pool.map(function, items))
 
 
 def _webp(image: Image.Image, edge: int) -> bytes:
@@ -215,24 +220,23 @@ def _data_url(data: bytes) -> str:
 # Numbers
 
 
-def _curves(run: RunDirectory, trials: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """Loss curves of the trials shown, all at the same few steps: by trial_index, for each term of the loss."""
-    wanted = [trial["trial_index"] for trial in trials if trial["status"] == "ok"][:MAX_CURVES]
-    terms = ("total", "content", "style")
-    chosen = f"SELECT trial_index, step, {', '.join(terms)} FROM curves"
-    with Session(run) as session:
-        table = session.query(f"{chosen} WHERE trial_index IN ({', '.join(map(str, wanted)) or 'NULL'})")
+def _curves(overview: Overview, session: Session, trials: Sequence[Row]) -> dict[str, Any]:
+    """Loss curves of the trials shown, all at the same few steps."""
+    known = {trial["trial_index"]: trial for trial in trials if trial["status"] == "ok"}
+    wanted = ", ".join(map(str, list(known)[:MAX_CURVES])) or "NULL"
+    chosen = f"SELECT trial_index, step, {', '.join(_TERMS)} FROM curves WHERE trial_index IN ({wanted})"
+    table = session.query(f"{chosen} ORDER BY trial_index")
     recorded = np.unique(pc.list_flatten(table["step"]).to_numpy())
-    at = (
-        recorded[np.unique(np.linspace(0, len(recorded) - 1, CURVE_POINTS).round().astype(int))]
-        if len(recorded)
-        else recorded
-    )
-    found: dict[str, Any] = {"steps": at.tolist(), **{term: {} for term in terms}}
+    places = np.linspace(0, len(recorded) - 1, min(len(recorded), CURVE_POINTS))
+    at = recorded[places.round().astype(int)]
+    identities = list(overview.configurations)
+    curves = []
     for row in table.to_pylist():
-        for term in terms:
-            found[term][row["trial_index"]] = _sampled(row["step"], row[term], at)
-    return found
+        trial = known[row["trial_index"]]
+        curve = {term: _sampled(row["step"], row[term], at) for term in _TERMS}
+        place = {"configuration": identities[trial["configuration"]], "pair": overview.pair_labels[trial["pair"]]}
+        curves.append({"trial": row["trial_index"]} | place | curve)
+    return {"steps": at.tolist(), "trials": curves}
 
 
 def _sampled(steps: Sequence[int], values: Sequence[float], at: npt.NDArray[np.int64]) -> list[float | None]:
@@ -255,37 +259,20 @@ def _rankings(run: RunDirectory) -> dict[str, Any]:
     return rankings
 
 
-def _failures(run: RunDirectory) -> list[dict[str, Any]]:
-    """What failed, alike ones together, most frequent first."""
-    table = run.table("trials", ["trial_index", "status", "error_type", "error_message"])
-    rows = table.filter(pc.not_equal(table["status"], "ok")).to_pylist()
-    kinds = Counter((row["status"], row["error_type"], row["error_message"]) for row in rows)
-    first = {(row["status"], row["error_type"], row["error_message"]): row["trial_index"] for row in reversed(rows)}
-    return [
-        {"status": kind[0], "error_type": kind[1], "error_message": kind[2], "count": count, "trial": first[kind]}
-        for kind, count in kinds.most_common(200)
-    ]
-
-
-def _provenance(run: RunDirectory) -> list[list[str]]:
-    """Pairs of a name and a text: where the numbers come from."""
-    table = run.table("trials", [*_HARDWARE, "weights_sha256", "seconds", "peak_memory_bytes", "finished_at"])
-    facts = [["study", str(run.study["name"])], ["run directory", run.directory.url()]]
-    facts += [["planned", str(run.study.get("created_at", "unknown"))[:19]]]
+def _provenance(run: RunDirectory, session: Session) -> dict[str, str]:
+    """Where the numbers come from."""
+    facts = {"study": str(run.study["name"]), "run directory": run.directory.url()}
+    facts["planned"] = str(run.study.get("created_at", "unknown"))[:19]
     for name in _HARDWARE:
-        values = sorted({str(value) for value in table[name].unique().to_pylist() if value is not None})
-        more = ["…"] if len(values) > _SHOWN_VALUES else []
-        facts.append([name.replace("_", " "), ", ".join([*values[:_SHOWN_VALUES], *more]) or "unknown"])
-    hashes = sorted({configuration.weights_sha256 for configuration in run.configurations.values()})
-    facts.append(["weights SHA-256", ", ".join(hashes)])
-    seconds = pc.sum(table["seconds"]).as_py() or 0.0
-    facts.append(["seconds of computing, all trials", f"{seconds:,.0f}"])
-    peak = pc.max(table["peak_memory_bytes"]).as_py()
-    facts.append(["memory of a batch, at most", f"{peak / 2**20:,.0f} MiB" if peak else "unknown"])
-    facts.append(["report made by", f"nst-batch {__version__}"])
+        chosen = f"SELECT DISTINCT {name} FROM trials WHERE {name} IS NOT NULL ORDER BY 1 LIMIT {_MAX_VALUES + 1}"
+        values = [str(value) for value in session.query(chosen)[name].to_pylist()]
+        shown = values[:_MAX_VALUES] + ["…"] * (len(values) > _MAX_VALUES)
+        facts[name.replace("_", " ")] = ", ".join(shown) or "unknown"
+    facts["weights SHA-256"] = ", ".join(sorted({each.weights_sha256 for each in run.configurations.values()}))
+    [total] = session.query(
+        "SELECT sum(seconds) AS seconds, max(peak_memory_bytes) AS peak FROM trials"
+    ).to_pylist()
+    facts["seconds of computing, all trials"] = f"{total['seconds'] or 0:,.0f}"
+    facts["memory of a batch, at most"] = f"{total['peak'] / 2**20:,.0f} MiB" if total["peak"] else "unknown"
+    facts["report made by"] = f"nst-batch {__version__}"
     return facts
-
-
-def relative(path: str, start: str) -> str:
-    """`path` as a URL relative to the folder `start`, both local."""
-    return os.path.relpath(path, start).replace(os.sep, "/")

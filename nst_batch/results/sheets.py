@@ -1,283 +1,231 @@
-"""Labelled contact sheets and figures, drawn with Pillow. Functions return pictures; the caller saves them.
-
-A sheet is a stack of strips: the title, then for each band of columns their labels and the rows, then the caption.
-"""
+"""A run's contact sheets, and Gatys' reconstruction figure from two runs: which pictures stand where."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+import io
+from typing import Literal
 
-from PIL import Image, ImageDraw
+from PIL import Image, ImageOps
 
-from nst_batch.results.lettering import Color, Font, wrapped, write
+from nst_batch.errors import ImageError, RunDirectoryError
+from nst_batch.records import Configuration, Picture
+from nst_batch.results import labels
+from nst_batch.results.contact_sheet import Tile, contact_sheet
+from nst_batch.results.overview import Overview
+from nst_batch.results.pictures import finished_picture, input_picture
+from nst_batch.store.run_directory import RunDirectory
+from nst_batch.vocabulary import block_and_index
 
-MAX_WIDTH = 4096
-"""Pixels. Columns that do not fit beside each other are set in bands below each other."""
+Kind = Literal["content", "style"]
 
-_PAPER: Color = (253, 253, 251)
-_QUIET_INK: Color = (118, 121, 128)
-_PLACEHOLDER: Color = (243, 242, 238)
-_HAIRLINE: Color = (222, 221, 216)
+MAX_PAIRS, MAX_CONFIGURATIONS = 24, 40
 
-_LABEL_LINES, _CAPTION_LINES, _REASON_LINES = 5, 3, 6
-
-
-@dataclass(frozen=True, slots=True)
-class Tile:
-    """One picture on a sheet."""
-
-    image: Image.Image | None
-    """Any size; None for a trial without a picture, shown as a quiet placeholder."""
-    caption: str = ""
-    """Below the picture."""
-    reason: str = "no picture"
-    """Why there is none; shown on the placeholder."""
+_TILE_EDGES = ((60, 256), (200, 192), (480, 128), (10**9, 96))
+"""Pixels of a tile by the number of tiles at most."""
 
 
-@dataclass(frozen=True, slots=True)
-class PairRow:
-    """A row of a configuration sheet: one pair, and what became of it under each configuration."""
+def write_sheets(run: RunDirectory) -> list[str]:
+    """Writes the run's contact sheet, and for reconstruction studies their figure; returns relative paths.
 
-    label: str
-    content: Tile | None
-    style: Tile | None
-    """None where the study has no such picture."""
-    results: Sequence[Tile]
+    At most 24 pairs and 40 configurations are shown; the caption says when there are more. Trials that have not
+    ended, and failed ones, are boxes with the reason. Nothing is written while no trial has ended.
+    """
+    drawn = draw_sheets(run)
+    for name, sheet in drawn.items():
+        run.directory.write(f"report/{name}", png(sheet))
+    return [f"report/{name}" for name in drawn]
 
 
-@dataclass(frozen=True, slots=True)
-class _Metrics:
-    """Lengths in pixels, and fonts; all follow from the tile's edge."""
+def draw_sheets(run: RunDirectory) -> dict[str, Image.Image]:
+    """What `write_sheets` writes, by file name."""
+    overview = _overview(run, MAX_PAIRS)
+    if not overview.num_ended:
+        return {}
+    pictures = _Pictures(overview)
+    drawn = {"sheet.png": _sheet(overview, pictures)}
+    if kind := reconstructs(run):
+        drawn["reconstruction.png"] = _reconstructions(overview, pictures, kind)
+    return drawn
 
-    tile: int
-    gap: int
-    row_labels: int
-    """Width of the row labels with the gap after them; 0 for none."""
-    title: Font
-    label: Font
-    small: Font
 
-    @classmethod
-    def of_tile(cls, tile: int, *, row_labels: bool) -> _Metrics:
-        gap = max(tile // 16, 8)
-        return cls(
-            tile=tile,
-            gap=gap,
-            row_labels=max(tile * 3 // 4, 110) + gap if row_labels else 0,
-            title=Font.of_size(min(max(tile / 8, 22), 40)),
-            label=Font.of_size(min(max(tile / 14, 13), 22)),
-            small=Font.of_size(min(max(tile / 16, 12), 18), _QUIET_INK),
+def _overview(run: RunDirectory, max_pairs: int) -> Overview:
+    columns = ("error_message", "image_path")
+    return Overview(run, max_pairs=max_pairs, max_configurations=MAX_CONFIGURATIONS, columns=columns)
+
+
+def png(image: Image.Image) -> bytes:
+    """A sheet as a PNG file."""
+    file = io.BytesIO()
+    image.save(file, "png")
+    return file.getvalue()
+
+
+def reconstructs(run: RunDirectory) -> Kind | None:
+    """`content` or `style` if the study reconstructs that from features alone, without a loss for the other."""
+    configurations = run.configurations.values()
+    if configurations and all(not each.content_layers for each in configurations):
+        return "style"
+    if configurations and all(not each.style_layers for each in configurations):
+        return "content"
+    return None
+
+
+def reconstruction_sheet(content_run: RunDirectory, style_run: RunDirectory) -> Image.Image:
+    """Figure 1 of Gatys, Ecker, Bethge (CVPR 2016) from the first picture of two reconstruction studies.
+
+    Top row: the style from growing sets of layers. Bottom row: the content from each of those layers alone.
+
+    Raises:
+        RunDirectoryError: A run is not such a study, or they have no layer in common.
+    """
+    (style, styles), (content, contents) = _first_row(style_run, "style"), _first_row(content_run, "content")
+    layers = [layer for layer in styles if layer in contents]
+    if not layers:
+        raise RunDirectoryError(
+            f"expected reconstructions from the same layers, found {', '.join(contents)} in "
+            f"{content_run.directory.url()} and {', '.join(styles)} in {style_run.directory.url()}"
         )
-
-    def left(self, column: int) -> int:
-        """Where a column begins within a strip."""
-        return self.row_labels + column * (self.tile + self.gap)
-
-
-def contact_sheet(
-    rows: Sequence[Sequence[Tile]],
-    *,
-    column_labels: Sequence[str] = (),
-    row_labels: Sequence[str] = (),
-    title: str | None = None,
-    caption: str | None = None,
-    tile_edge: int = 256,
-    repeated_columns: int = 0,
-) -> Image.Image:
-    """A grid of labelled pictures on light paper, at most `MAX_WIDTH` wide.
-
-    Args:
-        rows: Pictures keep their proportions within square tiles. Rows may differ in length.
-        column_labels: One per column, above; empty for none.
-        row_labels: One per row, on the left; empty for none.
-        title: A heading.
-        caption: A paragraph below the grid.
-        tile_edge: Pixels of a tile's edge.
-        repeated_columns: So many first columns are shown again in every band.
-
-    Raises:
-        ValueError: There is no tile, or the labels do not fit the grid.
-    """
-    columns = max((len(row) for row in rows), default=0)
-    if not columns:
-        raise ValueError("expected at least one tile, found none")
-    for name, labels, count in (("column", column_labels, columns), ("row", row_labels, len(rows))):
-        if labels and len(labels) != count:
-            raise ValueError(f"expected {count} {name} labels, found {len(labels)}")
-    metrics = _Metrics.of_tile(tile_edge, row_labels=bool(row_labels))
-    bands = list(_bands(columns, repeated_columns, metrics))
-    width = metrics.left(max(map(len, bands))) - metrics.gap
-    strips = [_paragraph(title, metrics.title, width)] if title else []
-    for index, band in enumerate(bands):
-        if index:
-            strips.append(Image.new("RGB", (width, 1), _HAIRLINE))
-        if column_labels:
-            strips.append(_header(metrics, width, [column_labels[column] for column in band]))
-        for row, label in zip(rows, row_labels or [""] * len(rows), strict=True):
-            strips.append(_row(metrics, width, label, [row[column] for column in band if column < len(row)]))
-    if caption:
-        strips.append(_paragraph(caption, metrics.small, width))
-    return _stacked(strips, metrics.gap, margin=2 * metrics.gap)
-
-
-def configuration_sheet(
-    rows: Sequence[PairRow],
-    *,
-    configuration_labels: Sequence[str],
-    title: str | None = None,
-    caption: str | None = None,
-    tile_edge: int = 256,
-) -> Image.Image:
-    """Pairs down, configurations across; the content and style pictures come first.
-
-    Args:
-        configuration_labels: One per result of a row: what distinguishes the configuration, say `block4_conv2`.
-
-    Raises:
-        ValueError: There is no row, or one has not as many results as there are labels.
-    """
-    for row in rows:
-        if len(row.results) != len(configuration_labels):
-            raise ValueError(
-                f"expected {len(configuration_labels)} results for {row.label}, found {len(row.results)}"
-            )
-    absent = Tile(None, reason="none")
-    inputs = {"content": [row.content for row in rows], "style": [row.style for row in rows]}
-    shown = {name: tiles for name, tiles in inputs.items() if any(tiles)}
+    top = [Tile(styles[layer].image, f"{'+ ' if number else ''}{layer}") for number, layer in enumerate(layers)]
+    bottom = [Tile(contents[layer].image, layer) for layer in layers]
     return contact_sheet(
-        [[*(tiles[index] or absent for tiles in shown.values()), *row.results] for index, row in enumerate(rows)],
-        column_labels=[*shown, *configuration_labels],
-        row_labels=[row.label for row in rows] if any(row.label for row in rows) else (),
-        title=title,
-        caption=caption,
-        tile_edge=tile_edge,
-        repeated_columns=len(shown),
+        [[style, *top], [content, *bottom]],
+        column_labels=["original", *(chr(ord("a") + number) for number in range(len(layers)))],
+        row_labels=("style reconstructions", "content reconstructions"),
+        title="What the layers keep",
+        caption=_settings(next(iter(style_run.configurations.values()))),
+        repeated_columns=1,
     )
 
 
-def reconstruction_figure(
-    *,
-    layers: Sequence[str],
-    style_reconstructions: Sequence[Tile],
-    content_reconstructions: Sequence[Tile],
-    style: Image.Image | None = None,
-    content: Image.Image | None = None,
-    title: str | None = None,
-    caption: str | None = None,
-    tile_edge: int = 256,
-) -> Image.Image:
-    """Figure 1 of Gatys, Ecker, Bethge (CVPR 2016): what the layers a, b, c, … keep of a style and of a content.
+def _first_row(run: RunDirectory, kind: Kind) -> tuple[Tile, dict[str, Tile]]:
+    """The first picture of a reconstruction study, and what is left of it by the deepest layer used."""
+    if reconstructs(run) != kind:
+        raise RunDirectoryError(f"{run.directory.url()}: expected a study of {kind} reconstructions")
+    overview = _overview(run, 1)
+    pictures = _Pictures(overview)
+    return pictures.original(0, kind), {
+        layer: pictures.result(0, key) for layer, key in _by_depth(overview).items()
+    }
 
-    Args:
-        layers: From shallow to deep. The style reconstruction below a letter uses its layer and all before it,
-            the content reconstruction its layer alone.
-        style_reconstructions: The top row, one per layer.
-        content_reconstructions: The bottom row, one per layer.
-        style, content: The originals, on the left of their rows.
 
-    Raises:
-        ValueError: A row has not as many tiles as there are layers.
-    """
-    originals = style is not None or content is not None
-    rows: list[list[Tile]] = []
-    for tiles, original, plus in ((style_reconstructions, style, "+ "), (content_reconstructions, content, "")):
-        if len(tiles) != len(layers):
-            raise ValueError(f"expected {len(layers)} reconstructions, one per layer, found {len(tiles)}")
-        captions = [layers[0], *(plus + layer for layer in layers[1:])]
-        row = [replace(tile, caption=tile.caption or text) for tile, text in zip(tiles, captions, strict=True)]
-        rows.append([Tile(original, reason="no original"), *row] if originals else row)
-    letters = [chr(ord("a") + index) for index in range(len(layers))]
+def _sheet(overview: Overview, pictures: _Pictures) -> Image.Image:
+    """Pairs down, configurations across; content and style come first, where the study has them."""
+    inputs = {
+        "content": any(pair.content for pair in overview.pairs),
+        "style": any(pair.styles for pair in overview.pairs),
+    }
+    originals: list[Kind] = [kind for kind in ("content", "style") if inputs[kind]]
+    rows = [
+        [
+            *(pictures.original(pair, kind) for kind in originals),
+            *(pictures.result(pair, configuration) for configuration in overview.configurations),
+        ]
+        for pair in range(len(overview.pairs))
+    ]
     return contact_sheet(
         rows,
-        column_labels=["original", *letters] if originals else letters,
-        row_labels=("style reconstructions", "content reconstructions"),
-        title=title,
-        caption=caption,
-        tile_edge=tile_edge,
-        repeated_columns=int(originals),
+        column_labels=[*originals, *overview.configuration_labels],
+        row_labels=overview.pair_labels if any(overview.pair_labels) else (),
+        title=str(overview.run.study["name"]),
+        caption=_caption(overview),
+        tile_edge=pictures.edge,
+        repeated_columns=len(originals),
     )
 
 
-# Layout
+def _reconstructions(overview: Overview, pictures: _Pictures, kind: Kind) -> Image.Image:
+    """One row per picture: the original, then what is left of it from layer to layer."""
+    ordered = _by_depth(overview)
+    deeper = [overview.configurations[key].style_layers for key in ordered.values()][1:]
+    growing = kind == "style" and all(len(layers) > 1 for layers in deeper)
+    return contact_sheet(
+        [
+            [pictures.original(pair, kind), *(pictures.result(pair, key) for key in ordered.values())]
+            for pair in range(len(overview.pairs))
+        ],
+        column_labels=["original", *(f"+ {layer}" if growing and n else layer for n, layer in enumerate(ordered))],
+        row_labels=overview.pair_labels if any(overview.pair_labels) else (),
+        title=f"{overview.run.study['name']}: {kind} reconstructions",
+        caption=_caption(overview),
+        tile_edge=pictures.edge,
+        repeated_columns=1,
+    )
 
 
-def _bands(columns: int, repeated: int, metrics: _Metrics) -> Iterator[list[int]]:
-    """The columns of each band: the repeated ones, then as many of the others as fit, evenly spread."""
-    fitting = (MAX_WIDTH - 4 * metrics.gap - metrics.row_labels) // (metrics.tile + metrics.gap)
-    others = range(min(repeated, columns), columns)
-    bands = -(-len(others) // max(fitting - repeated, 1)) or 1
-    size = -(-len(others) // bands)
-    for band in range(bands):
-        yield [*range(others.start), *others[band * size : (band + 1) * size]]
+def _by_depth(overview: Overview) -> dict[str, str]:
+    """The first configuration for each deepest layer, from shallow to deep."""
+    found: dict[str, str] = {}
+    for key, configuration in overview.configurations.items():
+        used = configuration.content_layers or configuration.style_layers
+        if used:
+            found.setdefault(max(used, key=block_and_index), key)
+    return {layer: found[layer] for layer in sorted(found, key=block_and_index)}
 
 
-def _stacked(strips: Sequence[Image.Image], gap: int, margin: int) -> Image.Image:
-    height = sum(strip.height for strip in strips) + gap * (len(strips) - 1)
-    sheet = Image.new("RGB", (strips[0].width + 2 * margin, height + 2 * margin), _PAPER)
-    top = margin
-    for strip in strips:
-        sheet.paste(strip, (margin, top))
-        top += strip.height + gap
-    return sheet
+def _caption(overview: Overview) -> str:
+    parts = [_settings(next(iter(overview.run.configurations.values())))]
+    if overview.num_pairs > len(overview.pairs):
+        parts.append(f"the first {len(overview.pairs)} of {overview.num_pairs:,} pairs")
+    if overview.num_configurations > len(overview.configurations):
+        parts.append(
+            f"{len(overview.configurations)} of {overview.num_configurations:,} configurations, evenly spread"
+        )
+    if not overview.run.is_complete():
+        parts.append("the run is not finished")
+    return "; ".join(parts) + "."
 
 
-# Strips
+def _settings(configuration: Configuration) -> str:
+    return (
+        f"{labels.weights_text(configuration)}; {configuration.size} pixels, "
+        f"{configuration.optimizer}, {configuration.steps} steps"
+    )
 
 
-def _paragraph(text: str, font: Font, width: int) -> Image.Image:
-    lines = wrapped(text, font, width, max_lines=12)
-    strip = Image.new("RGB", (width, font.line * len(lines)), _PAPER)
-    write(ImageDraw.Draw(strip), (0, 0), lines, font)
-    return strip
+class _Pictures:
+    """The tiles of an overview: every picture is reduced as soon as it is read, and inputs are read once."""
 
+    def __init__(self, overview: Overview) -> None:
+        self._overview = overview
+        num_tiles = len(overview.pairs) * (len(overview.configurations) + 2)
+        self.edge = next(edge for limit, edge in _TILE_EDGES if num_tiles <= limit)
+        self._inputs: dict[Picture, Tile] = {}
 
-def _header(metrics: _Metrics, width: int, labels: Sequence[str]) -> Image.Image:
-    """Column labels; the last lines stand just above the pictures."""
-    font = metrics.label
-    blocks = [wrapped(label, font, metrics.tile, _LABEL_LINES) for label in labels]
-    strip = Image.new("RGB", (width, font.line * max(map(len, blocks))), _PAPER)
-    draw = ImageDraw.Draw(strip)
-    for column, lines in enumerate(blocks):
-        write(draw, (metrics.left(column), strip.height - font.line * len(lines)), lines, font)
-    return strip
+    def original(self, pair: int, kind: Kind) -> Tile:
+        """The pair's content or style; several styles are strips beside each other."""
+        found = self._overview.pairs[pair]
+        tiles = [self._input(each) for each in (found.styles if kind == "style" else (found.content,)) if each]
+        images = [tile.image for tile in tiles if tile.image]
+        if len(tiles) < 2 or not images:
+            return tiles[0] if tiles else Tile(None, "none")
+        blend = Image.new("RGB", (self.edge, self.edge))
+        for number, image in enumerate(images):
+            strip = ImageOps.fit(image, (-(-self.edge // len(images)), self.edge))
+            blend.paste(strip, (number * self.edge // len(images), 0))
+        return Tile(blend)
 
+    def result(self, pair: int, configuration: str) -> Tile:
+        """What became of a pair under a configuration."""
+        trial = self._overview.trials.get((pair, configuration))
+        if trial is None:
+            return Tile(None, "not in the plan")
+        if trial["image_path"] is None:
+            return Tile(None, trial["error_message"] or trial["status"])
+        try:
+            return Tile(self._reduced(finished_picture(self._overview.run, trial["image_path"])))
+        except ImageError as error:
+            return Tile(None, str(error))
 
-def _row(metrics: _Metrics, width: int, label: str, tiles: Sequence[Tile]) -> Image.Image:
-    """A row of pictures with its label on the left, and captions below."""
-    pictures = [tile.image and _fitted(tile.image, metrics.tile) for tile in tiles]
-    height = max((picture.height for picture in pictures if picture), default=metrics.tile * 2 // 3)
-    small = metrics.small
-    captions = [
-        wrapped(tile.caption, small, metrics.tile, _CAPTION_LINES) if tile.caption else [] for tile in tiles
-    ]
-    lines_below = max(map(len, captions), default=0)
-    below = small.line * lines_below + (small.line // 3 if lines_below else 0)
-    strip = Image.new("RGB", (width, height + below), _PAPER)
-    draw = ImageDraw.Draw(strip)
-    if label and metrics.row_labels:
-        lines = wrapped(label, metrics.label, metrics.row_labels - metrics.gap, _LABEL_LINES)
-        write(draw, (0, (height - metrics.label.line * len(lines)) // 2), lines, metrics.label)
-    for column, (tile, picture, lines) in enumerate(zip(tiles, pictures, captions, strict=True)):
-        left = metrics.left(column)
-        if picture:
-            strip.paste(picture, (left + (metrics.tile - picture.width) // 2, (height - picture.height) // 2))
-        else:
-            _place_holder(draw, metrics, left, height, tile.reason)
-        write(draw, (left, height + small.line // 3), lines, small)
-    return strip
+    def _input(self, picture: Picture) -> Tile:
+        if picture not in self._inputs:
+            shape = next(iter(self._overview.run.configurations.values()))
+            try:
+                image = input_picture(picture, shape, edge=min(self.edge, shape.size))
+                self._inputs[picture] = Tile(self._reduced(image))
+            except ImageError as error:
+                self._inputs[picture] = Tile(None, str(error))
+        return self._inputs[picture]
 
-
-def _place_holder(draw: ImageDraw.ImageDraw, metrics: _Metrics, left: int, height: int, reason: str) -> None:
-    """A quiet box with the reason in its middle, as much of it as there is room for."""
-    font, inset = metrics.small, metrics.gap
-    draw.rectangle((left, 0, left + metrics.tile - 1, height - 1), fill=_PLACEHOLDER, outline=_HAIRLINE)
-    room = max(min((height - inset) // font.line, _REASON_LINES), 0)
-    lines = wrapped(reason, font, metrics.tile - 2 * inset, room)
-    write(draw, (left + inset, (height - font.line * len(lines)) // 2), lines, font)
-
-
-def _fitted(image: Image.Image, edge: int) -> Image.Image:
-    scale = edge / max(image.size)
-    size = max(round(image.width * scale), 1), max(round(image.height * scale), 1)
-    return image.convert("RGB").resize(size, Image.Resampling.LANCZOS, reducing_gap=3.0)
+    def _reduced(self, image: Image.Image) -> Image.Image:
+        image.thumbnail((self.edge, self.edge), Image.Resampling.LANCZOS, reducing_gap=3.0)
+        return image

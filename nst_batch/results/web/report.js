@@ -1,51 +1,73 @@
-const data = JSON.parse(document.getElementById("data").textContent);
+// Elements are made with text nodes only: nothing that comes from a run is ever parsed as HTML.
+
 const byId = (id) => document.getElementById(id);
+const data = JSON.parse(byId("data").textContent);
 const { configurations, pairs, inputs, trials, fields } = data;
-const place = new Map(trials.map((trial) => [`${trial.pair}/${trial.configuration}`, trial]));
-const trialOf = (pair, configuration) => place.get(`${pair}/${configuration}`);
-const byIndex = new Map(trials.map((trial) => [trial.trial_index, trial]));
-const numberOf = new Map(configurations.map((each, number) => [each.id, number]));
+const trialByPlace = new Map(trials.map((trial) => [`${trial.pair}/${trial.configuration}`, trial]));
+const trialByIndex = new Map(trials.map((trial) => [trial.trial_index, trial]));
+const numberById = new Map(configurations.map((each, number) => [each.id, number]));
+const trialOf = (pair, configuration) => trialByPlace.get(`${pair}/${configuration}`);
+const trialsOf = (id) => pairs.map((_, pair) => trialOf(pair, numberById.get(id)));
+const labelOf = (id) => configurations[numberById.get(id)]?.label ?? id;
 const describe = (trial) => `${pairs[trial.pair].label || "the only pair"}\n${configurations[trial.configuration].label}`;
 
-// Tiles
+function el(tag, attributes = {}, ...children) {
+  const node = document.createElement(tag);
+  for (const [name, value] of Object.entries(attributes)) {
+    if (name.startsWith("on")) node.addEventListener(name.slice(2), value);
+    else if (name in node) node[name] = value;
+    else node.setAttribute(name, value);
+  }
+  node.append(...children.filter((child) => child !== null));
+  return node;
+}
 
-function tile(trial, list = null) {
-  if (!trial) return el("div", { className: "tile empty" }, "pending");
-  if (!trial.thumbnail) return el("div", { className: "tile empty", title: trial.error_message || trial.status }, trial.error_message || trial.status);
-  const button = el("button", { type: "button", className: "tile", title: describe(trial), onclick: () => zoom.open(trial, list) });
-  button.append(el("img", { loading: trial.thumbnail.startsWith("data:") ? "eager" : "lazy", decoding: "async", alt: describe(trial), src: trial.thumbnail }));
-  return button;
+function short(value) {
+  if (typeof value !== "number") return value ?? "–";
+  const size = Math.abs(value);
+  return size && (size >= 1e5 || size < 1e-3) ? value.toExponential(2) : String(Number(value.toPrecision(4)));
+}
+
+// Tiles and large pictures
+
+function tile(trial, list) {
+  if (!trial?.thumbnail) {
+    const reason = trial ? trial.error_message || trial.status : "pending";
+    return el("div", { className: "tile empty", title: reason }, reason);
+  }
+  const image = el("img", { loading: "lazy", alt: describe(trial), src: trial.thumbnail });
+  return el("button", { type: "button", className: "tile", title: describe(trial), onclick: () => zoom.open(trial, list) }, image);
 }
 
 function inputTile(number, role) {
-  const input = inputs[number];
-  const picture = input.thumbnail
-    ? el("div", { className: "tile" }, el("img", { src: input.thumbnail, alt: `${role}: ${input.name}` }))
-    : el("div", { className: "tile empty", title: input.reason }, input.reason);
-  return el("figure", { title: input.uri }, picture, el("figcaption", {}, `${role}: ${input.name}`));
+  const { name, uri, thumbnail, reason } = inputs[number];
+  const picture = thumbnail
+    ? el("div", { className: "tile" }, el("img", { src: thumbnail, alt: `${role}: ${name}` }))
+    : el("div", { className: "tile empty", title: reason }, reason);
+  return el("figure", { title: uri }, picture, el("figcaption", {}, `${role}: ${name}`));
 }
 
-// Large pictures
+function showPicture(image, source) {
+  image.onerror = () => { image.onerror = null; image.src = source.thumbnail; };
+  image.hidden = !source?.thumbnail;
+  if (source?.thumbnail) image.src = source.picture || source.thumbnail;
+}
 
 const zoom = {
   dialog: byId("zoom"), list: [], at: 0,
-  open(trial, list) {
-    this.list = (list || [trial]).filter((each) => each && each.thumbnail);
+  open(trial, list = [trial]) {
+    this.list = list.filter((each) => each?.thumbnail);
     this.at = Math.max(0, this.list.indexOf(trial));
-    this.draw();
+    this.step(0);
     if (!this.dialog.open) this.dialog.showModal();
   },
   step(by) {
-    if (!this.list.length) return;
     this.at = (this.at + by + this.list.length) % this.list.length;
-    this.draw();
-  },
-  draw() {
-    const trial = this.list[this.at], image = byId("zoom-image");
-    image.onerror = () => { image.onerror = null; image.src = trial.thumbnail; };
-    image.src = trial.picture || trial.thumbnail;
-    image.alt = describe(trial);
-    byId("zoom-text").textContent = `${describe(trial)}\ncontent distance ${short(trial.content_distance)} · style distance ${short(trial.style_distance)} · ${trial.steps_done} steps · ${trial.trial_id.slice(0, 10)}`;
+    const trial = this.list[this.at];
+    showPicture(byId("zoom-image"), trial);
+    byId("zoom-image").alt = describe(trial);
+    byId("zoom-text").textContent = `${describe(trial)}\ncontent distance ${short(trial.content_distance)} · `
+      + `style distance ${short(trial.style_distance)} · ${trial.steps_done} steps · ${trial.trial_id.slice(0, 10)}`;
   },
 };
 byId("zoom-back").addEventListener("click", () => zoom.step(-1));
@@ -59,151 +81,220 @@ zoom.dialog.addEventListener("keydown", (event) => {
 
 // Controls
 
-function select(label, options, value, onchange) {
+function select(label, texts, value, onchange) {
   const box = el("select", { "aria-label": label, onchange: () => onchange(box.value) });
-  for (const [key, text] of options) box.append(el("option", { value: key, textContent: text, selected: String(key) === String(value) }));
+  for (const [key, text] of Object.entries(texts)) box.append(el("option", { value: key, textContent: text }));
+  box.value = value;
   return el("label", {}, label, box);
 }
 
-function pairSlider(get, set) {
-  if (pairs.length < 2) return null;
-  const shown = el("output", {}, pairs[get()].label);
-  const slider = el("input", { type: "range", min: 0, max: pairs.length - 1, "aria-label": "pair" });
-  slider.value = get();
-  slider.addEventListener("input", () => { shown.textContent = pairs[slider.value].label; set(Number(slider.value)); });
-  return el("label", { className: "wide" }, "pair", slider, shown);
+// Pictures: the pair and the fields that vary are axes; two of them span a table (or one a gallery), the others are fixed
+
+const MAX_CELLS = 2000;
+const axes = [{ label: "pair", values: pairs.map((pair) => pair.label || "the only pair") }, ...fields];
+const numberByPlace = new Map(configurations.map(({ values }, number) =>
+  [values.map((value, i) => fields[i].values.indexOf(value)).join(), number]));
+const grid = { rows: 0, columns: -1, fixed: axes.map(() => 0) };
+
+function chooseAxes() {
+  const isLayers = (i) => i > 0 && fields[i - 1].name.endsWith("_layers");
+  const varying = fields.map((_, i) => i + 1);
+  const order = [...varying.filter(isLayers), ...varying.filter((i) => !isLayers(i))];
+  if (order.length > 1) [grid.rows, grid.columns] = order;
+  else if (order.length === 1) [grid.rows, grid.columns] = pairs.length > 1 ? [0, 1] : [1, -1];
+  const columns = grid.columns > 0 ? axes[grid.columns].values.length : Math.min(axes[grid.rows].values.length, 6);
+  const room = byId("grid").clientWidth - (grid.columns > 0 ? 130 : 0);
+  setSize(Math.max(96, Math.min(190, room / columns - 16)));
 }
 
-function segments(options, value, onchange) {
-  const box = el("div", { className: "segments", role: "group" });
-  for (const [key, text] of options) {
-    box.append(el("button", { type: "button", "aria-pressed": String(key === value), onclick: () => {
-      for (const each of box.children) each.setAttribute("aria-pressed", "false");
-      box.children[options.findIndex((option) => option[0] === key)].setAttribute("aria-pressed", "true");
-      onchange(key);
-    } }, text));
-  }
-  return box;
+function setSize(pixels) {
+  document.documentElement.style.setProperty("--thumb", `${Math.round(pixels)}px`);
 }
 
-// The grid: two of the fields that vary span it, the others and the pair are chosen
-
-const grid = { pair: 0, rows: null, columns: null, fixed: {} };
-
-// As large as fits beside each other, on a wide screen
-function sizeByDefault() {
-  const columns = grid.rows ? fields[fieldNumber(grid.columns)].values.length : configurations.length <= 8 ? configurations.length : 6;
-  const room = byId("grid").clientWidth - (grid.rows ? 130 : 0);
-  if (room > 560) document.documentElement.style.setProperty("--thumb", `${Math.round(Math.max(96, Math.min(190, room / columns - 16)))}px`);
-}
-
-function axesByDefault() {
-  const names = fields.map((field) => field.name);
-  const layered = ["content_layers", "style_layers"].filter((name) => names.includes(name));
-  const others = names.filter((name) => !layered.includes(name));
-  const order = layered.length === 1 ? [layered[0], ...others] : [...layered, ...others];
-  [grid.rows, grid.columns] = order.length > 1 ? order : [null, order[0] ?? null];
-  fields.forEach((field) => { grid.fixed[field.name] = field.values[0]; });
-}
-
-const fieldNumber = (name) => fields.findIndex((field) => field.name === name);
-
-function drawControls() {
-  const names = fields.map((field) => [field.name, field.label]);
-  const swap = (axis, other) => (name) => {
-    if (grid[other] === name) grid[other] = grid[axis];
-    grid[axis] = name;
-    drawControls();
+function drawGridControls() {
+  const names = axes.map((axis) => axis.label);
+  const choose = (axis, other) => (value) => {
+    if (grid[other] === Number(value)) grid[other] = grid[axis];
+    grid[axis] = Number(value);
+    drawGridControls();
     drawGrid();
   };
+  const fixed = [...axes.keys()].filter((i) => i !== grid.rows && i !== grid.columns && axes[i].values.length > 1);
   const size = el("input", { type: "range", min: 64, max: 320, "aria-label": "size of the pictures" });
-  size.value = parseInt(getComputedStyle(document.documentElement).getPropertyValue("--thumb"), 10);
-  size.addEventListener("input", () => document.documentElement.style.setProperty("--thumb", `${size.value}px`));
-  byId("grid-controls").replaceChildren(...[
-    pairSlider(() => grid.pair, (pair) => { grid.pair = pair; drawGrid(); }),
-    fields.length > 1 ? select("rows", names, grid.rows, swap("rows", "columns")) : null,
-    fields.length > 1 ? select("columns", names, grid.columns, swap("columns", "rows")) : null,
-    ...fields.filter((field) => ![grid.rows, grid.columns].includes(field.name)).map((field) =>
-      select(field.label, field.values.map((value) => [value, value]), grid.fixed[field.name], (value) => { grid.fixed[field.name] = value; drawGrid(); })),
-    el("label", {}, "size", size),
-  ].filter(Boolean));
+  size.value = parseInt(document.documentElement.style.getPropertyValue("--thumb"), 10);
+  size.addEventListener("input", () => setSize(size.value));
+  byId("grid-controls").replaceChildren(
+    ...fixed.map((i) => select(names[i], axes[i].values, grid.fixed[i], (value) => { grid.fixed[i] = value; drawGrid(); })),
+    select("rows", names, grid.rows, choose("rows", "columns")),
+    select("columns", { ...names, "-1": "none" }, grid.columns, choose("columns", "rows")),
+    el("label", {}, "size", size));
+}
+
+function trialAt(row, column) {
+  const place = grid.fixed.map((value, i) => (i === grid.rows ? row : i === grid.columns ? column : value));
+  const number = numberByPlace.get(place.slice(1).join());
+  return number === undefined ? null : trialOf(place[0], number);
 }
 
 function drawGrid() {
-  const pair = pairs[grid.pair];
-  byId("inputs").replaceChildren(...[
-    pair.content === null ? null : inputTile(pair.content, "content"),
-    ...pair.styles.map((style) => inputTile(style, "style")),
-  ].filter(Boolean));
-  const fixed = fields.map((field) => ([grid.rows, grid.columns].includes(field.name) ? null : grid.fixed[field.name]));
-  const fitting = configurations.map((each, number) => [each.values, number])
-    .filter(([values]) => values.every((value, i) => fixed[i] === null || fixed[i] === value));
-  const list = fitting.map(([, number]) => trialOf(grid.pair, number));
-  if (!grid.rows) {
-    byId("grid").replaceChildren(el("div", { className: "gallery" }, ...fitting.map(([, number]) =>
-      el("figure", {}, tile(trialOf(grid.pair, number), list), el("figcaption", {}, configurations[number].label)))));
-    return;
-  }
-  const [row, column] = [fieldNumber(grid.rows), fieldNumber(grid.columns)];
-  const head = el("tr", {}, el("th", {}, `${fields[row].label} ↓ ${fields[column].label} →`),
-    ...fields[column].values.map((value) => el("th", { scope: "col" }, value)));
-  const body = fields[row].values.map((value) => el("tr", {}, el("th", { scope: "row" }, value),
-    ...fields[column].values.map((other) => {
-      const found = fitting.find(([values]) => values[row] === value && values[column] === other);
-      return el("td", {}, found ? tile(trialOf(grid.pair, found[1]), list) : "");
-    })));
-  byId("grid").replaceChildren(el("table", { className: "pictures" }, el("thead", {}, head), el("tbody", {}, ...body)));
+  const { content, styles } = pairs[grid.fixed[0]];
+  byId("inputs").hidden = grid.rows === 0 || grid.columns === 0;
+  byId("inputs").replaceChildren(...(content === null ? [] : [inputTile(content, "content")]),
+    ...styles.map((style) => inputTile(style, "style")));
+  const rows = axes[grid.rows].values, columns = grid.columns < 0 ? [""] : axes[grid.columns].values;
+  const shown = rows.slice(0, Math.max(1, Math.floor(MAX_CELLS / columns.length)));
+  const cells = shown.map((_, row) => columns.map((_, column) => trialAt(row, column)));
+  const list = cells.flat();
+  const picture = (trial) => (trial === null ? "" : tile(trial, list));
+  const head = el("tr", {}, el("th", {}, `${axes[grid.rows].label} ↓ ${axes[grid.columns]?.label} →`),
+    ...columns.map((value) => el("th", { scope: "col" }, value)));
+  const body = shown.map((value, row) => el("tr", {}, el("th", { scope: "row" }, value),
+    ...cells[row].map((trial) => el("td", {}, picture(trial)))));
+  const gallery = shown.map((value, row) => el("figure", {}, picture(cells[row][0]), el("figcaption", {}, value)));
+  byId("grid").replaceChildren(
+    grid.columns < 0 ? el("div", { className: "gallery row" }, ...gallery)
+      : el("table", { className: "pictures" }, el("thead", {}, head), el("tbody", {}, ...body)),
+    shown.length < rows.length ? el("p", { className: "hint" }, `The first ${shown.length} of ${rows.length}.`) : "");
 }
 
 // Compare: two pictures of one pair with a handle between them
 
 const compare = {
-  pair: 0, left: "content", right: 0,
-  options() {
-    const pair = pairs[this.pair];
-    return [
-      ...(pair.content === null ? [] : [["content", "content picture"]]),
-      ...pair.styles.map((number, i) => [`style${i}`, pair.styles.length > 1 ? `style ${i + 1}` : "style picture"]),
-      ...configurations.map((each, number) => [String(number), each.label]),
-    ];
+  pair: 0, sides: ["content", 0], stage: document.querySelector(".stage"),
+  texts() {
+    const { content, styles } = pairs[this.pair];
+    return { ...configurations.map((each) => each.label), ...(content === null ? {} : { content: "content picture" }),
+      ...Object.fromEntries(styles.map((number) => [`style${number}`, `style picture ${inputs[number].name}`])) };
   },
   source(side) {
-    const pair = pairs[this.pair];
-    if (side === "content") return pair.content === null ? {} : inputs[pair.content];
-    if (String(side).startsWith("style")) return inputs[pair.styles[Number(side.slice(5))]] ?? {};
-    return trialOf(this.pair, Number(side)) ?? {};
+    if (side === "content") return inputs[pairs[this.pair].content];
+    return side.startsWith("style") ? inputs[side.slice(5)] : trialOf(this.pair, side);
   },
   take(trial) {
     this.pair = trial.pair;
-    if (String(this.right) !== String(trial.configuration)) [this.left, this.right] = [this.right, trial.configuration];
+    this.sides = [this.sides[1], trial.configuration];
     this.draw();
     byId("compare").scrollIntoView({ behavior: "smooth" });
   },
   draw() {
-    const options = this.options(), known = options.map(([key]) => key);
-    for (const side of ["left", "right"]) if (!known.includes(String(this[side]))) this[side] = known[0];
-    byId("compare-controls").replaceChildren(...[
-      pairSlider(() => this.pair, (pair) => { this.pair = pair; this.picture(); }),
-      select("left", options, this.left, (key) => { this.left = key; this.picture(); }),
-      select("right", options, this.right, (key) => { this.right = key; this.picture(); }),
-    ].filter(Boolean));
-    this.picture();
-  },
-  picture() {
-    const image = (side, className) => {
-      const source = this.source(side);
-      const node = el("img", { className, alt: "", draggable: false });
-      node.addEventListener("error", () => { if (source.thumbnail && node.src !== source.thumbnail) node.src = source.thumbnail; });
-      if (source.thumbnail) node.src = source.picture || source.thumbnail;
-      return node;
-    };
-    const name = (side) => this.options().find(([key]) => key === String(side))?.[1] ?? "";
-    const stage = el("div", { className: "stage" }, image(this.left, "under"), image(this.right, "over"));
-    const handle = el("input", { type: "range", min: 0, max: 100, step: 0.5, "aria-label": "divide" });
-    handle.value = 50;
-    handle.addEventListener("input", () => byId("swipe").style.setProperty("--at", `${handle.value}%`));
-    byId("swipe").style.setProperty("--at", "50%");
-    stage.append(handle, el("div", { className: "handle" }));
-    byId("swipe").replaceChildren(stage, el("div", { className: "sides" }, el("span", {}, name(this.left)), el("span", {}, name(this.right))));
+    const texts = this.texts();
+    this.sides = this.sides.map((side) => (side in texts ? String(side) : Object.keys(texts).at(-1)));
+    byId("compare-controls").replaceChildren(
+      select("pair", axes[0].values, this.pair, (pair) => { this.pair = pair; this.draw(); }),
+      ...this.sides.map((side, i) => select(["left", "right"][i], texts, side, (key) => { this.sides[i] = key; this.draw(); })));
+    this.stage.querySelectorAll("img").forEach((image, i) => showPicture(image, this.source(this.sides[i])));
+    document.querySelectorAll("#swipe span").forEach((node, i) => { node.textContent = texts[this.sides[i]]; });
   },
 };
+compare.stage.querySelector("input").addEventListener("input", (event) => {
+  byId("swipe").style.setProperty("--at", `${event.target.value}%`);
+});
+
+// Tables: a click on a column's name sorts by it
+
+function drawTable(holder, columns, rowsOf, show, limit = 50) {
+  const state = { column: null, descending: false, limit };
+  const sign = () => (state.descending ? -1 : 1);
+  const order = (a, b) => {
+    const [x, y] = [a[state.column] ?? "", b[state.column] ?? ""];
+    if (x === "" || y === "") return (x === "") - (y === "");
+    return sign() * (typeof x === "number" ? x - y : String(x).localeCompare(String(y), "en", { numeric: true }));
+  };
+  const sortBy = (column) => {
+    Object.assign(state, { column, descending: state.column === column && !state.descending });
+    draw();
+    holder.querySelectorAll("th button")[columns.indexOf(column)].focus();
+  };
+  const draw = () => {
+    const rows = state.column === null ? rowsOf() : [...rowsOf()].sort(order);
+    const heads = columns.map((name) => el("th", {
+      scope: "col", ariaSort: state.column !== name ? null : state.descending ? "descending" : "ascending",
+    }, el("button", { type: "button", onclick: () => sortBy(name) }, name.replaceAll("_", " "))));
+    const cell = (name, row) => el("td", { className: typeof row[name] === "number" ? "number" : name },
+      show[name] ? show[name](row, rows) : short(row[name]));
+    const body = rows.slice(0, state.limit).map((row) => el("tr", {}, ...columns.map((name) => cell(name, row))));
+    const more = el("button", { type: "button", onclick: () => { state.limit += 500; draw(); } }, `Show more of ${rows.length} rows`);
+    holder.replaceChildren(el("table", { className: "rows" }, el("thead", {}, el("tr", {}, ...heads)), el("tbody", {}, ...body)),
+      rows.length > state.limit ? more : "");
+  };
+  draw();
+  return draw;
+}
+
+function drawRankingTable() {
+  const { rows, notes } = Object.values(data.rankings)[0];
+  const columns = ["rank", "configuration", "mean_rank", "low", "high", "won", "content_distance", "style_distance", "pareto", "failed"];
+  const open = (row) => el("button", { type: "button", onclick: () => openPictures(row) }, labelOf(row.configuration));
+  drawTable(byId("ranking-table"), columns, () => rows, { configuration: open });
+  byId("ranking-notes").replaceChildren(...notes.map((note) => el("li", {}, note)));
+}
+
+function drawTrialTable() {
+  const rows = trials.map((trial) => ({ ...trial, "": trial.trial_index, trial: trial.trial_index, pair: pairs[trial.pair].label,
+    configuration: configurations[trial.configuration].label, id: trial.trial_id.slice(0, 10), of: trial }));
+  const texts = new Map(rows.map((row) => [row, [row.pair, row.configuration, row.trial_id, row.error_message].join(" ").toLowerCase()]));
+  const words = el("input", { type: "search", placeholder: "picture, layer, id …", "aria-label": "filter" });
+  const count = el("output");
+  let status = "all";
+  const rowsOf = () => rows.filter((row) => (status === "all" || row.status === status)
+    && words.value.toLowerCase().split(/\s+/).every((word) => texts.get(row).includes(word)));
+  const columns = ["", "trial", "pair", "configuration", "status", "content_distance", "style_distance", "final_total_loss",
+    "steps_done", "seconds", "id"];
+  const redraw = drawTable(byId("trial-table"), columns, rowsOf, { "": (row, list) => tile(row.of, list.map((each) => each.of)) });
+  const draw = () => { redraw(); count.textContent = `${rowsOf().length} of ${rows.length}`; };
+  const states = ["all", ...new Set(rows.map((row) => row.status))];
+  words.addEventListener("input", draw);
+  byId("trial-controls").replaceChildren(el("label", {}, "filter", words),
+    select("status", states, 0, (number) => { status = states[number]; draw(); }), count);
+  draw();
+}
+
+// Plots: Vega's, in the page's colours; what a mark stands for opens on a click
+
+const picturesOf = ({ trial, configuration }) =>
+  (trial === undefined ? trialsOf(configuration) : [trialByIndex.get(trial)]).filter((each) => each?.thumbnail);
+
+function openPictures(datum) {
+  const list = picturesOf(datum);
+  if (list.length) zoom.open(list[0], list);
+}
+
+function showTip(_, event, item, value) {
+  const tip = byId("tip");
+  tip.hidden = !value;
+  if (!value) return;
+  const thumbnail = picturesOf(item.datum)[0]?.thumbnail;
+  tip.replaceChildren(Object.entries(value).map(([name, text]) => `${name}: ${text}`).join("\n"),
+    thumbnail ? el("img", { src: thumbnail, alt: "" }) : "");
+  const { width, height } = tip.getBoundingClientRect(), { clientX: x, clientY: y } = event;
+  tip.style.left = `${Math.max(6, Math.min(x + 14, innerWidth - width - 8))}px`;
+  tip.style.top = `${y + height + 20 > innerHeight ? Math.max(4, y - height - 12) : y + 14}px`;
+}
+
+async function drawPlot(name, { title, config, ...plot }) {
+  const holder = byId(`${name}-plot`), narrow = holder.clientWidth < 640;
+  const text = { labelColor: "var(--quiet)", titleColor: "var(--quiet)", titleFontWeight: "normal" };
+  const colors = {
+    background: "transparent", view: { stroke: null }, text: { color: "var(--ink)" },
+    axis: { ...text, gridColor: "var(--line)", domainColor: "var(--line)", tickColor: "var(--line)", labelLimit: narrow ? 110 : 340 },
+    legend: { ...text, labelLimit: 300, ...(narrow ? { orient: "bottom", columns: 1 } : {}) },
+  };
+  const options = { ast: true, actions: false, renderer: "svg", logLevel: 1, config: colors, tooltip: showTip };
+  const { view } = await vegaEmbed(holder, { ...plot, width: "container" }, options);
+  view.addEventListener("click", (_, item) => { if (item?.datum) openPictures(item.datum); });
+}
+
+byId("theme").addEventListener("click", () => {
+  const root = document.documentElement, dark = matchMedia("(prefers-color-scheme: dark)").matches;
+  root.style.colorScheme = (root.style.colorScheme || (dark ? "dark" : "light")) === "dark" ? "light" : "dark";
+});
+
+const [ranking] = Object.values(data.rankings);
+if (ranking) compare.sides[1] = numberById.get(ranking.rows[0].configuration) ?? 0;
+if (ranking) drawRankingTable();
+chooseAxes();
+drawGridControls();
+drawGrid();
+compare.draw();
+drawTrialTable();
+for (const [name, plot] of Object.entries(data.plots)) drawPlot(name, plot);
