@@ -74,7 +74,7 @@ def ranking_plot(rankings: Mapping[str, Rows], labels: Mapping[str, str]) -> Spe
     ]
     by = alt.param(name="by", value=rows[0]["by"], bind=_choice("ranked by", [_ORDERS[by] for by in rankings]))
     base = (
-        alt.Chart(alt.NamedData("ranks"), height=alt.Step(22))
+        alt.Chart(alt.NamedData("ranks"), height=22 * min(len(next(iter(rankings.values()))), MAX_RANKED))
         .transform_filter("datum.by == by")
         .encode(
             y=alt.Y("label:N", sort=None, title=None),
@@ -181,8 +181,8 @@ def curves_plot(curves: Mapping[str, Any], labels: Mapping[str, str]) -> Spec:
     return _finished(
         chart.add_params(terms, chosen, steps),
         title="Loss curves",
-        subtitle="Relative to the initial picture: medians over pairs, or one configuration's trials with the middle "
-        "80%. Losses of different layers differ in scale: compare the shapes only.",
+        subtitle="Relative to the initial picture: medians over pairs, or one configuration's trials with the "
+        "middle 80%. Losses of different layers differ in scale: compare the shapes only.",
         datasets={
             "medians": [
                 row for key, trials in shown.items() for row in _medians(curves["steps"], trials, labels[key])
@@ -242,7 +242,9 @@ def _spread(values: np.ndarray[Any, np.dtype[np.float64]]) -> alt.Scale:
     return alt.Scale(type="log" if log else "linear", zero=False, padding=40)
 
 
-def _finished(chart: alt.LayerChart, *, title: str, subtitle: str, datasets: Mapping[str, Rows]) -> Spec:
+def _finished(
+    chart: alt.LayerChart | alt.FacetChart, *, title: str, subtitle: str, datasets: Mapping[str, Rows]
+) -> Spec:
     titled = chart.properties(width=_WIDTH, title=alt.TitleParams(title, subtitle=subtitle, anchor="start"))
-    spec = titled.configure_axis(labelLimit=340).configure_view(stroke=None).to_dict()
+    spec: Spec = titled.configure_axis(labelLimit=340).configure_view(stroke=None).to_dict()
     return spec | {"datasets": dict(datasets)}

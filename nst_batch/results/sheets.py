@@ -78,7 +78,7 @@ def reconstruction_sheet(content_run: RunDirectory, style_run: RunDirectory) -> 
     Raises:
         RunDirectoryError: A run is not such a study, or they have no layer in common.
     """
-    (style, styles), (content, contents) = _first_row(style_run, "style"), _first_row(content_run, "content")
+    (content, contents), (style, styles) = _first_row(content_run, "content"), _first_row(style_run, "style")
     layers = [layer for layer in styles if layer in contents]
     if not layers:
         raise RunDirectoryError(
@@ -127,7 +127,7 @@ def _sheet(overview: Overview, pictures: _Pictures) -> Image.Image:
         column_labels=[*originals, *overview.configuration_labels],
         row_labels=overview.pair_labels if any(overview.pair_labels) else (),
         title=str(overview.run.study["name"]),
-        caption=_caption(overview),
+        caption=caption(overview),
         tile_edge=pictures.edge,
         repeated_columns=len(originals),
     )
@@ -146,7 +146,7 @@ def _reconstructions(overview: Overview, pictures: _Pictures, kind: Kind) -> Ima
         column_labels=["original", *(f"+ {layer}" if growing and n else layer for n, layer in enumerate(ordered))],
         row_labels=overview.pair_labels if any(overview.pair_labels) else (),
         title=f"{overview.run.study['name']}: {kind} reconstructions",
-        caption=_caption(overview),
+        caption=caption(overview),
         tile_edge=pictures.edge,
         repeated_columns=1,
     )
@@ -162,7 +162,8 @@ def _by_depth(overview: Overview) -> dict[str, str]:
     return {layer: found[layer] for layer in sorted(found, key=block_and_index)}
 
 
-def _caption(overview: Overview) -> str:
+def caption(overview: Overview) -> str:
+    """What a sheet says of its run: weights, settings, and what is not on it."""
     parts = [_settings(next(iter(overview.run.configurations.values())))]
     if overview.num_pairs > len(overview.pairs):
         parts.append(f"the first {len(overview.pairs)} of {overview.num_pairs:,} pairs")

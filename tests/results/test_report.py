@@ -2,6 +2,9 @@ from __future__ import annotations
 
 import json
 import re
+import statistics
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,7 +13,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from nst_batch.results import report_data
+from nst_batch.results import plots, report_data
 from nst_batch.results.report import write_report
 from nst_batch.store.run_directory import RunDirectory
 from tests import browser, simulated, small_run
@@ -49,12 +52,17 @@ def page_of(run: RunDirectory, folder: Path | None = None) -> tuple[str, dict[st
 
 def test_the_page_needs_nothing_else(tmp_path: Path) -> None:
     page, data = page_of(grid_run(tmp_path, failing=[5]))
-    assert "default-src 'none'" in page
-    assert not re.search(r"(?:src|href)=[\"'](?!data:|#|[\w-]+\.png)", page)
-    assert not re.search(r"@import|url\(|fetch\(|XMLHttpRequest|import\(", page)
+    allowed = re.search(r'Content-Security-Policy" content="(.*?)"', page)
+    assert allowed
+    assert allowed[1].startswith("default-src 'none'; img-src 'self' file: data:;")
+    assert "unsafe-eval" not in allowed[1]
+    assert "connect-src" not in allowed[1]
+    own = page.replace(plots.vega_javascript(), "")
+    assert not re.search(r"(?:src|href)=[\"'](?!data:|#|[\w-]+\.(?:png|svg))", own)
+    assert not re.search(r"@import|url\(|fetch\(|XMLHttpRequest|import\(", own)
     assert len(data["trials"]) == 72
     assert all(trial["thumbnail"].startswith("data:image/webp") for trial in data["trials"] if trial["picture"])
-    assert page.count("</script>") == 2
+    assert page.count("</script>") == 3
 
 
 def test_what_comes_from_the_run_is_escaped(tmp_path: Path) -> None:
@@ -69,7 +77,7 @@ def test_random_weights_are_named_as_such(tmp_path: Path) -> None:
     page, data = page_of(grid_run(tmp_path))
     assert "RANDOM weights" in page
     assert data["study"]["random"]
-    facts = dict(data["provenance"])
+    facts = data["provenance"]
     assert facts["weights"] == "random:0"
     assert facts["weights SHA-256"] == "ab" * 32
     assert facts["device"] == "cpu"
@@ -80,10 +88,42 @@ def test_every_plot_is_a_picture_too(tmp_path: Path) -> None:
     write_report(run)
     folder = tmp_path / "run" / "report"
     names = {path.name for path in folder.iterdir()}
-    assert names == {"index.html", "sheet.png", "ranking.png", "pareto.png", "curves.png"}
-    for name in names - {"index.html"}:
-        with Image.open(folder / name) as picture:
+    plotted = {"ranking", "pareto", "curves"}
+    assert names == {"index.html", "sheet.png"} | {f"{name}.{kind}" for name in plotted for kind in ("png", "svg")}
+    for name in plotted:
+        with Image.open(folder / f"{name}.png") as picture:
             assert len(set(picture.convert("RGB").resize((64, 64)).get_flattened_data())) > 4
+        assert (folder / f"{name}.svg").read_text().startswith("<svg")
+
+
+def test_a_plot_draws_every_configuration_once(tmp_path: Path) -> None:
+    _, data = page_of(grid_run(tmp_path))
+    identities = {each["id"] for each in data["configurations"]}
+    points = data["plots"]["pareto"]["datasets"]["points"]
+    assert len(points) == len(identities) == 12
+    assert {point["configuration"] for point in points} == identities
+    ranks = [row for row in data["plots"]["ranking"]["datasets"]["ranks"] if row["by"] == "content and style"]
+    assert [row["mean_rank"] for row in ranks] == sorted(row["mean_rank"] for row in ranks)
+
+
+def test_curves_are_medians_of_shares_of_the_first_loss(tmp_path: Path) -> None:
+    _, data = page_of(grid_run(tmp_path))
+    medians = [row for row in data["plots"]["curves"]["datasets"]["medians"] if row["term"] == "total"]
+    assert {row["value"] for row in medians if row["step"] == 0} == {1.0}
+    first = [row for row in medians if row["configuration"] == medians[0]["configuration"]]
+    own = [small_run.curve(pair * 12).total for pair in range(6)]
+    expected = [statistics.median(curve[step] / curve[0] for curve in own) for step in range(11)]
+    assert [row["value"] for row in first] == pytest.approx(expected, rel=1e-3)
+    assert all(row["low"] <= row["value"] <= row["high"] for row in medians)
+
+
+def test_altair_is_loaded_for_a_report_alone() -> None:
+    loaded = "nst_batch.api, nst_batch.cli.program, nst_batch.results.sheets"
+    script = f"import sys, {loaded}; print(sorted(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert "nst_batch.results.sheets" in done.stdout
+    assert "'altair'" not in done.stdout
+    assert "'vl_convert'" not in done.stdout
 
 
 def test_elsewhere_the_pictures_are_still_found(tmp_path: Path) -> None:
@@ -99,14 +139,14 @@ def test_a_report_can_be_made_at_any_time(tmp_path: Path, ended: int) -> None:
     assert "This run is not finished" in page
     assert len(data["trials"]) == ended
     assert data["study"]["counts"]["pending"] == 72 - ended
-    assert bool(data["ranking"]) == bool(ended)
+    assert bool(data["rankings"]) == bool(ended)
 
 
 def test_a_run_of_failures_alone(tmp_path: Path) -> None:
     _, data = page_of(grid_run(tmp_path, failing=range(72)))
     assert sum(failure["count"] for failure in data["failures"]) == 72
     assert data["failures"][0]["error_type"] == "RuntimeError"
-    assert data["ranking"] == {}
+    assert data["rankings"] == {}
 
 
 def test_many_thumbnails_are_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -123,7 +163,7 @@ def test_more_trials_than_can_be_shown(tmp_path: Path, monkeypatch: pytest.Monke
     assert len(data["trials"]) == 24
     assert len(data["pairs"]) == 2
     assert data["study"]["limits"] == ["Shown one by one: the first 2 of 6 pairs."]
-    assert data["ranking"]["both"]["rows"][0]["pairs"] == 6
+    assert data["rankings"]["both"]["rows"][0]["pairs"] == 6
 
 
 def test_a_reconstruction_study_shows_its_figure(tmp_path: Path) -> None:
@@ -161,6 +201,9 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> Iterator[browser.Browser]:
         opened.log("performance")  # the browser's own first page
         opened.open(url)
         yield opened
+
+
+TIP = "const tip = document.getElementById('tip'); return tip.hidden ? null : tip.textContent"
 
 
 def choose(page: browser.Browser, selector: str, value: str) -> None:
@@ -208,22 +251,25 @@ class TestInChromium:
         caption = page.run("return document.querySelector('#inputs figcaption').textContent")
         assert caption == f"content: {NASTY.replace('/', '∕').removesuffix('.png')}"
 
-    def test_the_slider_changes_the_pair(self, page: browser.Browser) -> None:
+    def test_the_pair_can_be_chosen(self, page: browser.Browser) -> None:
         first = "return document.querySelector('#grid img').src"
         before = page.run(first)
-        center(page, "#grid-controls input[aria-label=pair]")
-        page.run("document.querySelector('#grid-controls input[aria-label=pair]').focus()")
-        page.press("right")
+        choose(page, "#grid-controls select[aria-label=pair]", "1")
         assert page.run(first) != before
-        page.press("left")
+        choose(page, "#grid-controls select[aria-label=pair]", "0")
         assert page.run(first) == before
 
     def test_the_axes_can_be_chosen(self, page: browser.Browser) -> None:
         heads = "return [...document.querySelectorAll('#grid th[scope=col]')].map((node) => node.textContent)"
         assert page.run(heads) == ["block1_conv1", "block1-2_conv1"]
-        choose(page, "#grid-controls select[aria-label=columns]", "alpha")
+        choose(page, "#grid-controls select[aria-label=columns]", "3")
         assert page.run(heads) == ["0.5", "1"]
-        choose(page, "#grid-controls select[aria-label=columns]", "style_layers")
+        choose(page, "#grid-controls select[aria-label=rows]", "0")
+        assert page.run("return document.querySelectorAll('#grid tbody tr').length") == 6
+        choose(page, "#grid-controls select[aria-label=columns]", "-1")
+        assert page.run("return document.querySelectorAll('#grid figure').length") == 6
+        choose(page, "#grid-controls select[aria-label=rows]", "1")
+        choose(page, "#grid-controls select[aria-label=columns]", "2")
 
     def test_a_picture_opens_and_arrows_move_on(self, page: browser.Browser) -> None:
         center(page, "#grid button.tile")
@@ -261,23 +307,35 @@ class TestInChromium:
         assert all(text.startswith("<img src=x") for text in column(page, 2))
         assert all(text.startswith("block3_conv1 /") for text in column(page, 3))
         choose(page, "#trial-controls input", "")
-        choose(page, "#trial-controls select", "failed")
+        choose(page, "#trial-controls select", "2")
         assert column(page, 1) == ["5"]
-        choose(page, "#trial-controls select", "")
+        choose(page, "#trial-controls select", "0")
 
-    def test_points_and_curves_speak_when_hovered(self, page: browser.Browser) -> None:
-        tip = "const tip = document.getElementById('tip'); return tip.hidden ? null : tip.textContent"
-        page.hover(*center(page, "#tradeoff-plot circle.hit"))
-        assert "style distance" in page.run(tip)
-        choose(page, "#curve-controls select", "0")
-        assert page.run("return document.querySelectorAll('#curve-plot path').length") == 1 + 6 + 1
-        for share in (0.3, 0.5, 0.7):
-            x, y = center(page, "#curve-plot svg", share)
-            for by in range(-150, 150, 25):
-                page.hover(x, y + by)
-                if page.run(tip):
-                    break
-        assert "step" in page.run(tip)
+    def test_points_speak_when_hovered_and_open_their_pictures(self, page: browser.Browser) -> None:
+        page.hover(*center(page, "#pareto-plot .mark-symbol.role-mark path"))
+        assert "style distance" in page.run(TIP)
+        assert page.run("return document.querySelector('#tip img').src").startswith("data:image/webp")
+        page.click("#pareto-plot .mark-symbol.role-mark path")
+        assert page.run("return document.getElementById('zoom').open") is True
+        page.press("escape")
+        center(page, "#ranking-table tbody button")
+        page.click("#ranking-table tbody button")
+        assert page.run("return document.getElementById('zoom').open") is True
+        page.press("escape")
+
+    def test_curves_are_of_one_loss_and_of_one_configuration(self, page: browser.Browser) -> None:
+        lines = "return document.querySelectorAll('#curves-plot .mark-line path').length"
+        everything = page.run(lines)
+        first = page.run("return document.querySelector('#curves-plot option:nth-child(2)').value")
+        choose(page, "#curves-plot select", first)
+        time.sleep(0.3)
+        assert page.run(lines) == 6 + 1  # a pair's trial each, and their median
+        assert everything == 12
+        x, y = center(page, "#curves-plot .mark-symbol.role-mark path")
+        page.hover(x, y)
+        assert "step" in page.run(TIP)
+        page.run("document.querySelector('#curves-plot input[type=radio]:not(:checked)').click()")
+        assert page.run(lines) == 6 + 1
 
     @pytest.mark.parametrize(("width", "dark"), [(390, False), (390, True), (1280, True)])
     def test_it_fits_phones_and_the_dark(self, page: browser.Browser, width: int, dark: bool) -> None:

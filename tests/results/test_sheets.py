@@ -1,124 +1,95 @@
 from __future__ import annotations
 
-import numpy as np
+from pathlib import Path
+
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 from PIL import Image
 
+from nst_batch.errors import RunDirectoryError
 from nst_batch.results import sheets
-from nst_batch.results.lettering import Font, wrapped
-from nst_batch.results.sheets import PairRow, Tile
-from tests.pictures import gradient
+from nst_batch.results.overview import Overview
+from nst_batch.store.run_directory import RunDirectory
+from tests import small_run
 
-RED, BLUE = (255, 0, 0), (0, 0, 255)
-FONT = Font.of_size(14)
-
-
-def patches(sheet: Image.Image, color: tuple[int, int, int]) -> list[tuple[int, int]]:
-    """Left and top of each rectangle of exactly this colour, in reading order."""
-    mask = (np.asarray(sheet) == color).all(axis=-1)
-    padded = np.pad(mask, ((1, 0), (1, 0)))
-    corners = mask & ~padded[:-1, 1:] & ~padded[1:, :-1]
-    return [(int(x), int(y)) for y, x in np.argwhere(corners)]
+FIVE = tuple(f"block{block}_conv1" for block in range(1, 6))
 
 
-def swatch(color: tuple[int, int, int], size: tuple[int, int] = (8, 8)) -> Tile:
-    return Tile(Image.new("RGB", size, color))
+@pytest.fixture
+def run(tmp_path: Path) -> RunDirectory:
+    contents = small_run.inputs(tmp_path / "photos", ["a.png", "b.png"])
+    style = small_run.inputs(tmp_path / "styles", ["s.png"])
+    chosen = small_run.configurations({"alpha": 0.5}, {"alpha": 1.0}, {"alpha": 2.0})
+    trials = list(small_run.plan(contents, [style], chosen))
+    return small_run.write(tmp_path / "run", trials, failing=[1], pending=[5])
 
 
-def test_tiles_stand_in_their_rows_and_columns() -> None:
-    sheet = sheets.contact_sheet(
-        [[swatch(RED), swatch(BLUE)], [swatch(BLUE), swatch(RED)]],
-        column_labels=["one", "two"],
-        row_labels=["above", "below"],
-        title="title",
-        caption="caption",
-        tile_edge=64,
-    )
-    (left, top), (right, bottom) = patches(sheet, RED)
-    assert left < right
-    assert top < bottom
-    assert patches(sheet, BLUE) == [(right, top), (left, bottom)]
-    assert (np.asarray(sheet)[top : top + 64, left : left + 64] == RED).all()
+def reconstruction(tmp_path: Path, kind: str, layers: tuple[str, ...] = FIVE) -> RunDirectory:
+    [picture] = small_run.inputs(tmp_path / "inputs", ["picture.png"])
+    if kind == "content":
+        chosen = small_run.configurations(*({"content_layers": (layer,), "style_layers": ()} for layer in layers))
+        trials = list(small_run.plan([picture], [[]], chosen))
+    else:
+        sets = [layers[: end + 1] for end in range(len(layers))]
+        chosen = small_run.configurations(*({"content_layers": (), "style_layers": each} for each in sets))
+        trials = list(small_run.plan([None], [[picture]], chosen))
+    return small_run.write(tmp_path / kind, trials)
 
 
-def test_pictures_keep_their_proportions() -> None:
-    sheet = sheets.contact_sheet([[swatch(RED, (40, 10)), swatch(BLUE, (1, 4000))]], tile_edge=64)
-    pixels = np.asarray(sheet)
-    assert (pixels == RED).all(axis=-1).sum() == 64 * 16
-    assert (pixels == BLUE).all(axis=-1).sum() == 64
+def test_a_sheet_is_written_even_while_trials_are_pending(run: RunDirectory) -> None:
+    assert sheets.write_sheets(run) == ["report/sheet.png"]
+    with Image.open(Path(run.directory.root) / "report" / "sheet.png") as sheet:
+        assert sheet.width > 5 * 256
 
 
-def test_a_sheet_is_the_same_every_time() -> None:
-    def draw() -> bytes:
-        return sheets.contact_sheet([[Tile(gradient(), "caption"), Tile(None)]], column_labels=["a", "b"]).tobytes()
-
-    assert draw() == draw()
-
-
-def test_a_failed_trial_shows_its_reason_and_no_picture() -> None:
-    def draw(reason: str) -> Image.Image:
-        return sheets.contact_sheet([[swatch(RED), Tile(None, reason=reason)]], tile_edge=96)
-
-    assert draw("").size == draw("diverged " * 100).size
-    assert draw("").tobytes() != draw("diverged at step 12").tobytes()
-    assert len(patches(draw("diverged"), RED)) == 1
+def test_no_sheet_before_the_first_trial_has_ended(tmp_path: Path) -> None:
+    style = small_run.inputs(tmp_path / "styles", ["s.png"])
+    trials = list(small_run.plan(style, [style], small_run.configurations({})))
+    assert sheets.write_sheets(small_run.write(tmp_path / "run", trials, pending=[0])) == []
 
 
-@pytest.mark.parametrize("columns", [1, 24, 60])
-def test_sheets_are_never_too_wide_and_show_every_tile(columns: int) -> None:
-    rows = [PairRow("a pair", swatch(BLUE), None, [swatch(RED) for _ in range(columns)])]
-    sheet = sheets.configuration_sheet(rows, configuration_labels=[f"block4_conv{i}" for i in range(columns)])
-    assert sheet.width <= sheets.MAX_WIDTH
-    assert len(patches(sheet, RED)) == columns
-    bands = len({top for _, top in patches(sheet, RED)})
-    assert len(patches(sheet, BLUE)) == bands  # the content picture is there in every band
-    assert (bands > 1) == (columns > 1 and columns * 256 > sheets.MAX_WIDTH)
+def test_a_sheet_shows_no_more_than_it_may(tmp_path: Path) -> None:
+    contents = small_run.inputs(tmp_path / "photos", [f"{number}.png" for number in range(sheets.MAX_PAIRS + 1)])
+    chosen = small_run.configurations(*({"seed": seed} for seed in range(sheets.MAX_CONFIGURATIONS + 1)))
+    trials = list(small_run.plan(contents, [contents[:1]], chosen))
+    run = small_run.write(tmp_path / "run", trials, pending=range(2, len(trials)))
+    overview = Overview(run, max_pairs=sheets.MAX_PAIRS, max_configurations=sheets.MAX_CONFIGURATIONS)
+    assert (len(overview.pairs), len(overview.configurations)) == (sheets.MAX_PAIRS, sheets.MAX_CONFIGURATIONS)
+    caption = sheets.caption(overview)
+    assert "the first 24 of 25 pairs" in caption
+    assert "40 of 41 configurations" in caption
+    assert "not finished" in caption
+    assert "RANDOM" in caption
 
 
-def test_inputs_that_no_pair_has_take_no_column() -> None:
-    narrow = sheets.configuration_sheet([PairRow("", None, None, [swatch(RED)])], configuration_labels=["a"])
-    wide = sheets.configuration_sheet([PairRow("", swatch(BLUE), None, [swatch(RED)])], configuration_labels=["a"])
-    assert narrow.width < wide.width
+@pytest.mark.parametrize("kind", ["content", "style"])
+def test_a_reconstruction_study_gets_its_own_figure(tmp_path: Path, kind: str) -> None:
+    run = reconstruction(tmp_path, kind)
+    assert sheets.reconstructs(run) == kind
+    assert sheets.write_sheets(run) == ["report/sheet.png", "report/reconstruction.png"]
 
 
-def test_the_reconstruction_figure_has_a_row_for_styles_and_one_for_contents() -> None:
-    layers = [f"block{block}_conv1" for block in range(1, 6)]
-    figure = sheets.reconstruction_figure(
-        layers=layers,
-        style_reconstructions=[swatch(RED)] * 5,
-        content_reconstructions=[swatch(BLUE)] * 4 + [Tile(None)],
-        style=gradient(),
-        tile_edge=64,
-    )
-    assert [left for left, _ in patches(figure, RED)][:4] == [left for left, _ in patches(figure, BLUE)]
-    assert max(top for _, top in patches(figure, RED)) < min(top for _, top in patches(figure, BLUE))
+def test_the_figure_of_gatys_from_two_runs(tmp_path: Path) -> None:
+    content, style = reconstruction(tmp_path, "content"), reconstruction(tmp_path, "style")
+    figure = sheets.reconstruction_sheet(content, style)
+    assert figure.width > 6 * 256
+    assert figure.height > 2 * 256
+    with pytest.raises(RunDirectoryError, match="expected a study of content reconstructions"):
+        sheets.reconstruction_sheet(style, content)
 
 
-def test_labels_must_fit_the_grid() -> None:
-    with pytest.raises(ValueError, match="at least one tile"):
-        sheets.contact_sheet([[]])
-    with pytest.raises(ValueError, match="1 column labels, found 2"):
-        sheets.contact_sheet([[swatch(RED)]], column_labels=["a", "b"])
-    with pytest.raises(ValueError, match="1 row labels, found 2"):
-        sheets.contact_sheet([[swatch(RED)]], row_labels=["a", "b"])
-    with pytest.raises(ValueError, match="2 results for cat, found 1"):
-        sheets.configuration_sheet([PairRow("cat", None, None, [swatch(RED)])], configuration_labels=["a", "b"])
-    with pytest.raises(ValueError, match="2 reconstructions, one per layer, found 1"):
-        sheets.reconstruction_figure(
-            layers=["a", "b"], style_reconstructions=[Tile(None)], content_reconstructions=[Tile(None)]
-        )
+def test_the_figure_needs_common_layers(tmp_path: Path) -> None:
+    content = reconstruction(tmp_path, "content", ("block1_conv2",))
+    style = reconstruction(tmp_path, "style", ("block2_conv1",))
+    with pytest.raises(RunDirectoryError, match=r"block1_conv2 in .* and block2_conv1 in"):
+        sheets.reconstruction_sheet(content, style)
 
 
-@given(text=st.text(max_size=80), width=st.integers(20, 300), max_lines=st.integers(1, 4))
-def test_text_stays_within_its_width_and_lines(text: str, width: int, max_lines: int) -> None:
-    lines = wrapped(text, FONT, width, max_lines)
-    assert len(lines) <= max_lines
-    assert all(FONT.fits(line, width) for line in lines)
-
-
-def test_long_names_break_after_punctuation_and_are_cut_with_an_ellipsis() -> None:
-    assert wrapped("content block4_conv2", FONT, 60, 9) == ["content", "block4_", "conv2"]
-    assert wrapped("one two three", FONT, 40, 2) == ["one", "two…"]
-    assert wrapped("300×300 · α 0.5 · Café 東京", FONT, 400, 1) == ["300x300 · alpha 0.5 · Cafe ??"]
+def test_a_blend_and_vanished_or_changed_inputs_are_no_obstacle(tmp_path: Path) -> None:
+    contents = small_run.inputs(tmp_path / "photos", ["a.png", "b.png"])
+    styles = small_run.inputs(tmp_path / "styles", ["s.png", "t.png"])
+    trials = list(small_run.plan(contents, [styles], small_run.configurations({})))
+    run = small_run.write(tmp_path / "run", trials)
+    Path(contents[0].uri).unlink()
+    Path(contents[1].uri).write_bytes(b"another")
+    Path(styles[0].uri).unlink()
+    assert sheets.write_sheets(run) == ["report/sheet.png"]
