@@ -31,9 +31,10 @@ import pyarrow as pa
 from PIL import Image
 
 from benchmarks.report import write
+from nst_batch.cluster.options import WorkerOptions
 from nst_batch.cluster.progress import Progress, Silent
 from nst_batch.errors import Interrupted
-from nst_batch.records import Configuration, Outcome, Result, Trial, WorkerOptions
+from nst_batch.records import Configuration, Outcome, Result, Trial
 from nst_batch.results.query import query
 from nst_batch.run import RunOptions, run_study
 from nst_batch.store import tables

@@ -19,10 +19,10 @@ from unittest.mock import patch
 import torch
 
 from benchmarks.report import write
+from nst_batch.cluster.options import WorkerOptions
 from nst_batch.cluster.worker import Worker
 from nst_batch.inputs.finding import list_inputs
 from nst_batch.inputs.weights import resolve
-from nst_batch.records import WorkerOptions
 from nst_batch.study.calibration import Calibration, Machine
 from nst_batch.study.estimate import START_SECONDS, estimate
 from nst_batch.study.model import Study

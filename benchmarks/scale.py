@@ -27,9 +27,11 @@ import ray
 
 from benchmarks import report
 from benchmarks.sleeper import Sleeper
-from nst_batch.cluster.connection import Cluster, ClusterOptions
+from nst_batch.cluster.connection import Cluster
 from nst_batch.cluster.dispatch import Dispatcher
-from nst_batch.records import Result, Trial, WorkerOptions
+from nst_batch.cluster.options import ClusterOptions, WorkerOptions
+from nst_batch.cluster.progress import RunProgress, Silent
+from nst_batch.records import Result, Trial
 from nst_batch.store.committer import Committer
 from nst_batch.store.run_directory import RunDirectory
 from tests import simulated
@@ -91,6 +93,7 @@ def measure(num_gpus: int, milliseconds: Sequence[int]) -> dict[str, Any]:
         committer.write_plan(simulated.STUDY, trials(milliseconds))
         dispatcher = Dispatcher(
             cluster, WorkerOptions(), simulated.CONFIGURATIONS[0], batches(committer),
+            progress=RunProgress(Silent(), committer.counts, committer.write_progress, 0.0),
             on_results=on_results, on_tick=on_tick, worker_class=Sleeper,
         )  # fmt: skip
         dispatcher.run()

@@ -16,7 +16,6 @@ from typing import Any
 from nst_batch.vocabulary import (
     Arch,
     Color,
-    Encoding,
     Fit,
     Init,
     Loss,
@@ -197,18 +196,6 @@ class Result:
     curve: Curve | None = None
     layers: tuple[LayerDistance, ...] = ()
     image: bytes | None = None
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class WorkerOptions:
-    """How a worker uses its machine; none of it changes what a trial means."""
-
-    device: str = "auto"
-    """auto, cpu, cuda or cuda:N."""
-    threads: int | None = None
-    """Of the CPU; None leaves torch's choice."""
-    format: Encoding = "png"
-    quality: int = 95
 
 
 def trial_id(content: Picture | None, styles: tuple[Picture, ...], configuration_identity: str) -> str:

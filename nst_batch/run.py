@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import math
-import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
@@ -13,25 +12,23 @@ from pathlib import Path
 from typing import Any
 
 import nst_batch
-from nst_batch.cluster.actor import WorkerActor
-from nst_batch.cluster.connection import Cluster, ClusterOptions
+from nst_batch.cluster.connection import Cluster
 from nst_batch.cluster.dispatch import Dispatcher
 from nst_batch.cluster.embedded import EmbeddedRay
-from nst_batch.cluster.pace import Pace
-from nst_batch.cluster.progress import Progress, Reporter, Silent
+from nst_batch.cluster.options import ClusterOptions, WorkerOptions
+from nst_batch.cluster.progress import Progress, Reporter, RunProgress, Silent
 from nst_batch.cluster.retries import failure
+from nst_batch.cluster.slots import WorkerActor
 from nst_batch.errors import ClusterError, Interrupted
 from nst_batch.inputs import weights
 from nst_batch.inputs.finding import Listing, list_inputs
 from nst_batch.interrupts import Interrupts, ended_by
-from nst_batch.records import CPU_BATCH, GPU_BATCH, Configuration, Result, Trial, WorkerOptions, canonical_json
+from nst_batch.records import CPU_BATCH, GPU_BATCH, Configuration, Result, Trial, canonical_json
 from nst_batch.store.committer import Committer
 from nst_batch.store.run_directory import RunDirectory
 from nst_batch.study.extension import extension
 from nst_batch.study.model import Study
 from nst_batch.study.plan import BAD_INPUT_BATCH, Plan, make_plan
-
-_PROGRESS_SECONDS = 2.0
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -73,10 +70,11 @@ def run_study(study: Study, options: RunOptions, reporter: Reporter | None = Non
             _plan(committer, study, listing, chosen, options, cluster, reporter)
             if options.retry_failed:
                 reporter.note(f"{committer.retry_failed()} failed trials will be tried again")
-            drive = _Drive(committer, cluster, embedded, options, study, reporter, interrupts)
+            progress = RunProgress(reporter, committer.counts, committer.write_progress, _pixels_left(committer))
+            execution = _Execution(committer, progress, embedded, interrupts)
             with interrupts.held():
-                drive.run(chosen[0])
-                return drive.finish()
+                execution.run(cluster, _worker_options(study, options, cluster), chosen[0], options.worker_class)
+                return execution.finish()
 
 
 def _plan(
@@ -97,13 +95,10 @@ def _plan(
     if options.batch_size is None:
         plan = _balanced(plan, cluster.num_workers())
     _tell(plan, reporter)
-    trials = _extension(committer, plan) if committer.run.exists() else plan.trials()
+    trials = plan.trials()
+    if (run := committer.run).exists():
+        trials = extension(plan, where=run.directory.url(), study=run.study["study"], planned=run.plan)
     committer.write_plan(_study_json(study, fingerprint), trials)
-
-
-def _extension(committer: Committer, plan: Plan) -> Iterator[Trial]:
-    run = committer.run
-    return extension(plan, where=run.directory.url(), study=run.study["study"], planned=run.plan)
 
 
 def _balanced(plan: Plan, num_workers: int) -> Plan:
@@ -115,46 +110,36 @@ def _balanced(plan: Plan, num_workers: int) -> Plan:
     return replace(plan, batch_size=math.ceil(plan.num_trials / (num_workers * max(1, rounds))) or 1)
 
 
-class _Drive:
-    """The part of a run that computes."""
+class _Execution:
+    """The part of a run that computes: batches go to the dispatcher, its results to the committer."""
 
     def __init__(
-        self,
-        committer: Committer,
-        cluster: Cluster,
-        embedded: EmbeddedRay,
-        options: RunOptions,
-        study: Study,
-        reporter: Reporter,
-        interrupts: Interrupts,
+        self, committer: Committer, progress: RunProgress, embedded: EmbeddedRay, interrupts: Interrupts
     ) -> None:
-        self.committer, self.options, self.reporter = committer, options, reporter
+        self.committer, self.progress = committer, progress
         self.embedded, self.interrupts = embedded, interrupts
-        self._started = time.monotonic()
-        self._told = 0.0
-        self._pace = Pace(_work(committer))
-        self.worker_options = WorkerOptions(
-            device=options.device if cluster.uses_gpus or options.device != "auto" else "cpu",
-            threads=None if cluster.uses_gpus else cluster.cpus_per_worker,
-            format=study.output.format,
-            quality=study.output.quality,
-        )
-        self.cluster = cluster
-        self.dispatcher: Dispatcher | None = None
 
-    def run(self, configuration: Configuration) -> None:
-        self.dispatcher = Dispatcher(
-            self.cluster,
-            self.worker_options,
+    def run(
+        self, cluster: Cluster, options: WorkerOptions, configuration: Configuration, worker_class: type
+    ) -> None:
+        """Runs every batch that is left, or until a signal comes.
+
+        Args:
+            configuration: Any of the plan's, whose network the workers load first.
+        """
+        dispatcher = Dispatcher(
+            cluster,
+            options,
             configuration,
             self._batches(),
+            progress=self.progress,
             on_results=self._commit,
             on_tick=self._tick,
-            worker_class=self.options.worker_class,
-            inputs=_samples(self.committer),
+            worker_class=worker_class,
+            inputs=_local_inputs(self.committer),
         )
         try:
-            self.dispatcher.run()
+            dispatcher.run()
         except ClusterError:
             self.committer.flush()  # now: a Ray that is broken may take long to end
             raise
@@ -166,15 +151,14 @@ class _Drive:
             Interrupted: A signal ended it before every trial had.
         """
         done = self.committer.finish()
-        progress = self._progress()
-        self._tell(progress)
+        progress = self.progress.tell()
         if done:
             return progress
         ended = f"{progress.num_trials - progress.pending} of {progress.num_trials} trials"
         number = self.interrupts.received
         if number is None:
             raise ClusterError(f"only {ended} have a result; run the same command again to go on")
-        safe = f"{ended} are safe in {self.options.out}"
+        safe = f"{ended} are safe in {self.committer.run.directory.root}"
         raise Interrupted(number, f"{ended_by(number)}: {safe}; run the same command again to go on")
 
     def _batches(self) -> Iterator[Sequence[Trial]]:
@@ -191,55 +175,33 @@ class _Drive:
 
     def _commit(self, results: Sequence[Result]) -> None:
         self.committer.commit_all(results)
-        self._pace.learn(results)
-        if self.dispatcher:
-            self.dispatcher.monitor.recorded(results)
-        for result in results:
-            self.reporter.ended(result)
+        self.progress.recorded(results)
 
     def _tick(self) -> bool:
+        """Whether a signal has come; called at least twice a second."""
         self.committer.tick()
         self.embedded.check()
-        if time.monotonic() - self._told >= _PROGRESS_SECONDS:
-            self._tell(self._progress())
+        self.progress.tick()
         return self.interrupts.received is not None
 
-    def _tell(self, progress: Progress) -> None:
-        self._told = time.monotonic()
-        self.committer.write_progress(
-            {name: getattr(progress, name) for name in Progress.__slots__}
-            | {"updated_at": datetime.now(UTC).isoformat()}
-        )
-        if self.dispatcher:
-            self.dispatcher.monitor.progress(progress.pending, progress.num_workers)
-        self.reporter.progress(progress)
 
-    def _progress(self) -> Progress:
-        counts, elapsed = self.committer.counts(), time.monotonic() - self._started
-        dispatcher = self.dispatcher
-        num_workers = dispatcher.num_workers if dispatcher else 0
-        busy_seconds = dispatcher.busy_seconds if dispatcher else 0.0
-        return Progress(
-            num_trials=sum(counts.values()),
-            ok=counts["ok"],
-            failed=counts["failed"],
-            diverged=counts["diverged"],
-            pending=counts["pending"],
-            num_workers=num_workers,
-            worker_deaths=dispatcher.deaths if dispatcher else 0,
-            elapsed_seconds=elapsed,
-            eta_seconds=self._pace.seconds_left(num_workers, busy_seconds) if counts["pending"] else None,
-        )
+def _worker_options(study: Study, options: RunOptions, cluster: Cluster) -> WorkerOptions:
+    return WorkerOptions(
+        device=options.device if cluster.uses_gpus or options.device != "auto" else "cpu",
+        threads=None if cluster.uses_gpus else cluster.cpus_per_worker,
+        format=study.output.format,
+        quality=study.output.quality,
+    )
 
 
-def _work(committer: Committer) -> float:
-    """The pixels of all trials that have not ended."""
+def _pixels_left(committer: Committer) -> float:
+    """Of all trials that have not ended."""
     plan = committer.run.plan(["width", "height"])
     pixels = plan["width"].to_numpy().astype(float) * plan["height"].to_numpy()
     return float(pixels[~committer.ended].sum())
 
 
-def _samples(committer: Committer) -> list[str]:
+def _local_inputs(committer: Committer) -> list[str]:
     """Some local files that this process sees and every worker must."""
     trial = next(committer.run.iter_plan(skip=committer.ended), None)
     if trial is None:
@@ -265,11 +227,15 @@ def _study_json(study: Study, fingerprint: str) -> dict[str, Any]:
 
 
 def _tell(plan: Plan, reporter: Reporter) -> None:
-    for picture in plan.bad[:20]:
-        reporter.note(f"bad input, its trials will be recorded as failed: {picture.error_message}")
-    if len(plan.bad) > 20:
-        reporter.note(f"… and {len(plan.bad) - 20} more bad inputs")
-    for left_out, same in plan.duplicates[:5]:
-        reporter.note(f"{left_out} is left out: it has the same content as {same}")
-    if len(plan.duplicates) > 5:
-        reporter.note(f"… and {len(plan.duplicates) - 5} more duplicates")
+    """What a person should know of a plan's pictures."""
+    notes = [f"bad input, its trials will be recorded as failed: {picture.error_message}" for picture in plan.bad]
+    _tell_first(20, notes, "bad inputs", reporter)
+    notes = [f"{left_out} is left out: it has the same content as {same}" for left_out, same in plan.duplicates]
+    _tell_first(5, notes, "duplicates", reporter)
+
+
+def _tell_first(count: int, notes: Sequence[str], what: str, reporter: Reporter) -> None:
+    for note in notes[:count]:
+        reporter.note(note)
+    if len(notes) > count:
+        reporter.note(f"… and {len(notes) - count} more {what}")

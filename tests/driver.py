@@ -87,10 +87,10 @@ def alive(processes: list[psutil.Process]) -> list[str]:
 
 
 def _main() -> None:
-    import nst_batch.cluster.actor
+    import nst_batch.cluster.slots
     from tests.workers import SimulatedWorker
 
-    setattr(nst_batch.cluster.actor, "WorkerActor", SimulatedWorker)  # noqa: B010 (a class is replaced)
+    setattr(nst_batch.cluster.slots, "WorkerActor", SimulatedWorker)  # noqa: B010 (a class is replaced)
 
     from nst_batch.cli.program import main
 

@@ -16,8 +16,9 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
+from nst_batch.cluster.options import WorkerOptions
 from nst_batch.cluster.progress import Progress
-from nst_batch.records import Result, Trial, WorkerOptions
+from nst_batch.records import Result, Trial
 from tests import tiny, workers
 
 NUM_TRIALS = 400
@@ -87,7 +88,7 @@ def main(folder: Path) -> dict[str, Any]:
     import ray
     from ray.cluster_utils import Cluster
 
-    from nst_batch.cluster.connection import ClusterOptions
+    from nst_batch.cluster.options import ClusterOptions
     from nst_batch.run import RunOptions, run_study
 
     head = {"num_cpus": 0, "num_gpus": 0, "include_dashboard": False, "object_store_memory": 80_000_000}

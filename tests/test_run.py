@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from nst_batch.cluster.connection import ClusterOptions
+from nst_batch.cluster.options import ClusterOptions
 from nst_batch.cluster.progress import Progress, Silent
 from nst_batch.errors import RunDirectoryError, StudyChangedError
 from nst_batch.records import Result

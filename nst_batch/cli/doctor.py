@@ -124,8 +124,9 @@ def _writable(folder: Path) -> Finding:
 
 def _ray() -> Iterator[Finding]:
     """Whether Ray can be started here, and how long that takes."""
-    from nst_batch.cluster.connection import Cluster, ClusterOptions
+    from nst_batch.cluster.connection import Cluster
     from nst_batch.cluster.embedded import EmbeddedRay
+    from nst_batch.cluster.options import ClusterOptions
 
     began = time.monotonic()
     try:

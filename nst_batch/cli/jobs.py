@@ -153,7 +153,7 @@ def _jobs(address: str | None) -> Jobs:
 
 def _follow(jobs: Jobs, job_id: str) -> NoReturn:
     """Shows a job's progress until it ends, and exits as it did; Ctrl-C leaves it running."""
-    from nst_batch.cluster.progress import replay
+    from nst_batch.cluster.job_log import replay
 
     try:
         with Interrupts(), TerminalReporter() as reporter:

@@ -204,8 +204,8 @@ def run(
     )
     confirm(loaded, yes)
     with TerminalReporter() as bar:
-        from nst_batch.cluster.connection import ClusterOptions
-        from nst_batch.cluster.progress import JsonLog
+        from nst_batch.cluster.job_log import JsonLog
+        from nst_batch.cluster.options import ClusterOptions
         from nst_batch.run import RunOptions, run_study
 
         reporter = JsonLog() if log_json else bar

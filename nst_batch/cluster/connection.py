@@ -1,53 +1,22 @@
-"""A connection to Ray: what the cluster has, how many workers fit on it, and how one is started.
-
-With `dispatch`, `monitoring` and `jobs_client` the only modules that import Ray. None of them imports the worker:
-an actor loads what its own class needs and no more.
-"""
+"""A connection to Ray: what the cluster has, how many workers fit on it, and how one is started."""
 
 from __future__ import annotations
 
 import logging
 import os
 import socket
-from collections.abc import Sequence
-from dataclasses import dataclass
-from pathlib import Path
 from types import TracebackType
-from typing import Any, NamedTuple, Self
+from typing import Any, Self
 
 import ray
 import ray.exceptions
 
+from nst_batch.cluster.options import ClusterOptions, WorkerOptions
 from nst_batch.errors import ClusterError
-from nst_batch.records import MAX_CPUS_PER_WORKER, WorkerOptions
+from nst_batch.records import MAX_CPUS_PER_WORKER
 
 _CONNECT_SECONDS = 5.0
 _FAILURES = (OSError, RuntimeError, ValueError, ray.exceptions.RayError)
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class ClusterOptions:
-    """Where to run, and how large a worker is."""
-
-    address: str | None = None
-    """`auto` or HOST:PORT joins that cluster; None starts Ray here, or inside a Ray job joins the job's cluster."""
-    gpus_per_worker: float = 1.0
-    """A fraction lets several workers share a GPU."""
-    cpus_per_worker: int | None = None
-    """Where no GPU is used; None: all cores of the smallest node, four at most."""
-    max_workers: int | None = None
-    """Workers, at most. On a cluster that was joined, as many are asked for, so that an autoscaler brings them."""
-    batch_seconds: float | None = None
-    """A batch that runs longer is taken for hung; None: ten times the slowest so far, ten minutes at least."""
-
-
-class Arrival(NamedTuple):
-    """What an actor says first."""
-
-    node_id: str
-    host: str
-    unseen: tuple[str, ...]
-    """The files that it should see and does not."""
 
 
 class Cluster:
@@ -144,21 +113,11 @@ class Cluster:
         )
 
 
-def arrival(actor: Any, paths: Sequence[str]) -> Any:
-    """The reference of an actor's `Arrival`, ready before the result of any later call."""
-    return actor.__ray_call__.remote(_arrive, tuple(paths))
-
-
 def draining_nodes() -> frozenset[str]:
     """The ids of the nodes that will go away soon: to be preempted, or released by the autoscaler."""
     from ray._private.state import state  # Ray offers this nowhere else
 
     return frozenset(state.get_draining_nodes())
-
-
-def _arrive(_: object, paths: Sequence[str]) -> Arrival:
-    unseen = tuple(path for path in paths if not Path(path).exists())
-    return Arrival(ray.get_runtime_context().get_node_id(), socket.gethostname(), unseen)
 
 
 def _connect(address: str | None) -> None:

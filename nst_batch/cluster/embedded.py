@@ -9,10 +9,12 @@ from __future__ import annotations
 import contextlib
 import os
 import threading
+from pathlib import Path
 from types import TracebackType
 from typing import Self
 
 import psutil
+import ray
 
 from nst_batch.errors import ClusterError
 
@@ -28,13 +30,12 @@ _LOOKS_WHILE_STARTING, _LOOKS_APART = 60, 10
 class EmbeddedRay:
     """For a `with` block within which Ray is started and shut down.
 
-    A Ray that this process has started before is none of its business, nor is any process that one starts.
+    A Ray that this process has started before is left alone, and so is every other child of the caller.
     """
 
     def __enter__(self) -> Self:
-        self._others = set(psutil.Process().children(recursive=True))
+        self._others = set(psutil.Process().children())
         self._all: set[psutil.Process] = set()
-        self._core: dict[str, psutil.Process] = {}
         self._ended = ""
         self._leaving = threading.Event()
         self._ours = not any(_name(process) in _CORE for process in self._others)
@@ -48,7 +49,7 @@ class EmbeddedRay:
         self._leaving.set()
         if not self._ours:
             return
-        for process in self._core.values():
+        for process in self._core():
             with contextlib.suppress(psutil.NoSuchProcess):
                 process.suspend()  # it starts nothing more that would go unseen
         self._look()
@@ -63,12 +64,13 @@ class EmbeddedRay:
 
     def _watch(self) -> None:
         """In its own thread. Ending the process is safe: what is not on disk yet is computed again."""
-        looks = 0
+        looks, core = 0, dict[psutil.Process, str]()
         while not self._leaving.wait(_WATCH_SECONDS):
             looks += 1
             if looks < _LOOKS_WHILE_STARTING or looks % _LOOKS_APART == 0:
                 self._look()
-            dead = [name for name, process in self._core.items() if not _lives(process)]
+                core |= {process: _name(process) for process in self._core()}
+            dead = [name for process, name in core.items() if not _lives(process)]
             if dead:
                 self._ended = (
                     f"Ray's own process {dead[0]} has died, killed perhaps because memory ran out; what had "
@@ -79,10 +81,21 @@ class EmbeddedRay:
                     os._exit(ClusterError.exit_code)
                 return
 
+    def _core(self) -> list[psutil.Process]:
+        return [process for process in self._all if _name(process) in _CORE]
+
     def _look(self) -> None:
-        fresh = set(psutil.Process().children(recursive=True)) - self._others - self._all
-        self._all |= fresh
-        self._core |= {name: process for process in fresh if (name := _name(process)) in _CORE}
+        """Finds the processes that Ray has started since, and all that these have started."""
+        for process in set(psutil.Process().children()) - self._others:
+            with contextlib.suppress(psutil.NoSuchProcess, psutil.AccessDenied):
+                if process in self._all or _runs_ray(process):
+                    self._all |= {process, *process.children(recursive=True)}
+
+
+def _runs_ray(process: psutil.Process) -> bool:
+    """Whether it runs a program of the Ray that is installed here."""
+    folder = str(Path(ray.__file__).parent)
+    return any(word.startswith(folder) for word in process.cmdline())
 
 
 def _name(process: psutil.Process) -> str:

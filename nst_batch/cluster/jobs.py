@@ -28,14 +28,15 @@ import ray.exceptions
 from ray.job_submission import JobDetails, JobStatus, JobSubmissionClient
 
 import nst_batch
-from nst_batch.cluster.progress import Progress, progress_of, read_event
+from nst_batch.cluster.job_log import last_progress
+from nst_batch.cluster.progress import Progress
 from nst_batch.errors import ClusterError
 
 STOP_SECONDS = 30
 """How long a stopped job may take to record what it has; Ray's own default is 3 s, then SIGKILL."""
 MINIMUM_PYTHON = (3, 11)
 
-_FAILURES = (RuntimeError, ConnectionError, OSError, ray.exceptions.RayError)
+_FAILURES = (RuntimeError, OSError, ray.exceptions.RayError)
 _NOT_SHIPPED = shutil.ignore_patterns("__pycache__", "*.pyc")
 _RECONNECTS = 5
 _HEAD_SECONDS = 20.0
@@ -75,7 +76,7 @@ class Jobs:
     """
 
     def __init__(self, address: str | None = None) -> None:
-        self.address = address or default_address() or ""
+        self.address = address or os.environ.get("RAY_API_SERVER_ADDRESS") or os.environ.get("RAY_ADDRESS") or ""
         if "://" not in self.address or self.address.startswith("ray://"):
             found = f"found {self.address}" if self.address else "found none"
             raise ClusterError(f"--address: expected http://HEAD:8265, the address of Ray's dashboard, {found}")
@@ -96,7 +97,7 @@ class Jobs:
         python = self._cluster_python()[0]
         command = [python, "-m", "nst_batch", "run", "study.json", "--log-json", "--out", out, *options]
         job_id = f"nst-{re.sub(r'[^A-Za-z0-9-]+', '-', study['name'])[:40]}-{secrets.token_hex(4)}"
-        with _parcel(study) as folder, self._explained("submit to it"):
+        with _package(study) as folder, self._explained("submit to it"):
             self._client.submit_job(
                 entrypoint=f"exec {shlex.join(command)}",
                 submission_id=job_id,
@@ -130,10 +131,7 @@ class Jobs:
 
     def describe(self, job_id: str) -> Job:
         """What is known of a job."""
-        with self._explained(f"find job {job_id}"):
-            details = self._client.get_job_info(job_id)
-            log = self._client.get_job_logs(job_id)
-        return _job(job_id, details, log)
+        return _job(job_id, self._details(job_id), self.log(job_id))
 
     def log(self, job_id: str) -> str:
         """Everything that a job has printed."""
@@ -150,8 +148,7 @@ class Jobs:
                 failures += 1
                 if failures > _RECONNECTS:
                     raise ClusterError(f"{self.address}: lost sight of job {job_id}: {error}") from error
-            with self._explained(f"find job {job_id}"):
-                details = self._client.get_job_info(job_id)
+            details = self._details(job_id)
             if details.status.is_terminal():
                 return _job(job_id, details, "")
 
@@ -170,6 +167,10 @@ class Jobs:
                 if count > seen:
                     on_line(line)
         return max(count, seen)
+
+    def _details(self, job_id: str) -> JobDetails:
+        with self._explained(f"find job {job_id}"):
+            return self._client.get_job_info(job_id)
 
     def _cluster_python(self) -> tuple[str, tuple[int, int] | None]:
         """The interpreter that the head's workers run on, and its version if the path tells.
@@ -198,17 +199,15 @@ class Jobs:
     def _explained(self, action: str) -> Iterator[None]:
         try:
             yield
+        except ray.exceptions.AuthenticationError as error:
+            reason = "it wants another token than it was given; set RAY_AUTH_TOKEN to the cluster's"
+            raise ClusterError(f"{self.address}: cannot {action}: {reason}") from error
         except _FAILURES as error:
-            raise ClusterError(f"{self.address}: cannot {action}: {_short(error)}") from error
-
-
-def default_address() -> str | None:
-    """The cluster that the environment names."""
-    return os.environ.get("RAY_API_SERVER_ADDRESS") or os.environ.get("RAY_ADDRESS") or None
+            raise ClusterError(f"{self.address}: cannot {action}: {_first_line(str(error))[:500]}") from error
 
 
 @contextmanager
-def _parcel(study: dict[str, Any]) -> Iterator[Path]:
+def _package(study: dict[str, Any]) -> Iterator[Path]:
     """A folder with what a job needs: the package and the study."""
     with tempfile.TemporaryDirectory(prefix="nst-batch-") as name:
         folder = Path(name)
@@ -228,27 +227,10 @@ def _job(job_id: str, details: JobDetails, log: str) -> Job:
         study=str(metadata.get("study", "")),
         out=str(metadata.get("out", "")),
         exit_code=exit_code,
-        message=_first_line(details.message),
-        progress=_last_progress(log),
+        message=_first_line(details.message or ""),
+        progress=last_progress(log),
     )
 
 
-def _last_progress(log: str) -> Progress | None:
-    for line in reversed(log.splitlines()):
-        event = read_event(line)
-        progress = progress_of(event) if event else None
-        if progress:
-            return progress
-    return None
-
-
-def _first_line(text: str | None) -> str:
-    return (text or "").strip().partition("\n")[0]
-
-
-def _short(error: Exception) -> str:
-    """The part of Ray's message that a person can use."""
-    text = str(error)
-    if isinstance(error, ray.exceptions.AuthenticationError):
-        return "it wants another token than it was given; set RAY_AUTH_TOKEN to the cluster's"
-    return _first_line(text)[:500]
+def _first_line(text: str) -> str:
+    return text.strip().partition("\n")[0]

@@ -1,25 +1,29 @@
-"""Where a run stands, who hears of it, and the log that programs read: one JSON object per line.
+"""Where a run stands, and everybody who hears of it: the caller's reporter, progress.json and Ray's metrics.
 
-    {"event": "note", "at": "2026-11-22T21:10:34.893+00:00", "text": "4 workers with 1 GPU each"}
-    {"event": "trial", "at": …, "trial_id": "9e77…", "trial_index": 12, "status": "ok", "seconds": 4.1, …}
-    {"event": "progress", "at": …, "num_trials": 400, "ok": 13, …}
+Prometheus scrapes these metrics from every Ray cluster, and Ray's dashboard draws them:
 
-This is what a job on a cluster prints; `nst-batch logs --follow` turns it back into a bar.
+nst_batch_trials_total{status}       trials that ended
+nst_batch_worker_deaths_total        workers that died
+nst_batch_pending_trials             trials that have not ended: the depth of the queue
+nst_batch_workers                    workers that are ready
+nst_batch_batch_size                 trials per batch, a histogram
+nst_batch_seconds_per_step           of one trial, a histogram
+nst_batch_gpu_memory_bytes{node}     peak of the last batch
 """
 
 from __future__ import annotations
 
-import json
-import sys
 import time
-from dataclasses import asdict, dataclass, fields
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from typing import Any, Protocol
 
 from nst_batch.records import Result
 
-_PROGRESS_SECONDS = 10.0
-"""Progress is logged at least this often, and whenever a trial ends; so a long run's log stays small."""
+_TELL_SECONDS = 2.0
+_SECONDS_PER_STEP: list[float] = [0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0]
+_BATCH_SIZES: list[float] = [1, 2, 4, 8, 16, 32, 64]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -64,75 +68,132 @@ class Silent:
         """Says nothing."""
 
 
-class JsonLog:
-    """A reporter that writes the log to stdout."""
+class RunProgress:
+    """Hears of workers and results while a run goes on, and tells its reporter, progress.json and Ray's metrics.
+
+    Args:
+        reporter: Is told of every recorded trial, and every two seconds where the run stands.
+        counts: The trials by status at this moment, `pending` among them.
+        write: Takes what progress.json is to hold.
+        pixels: Of all trials that are still to be run: the work that is left.
+    """
+
+    def __init__(
+        self,
+        reporter: Reporter,
+        counts: Callable[[], Mapping[str, int]],
+        write: Callable[[dict[str, Any]], None],
+        pixels: float,
+    ) -> None:
+        self.reporter, self._counts, self._write = reporter, counts, write
+        self._metrics = _Metrics()
+        self._left = RemainingWork(pixels)
+        self._started = self._told = time.monotonic()
+        self._num_workers = self._worker_deaths = 0
+        self._busy_seconds = 0.0
+
+    def workers(self, num_ready: int, busy_seconds: float) -> None:
+        """How many workers are ready, and what all together have spent on batches that are not back."""
+        self._num_workers, self._busy_seconds = num_ready, busy_seconds
+
+    def worker_died(self) -> None:
+        """A worker is gone that was still needed."""
+        self._worker_deaths += 1
+        self._metrics.deaths.inc()
+
+    def batch_returned(self, results: Sequence[Result]) -> None:
+        """A batch came back from a worker."""
+        self._metrics.batch_returned(results)
+
+    def recorded(self, results: Sequence[Result]) -> None:
+        """Results were recorded, those of trials that never reached a worker too."""
+        self._left.learn(results)
+        for result in results:
+            self._metrics.trials.inc(1, {"status": result.outcome.status})
+            self.reporter.ended(result)
+
+    def tick(self) -> None:
+        """Tells where the run stands, if it has not done so for two seconds."""
+        if time.monotonic() - self._told >= _TELL_SECONDS:
+            self.tell()
+
+    def tell(self) -> Progress:
+        """Tells everybody where the run stands."""
+        self._told = time.monotonic()
+        counts = self._counts()
+        progress = Progress(
+            num_trials=sum(counts.values()),
+            ok=counts["ok"],
+            failed=counts["failed"],
+            diverged=counts["diverged"],
+            pending=counts["pending"],
+            num_workers=self._num_workers,
+            worker_deaths=self._worker_deaths,
+            elapsed_seconds=self._told - self._started,
+            eta_seconds=self._left.seconds(self._num_workers, self._busy_seconds) if counts["pending"] else None,
+        )
+        self._write(asdict(progress) | {"updated_at": datetime.now(UTC).isoformat()})
+        self._metrics.pending.set(progress.pending)
+        self._metrics.workers.set(progress.num_workers)
+        self.reporter.progress(progress)
+        return progress
+
+
+class RemainingWork:
+    """How long the rest of a run will take.
+
+    Counting trials misleads: the largest come first, several end at once, and workers come and go. So what is
+    learned is the worker's time per unit of work, and the rest of the work is shared by the workers that there are.
+
+    Args:
+        pixels: Of all results that are to be computed.
+    """
+
+    def __init__(self, pixels: float) -> None:
+        self._pixels_left = pixels
+        self._pixels_done = self._worker_seconds = 0.0
+
+    def learn(self, results: Sequence[Result]) -> None:
+        """Takes account of trials that have ended."""
+        for result in results:
+            pixels = result.trial.width * result.trial.height
+            self._pixels_left -= pixels
+            if result.outcome.seconds is not None and result.outcome.status != "failed":
+                self._pixels_done += pixels
+                self._worker_seconds += result.outcome.seconds
+
+    def seconds(self, num_workers: int, busy_seconds: float = 0.0) -> float | None:
+        """How long the rest will take `num_workers`; None until that can be known, and when it is overdue.
+
+        Args:
+            num_workers: Those that are ready.
+            busy_seconds: What they have spent, all together, on batches that are not back.
+        """
+        if not self._pixels_done or not num_workers:
+            return None
+        rest = self._pixels_left * self._worker_seconds / self._pixels_done - busy_seconds
+        return rest / num_workers if rest >= 0 else None
+
+
+class _Metrics:
+    """Ray's metrics of one run; Ray must be there when they are made."""
 
     def __init__(self) -> None:
-        self._pending, self._told = -1, float("-inf")
+        from ray.util.metrics import Counter, Gauge, Histogram
 
-    def note(self, text: str) -> None:
-        """One line that a person should see once."""
-        _write("note", text=text)
+        self.trials = Counter("nst_batch_trials_total", "Trials that ended.", ("status",))
+        self.deaths = Counter("nst_batch_worker_deaths_total", "Workers that died.")
+        self.pending = Gauge("nst_batch_pending_trials", "Trials that have not ended.")
+        self.workers = Gauge("nst_batch_workers", "Workers that are ready.")
+        self._batch_size = Histogram("nst_batch_batch_size", "Trials per batch.", _BATCH_SIZES)
+        self._step = Histogram("nst_batch_seconds_per_step", "Of one trial.", _SECONDS_PER_STEP)
+        self._memory = Gauge("nst_batch_gpu_memory_bytes", "Peak of the last batch.", ("node",))
 
-    def progress(self, progress: Progress) -> None:
-        """Where the run stands, if that has changed."""
-        now = time.monotonic()
-        if progress.pending != self._pending or now - self._told >= _PROGRESS_SECONDS:
-            self._pending, self._told = progress.pending, now
-            _write("progress", **asdict(progress))
-
-    def ended(self, result: Result) -> None:
-        """A trial was recorded."""
-        trial, outcome = result.trial, result.outcome
-        _write(
-            "trial",
-            trial_id=trial.trial_id,
-            trial_index=trial.trial_index,
-            batch=trial.batch,
-            status=outcome.status,
-            error_type=outcome.error_type,
-            error_message=outcome.error_message,
-            seconds=outcome.seconds,
-            node=outcome.node,
-            device=outcome.device,
-        )
-
-
-def replay(line: str, reporter: Reporter) -> None:
-    """Tells `reporter` what a line of a job's output says; what is no event (a traceback, say) is a note.
-
-    Events of trials are passed over: the bar counts them.
-    """
-    event = read_event(line)
-    if event is None:
-        if line.strip():
-            reporter.note(line)
-    elif event["event"] == "note":
-        reporter.note(str(event.get("text")))
-    elif progress := progress_of(event):
-        reporter.progress(progress)
-
-
-def read_event(line: str) -> dict[str, Any] | None:
-    """A line of the log, or None if it is not one."""
-    if not line.startswith('{"event": '):
-        return None
-    try:
-        event = json.loads(line)
-    except ValueError:
-        return None
-    return event if isinstance(event, dict) else None
-
-
-def progress_of(event: dict[str, Any]) -> Progress | None:
-    """The progress that an event tells, also if it was written by an older or a newer version."""
-    names = [each.name for each in fields(Progress)]
-    if event["event"] != "progress" or not all(name in event for name in names):
-        return None
-    return Progress(**{name: event[name] for name in names})
-
-
-def _write(event: str, **values: Any) -> None:
-    at = datetime.now(UTC).isoformat(timespec="milliseconds")
-    sys.stdout.write(json.dumps({"event": event, "at": at, **values}, ensure_ascii=False) + "\n")
-    sys.stdout.flush()
+    def batch_returned(self, results: Sequence[Result]) -> None:
+        if results:
+            self._batch_size.observe(len(results))
+        for outcome in (result.outcome for result in results):
+            if outcome.seconds and outcome.steps_done:
+                self._step.observe(outcome.seconds / outcome.steps_done)
+            if outcome.node and outcome.device != "cpu" and outcome.peak_memory_bytes:
+                self._memory.set(outcome.peak_memory_bytes, {"node": outcome.node})

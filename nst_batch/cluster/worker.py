@@ -20,10 +20,11 @@ import torch
 from PIL import Image
 
 import nst_batch
-from nst_batch.cluster.posing import Inputs
+from nst_batch.cluster.options import WorkerOptions
+from nst_batch.cluster.pictures import PictureReader
 from nst_batch.errors import ImageError, WeightsError
 from nst_batch.inputs import images, weights
-from nst_batch.records import Configuration, LayerDistance, Outcome, Result, Trial, WorkerOptions
+from nst_batch.records import Configuration, LayerDistance, Outcome, Result, Trial
 from nst_batch.transfer import (
     Options,
     Problem,
@@ -56,7 +57,7 @@ class Worker:
             keep_freed_memory()
         self._network: tuple[tuple[str, ...], Targets] | None = None
         self._pool = ThreadPoolExecutor(_FILES_AT_ONCE, "nst-batch files")
-        self._inputs = Inputs(self._pool)
+        self._pictures = PictureReader(self._pool)
 
     def setup(self, configuration: Configuration) -> str:
         """Loads the network that `configuration` needs; returns where it runs.
@@ -77,7 +78,7 @@ class Worker:
         results: list[Result] = []
         ready: list[_Ready] = []
         begun = datetime.now(UTC)
-        for trial, posed in zip(trials, self._inputs.problems(trials), strict=True):
+        for trial, posed in zip(trials, self._pictures.problems(trials), strict=True):
             if isinstance(posed, ImageError):
                 results.append(self._failed(trial, begun, posed.kind, str(posed)))
             else:

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 import ray
 
-from nst_batch.cluster import dispatch
-from nst_batch.cluster.connection import ClusterOptions
+from nst_batch.cluster import dispatch, retries
+from nst_batch.cluster.options import ClusterOptions
 from nst_batch.cluster.progress import Progress, Silent
 from nst_batch.errors import ClusterError
 from nst_batch.records import Result
@@ -108,7 +108,7 @@ def test_workers_that_cannot_start_end_the_run(
     tmp_path: Path, worker_class: type, reason: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(dispatch, "START_SECONDS", 1.0)
-    monkeypatch.setattr(dispatch, "_MOST_PATIENCE_SECONDS", 1.0)
+    monkeypatch.setattr(retries, "_MAX_START_DELAY_SECONDS", 1.0)
     tiny.collection(tmp_path, good(4))
     began = time.monotonic()
     with pytest.raises(ClusterError, match="workers in a row could not start") as caught:
@@ -124,7 +124,7 @@ def test_workers_that_cannot_start_end_the_run(
 def test_workers_that_die_whatever_they_are_given_end_the_run(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(dispatch, "MAX_FRUITLESS_DEATHS", 4)
+    monkeypatch.setattr(retries, "MAX_FRUITLESS_DEATHS", 4)
     tiny.collection(tmp_path, [f"kill-{number}" for number in range(9)])
     with pytest.raises(ClusterError, match="4 workers in a row died before they had finished anything"):
         run(tmp_path, cluster={"max_workers": 1})

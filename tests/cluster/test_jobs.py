@@ -15,8 +15,7 @@ from typing import Any
 import pytest
 import yaml
 
-from nst_batch.cli.console import TerminalReporter
-from nst_batch.cluster import progress as reporting
+from nst_batch.cluster.job_log import read_event
 from nst_batch.store.run_directory import RunDirectory
 from tests import tiny
 from tests.ray_head import Head, ray_head
@@ -76,7 +75,7 @@ def test_a_study_is_submitted_followed_and_asked_about(head: Head, study: Path, 
     assert (row["ok"], row["failed"], row["pending"]) == (4, 2, 0)
 
     logged = nst_batch(head, "logs", job)
-    events = [event for line in logged.stdout.splitlines() if (event := reporting.read_event(line))]
+    events = [event for line in logged.stdout.splitlines() if (event := read_event(line))]
     ended = {event["trial_id"]: event["status"] for event in events if event["event"] == "trial"}
     assert ended == {row["trial_id"]: row["status"] for row in tiny.rows(out)}
 
@@ -157,83 +156,3 @@ def test_errors_are_one_line_before_anything_starts(head: Head, study: Path, tmp
     done = subprocess.run(nowhere, env=head.environment, capture_output=True, text=True, check=False)
     assert (done.returncode, len(done.stderr.splitlines())) == (1, 1)
     assert not (tmp_path / "out").exists()
-
-
-# Without a cluster
-
-
-def test_the_parcel_is_small_and_holds_the_package_and_the_study(tmp_path: Path) -> None:
-    from nst_batch.cluster.jobs import _parcel
-
-    tiny.collection(tmp_path, ["good-0"])
-    with _parcel(tiny.study(tmp_path).to_dict()) as folder:
-        files = [path for path in folder.rglob("*") if path.is_file()]
-        assert {path.name for path in folder.iterdir()} == {"nst_batch", "study.json"}
-        assert {path.suffix for path in files} <= {".py", ".json", ".yaml", ".typed", ".html", ".css", ".js", ".j2"}
-        assert sum(path.stat().st_size for path in files) < 2_000_000
-        from nst_batch.study.reading import load_study
-
-        assert load_study(str(folder / "study.json")) == tiny.study(tmp_path)
-    assert not folder.exists()
-
-
-def worker_command(python: str) -> dict[str, Any]:
-    site = f"/opt/lib/{python}/site-packages/ray/_private/workers/setup_worker.py"
-    line = f"--python_worker_command=/opt/bin/{python} {site} more"
-    return {"data": {"summary": [{"raylet": {"isHeadNode": True}, "cmdline": ["raylet", line]}]}}
-
-
-@pytest.mark.parametrize(
-    ("ray_version", "python", "notes"),
-    [("1.2.3", "python3.99", 2), ("here", "python3.99", 1), ("here", "here", 0)],
-)
-def test_versions_that_differ_are_told(
-    monkeypatch: pytest.MonkeyPatch, ray_version: str, python: str, notes: int
-) -> None:
-    import ray
-
-    jobs = jobs_that_answer(
-        monkeypatch,
-        ray.__version__ if ray_version == "here" else ray_version,
-        f"python3.{sys.version_info.minor}" if python == "here" else python,
-    )
-    assert len(jobs.version_notes()) == notes
-    assert jobs._cluster_python()[0].startswith("/opt/bin/python3")
-
-
-def test_a_python_that_is_too_old_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    from nst_batch.errors import ClusterError
-
-    with pytest.raises(ClusterError, match=r"Python 3\.9, nst-batch needs 3\.11"):
-        jobs_that_answer(monkeypatch, "2.60.0", "python3.9").version_notes()
-
-
-def jobs_that_answer(monkeypatch: pytest.MonkeyPatch, ray_version: str, python: str) -> Any:
-    """A client whose cluster says that it runs these versions."""
-    from nst_batch.cluster.jobs import Jobs
-
-    answers = {"/api/version": {"ray_version": ray_version}, "/nodes?view=summary": worker_command(python)}
-    monkeypatch.setattr(Jobs, "_get", lambda _, path: answers[path])
-    return object.__new__(Jobs)
-
-
-def test_what_a_job_prints_becomes_notes_and_progress_again(
-    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("nst_batch.cli.console._LINE_SECONDS", 0)
-    progress = reporting.Progress(
-        num_trials=9, ok=3, failed=1, diverged=0, pending=5, num_workers=2, worker_deaths=0,
-        elapsed_seconds=8.0, eta_seconds=61.0,
-    )  # fmt: skip
-    log = reporting.JsonLog()
-    log.note("two workers")
-    log.progress(progress)
-    log.progress(progress)
-    lines = capsys.readouterr().out.splitlines()
-    assert len(lines) == 2  # what has not changed is not said again
-    with TerminalReporter() as reporter:
-        for line in (*lines, '{"event": "progress"}', '{"event": ', "", "Traceback (most recent call last):"):
-            reporting.replay(line, reporter)
-    said = capsys.readouterr().err.splitlines()
-    assert said[:2] == ["two workers", "4/9 1 failed · 2 workers · 1 min 1 s left"]
-    assert said[2:] == ['{"event": ', "Traceback (most recent call last):"]

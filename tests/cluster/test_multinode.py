@@ -52,11 +52,11 @@ def test_an_input_that_workers_cannot_see_is_one_error_before_the_run(
 ) -> None:
     """The worker's view is simulated: on one machine every process sees the same files."""
     from nst_batch import run
-    from nst_batch.cluster.connection import ClusterOptions
+    from nst_batch.cluster.options import ClusterOptions
     from nst_batch.errors import ClusterError
 
     photos = tiny.collection(tmp_path, ["good-0", "good-1"])
-    monkeypatch.setattr(run, "_samples", lambda _: [str(photos / "good-0.png"), "/only/here.png"])
+    monkeypatch.setattr(run, "_local_inputs", lambda _: [str(photos / "good-0.png"), "/only/here.png"])
     options = run.RunOptions(
         out=str(tmp_path / "out"), cluster=ClusterOptions(cpus_per_worker=1), worker_class=Elsewhere
     )
@@ -77,7 +77,7 @@ def test_an_input_that_workers_cannot_see_is_one_error_before_the_run(
 def test_what_no_node_has_is_said_at_once(
     tmp_path: Path, device: str, options: dict[str, int], message: str
 ) -> None:
-    from nst_batch.cluster.connection import ClusterOptions
+    from nst_batch.cluster.options import ClusterOptions
     from nst_batch.errors import ClusterError
     from nst_batch.run import RunOptions, run_study
 
@@ -88,7 +88,7 @@ def test_what_no_node_has_is_said_at_once(
 
 
 def test_an_address_that_ray_cannot_join_is_refused(tmp_path: Path) -> None:
-    from nst_batch.cluster.connection import ClusterOptions
+    from nst_batch.cluster.options import ClusterOptions
     from nst_batch.errors import ClusterError
     from nst_batch.run import RunOptions, run_study
 

@@ -9,10 +9,11 @@ import pytest
 import torch
 
 from nst_batch.cluster import worker
+from nst_batch.cluster.options import WorkerOptions
 from nst_batch.cluster.worker import Worker
 from nst_batch.errors import WeightsError
 from nst_batch.inputs import images, weights
-from nst_batch.records import Picture, Result, Trial, WorkerOptions, trial_id
+from nst_batch.records import Picture, Result, Trial, trial_id
 from nst_batch.transfer import Problem, solve
 from tests import tiny
 from tests.simulated import configuration

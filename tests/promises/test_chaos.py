@@ -13,7 +13,7 @@ import psutil
 import pyarrow.dataset as ds
 import pytest
 
-from nst_batch.cluster.connection import ClusterOptions
+from nst_batch.cluster.options import ClusterOptions
 from nst_batch.run import RunOptions, run_study
 from tests import tiny, workers
 from tests.driver import Driver, alive

@@ -12,11 +12,12 @@ import fsspec
 import fsspec.config
 import pytest
 
+from nst_batch.cluster.options import WorkerOptions
 from nst_batch.cluster.worker import Worker
 from nst_batch.inputs.finding import list_inputs
 from nst_batch.inputs.images import decode, sha256
 from nst_batch.inputs.weights import resolve
-from nst_batch.records import Outcome, Result, WorkerOptions
+from nst_batch.records import Outcome, Result
 from nst_batch.store.committer import Committer
 from nst_batch.store.run_directory import RunDirectory
 from nst_batch.study.plan import BAD_INPUT_BATCH, make_plan

@@ -1,4 +1,4 @@
-"""From planned trials to the problems that they pose: pictures read, checked against the plan, and resized."""
+"""The pictures of a batch, read, checked against the plan, decoded and resized; the problem that each trial is."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ import torch
 
 from nst_batch.errors import ImageError
 from nst_batch.inputs import images
-from nst_batch.records import Picture as Input
 from nst_batch.records import Trial
 from nst_batch.transfer import Picture, Problem
 from nst_batch.vocabulary import Fit
@@ -19,8 +18,8 @@ from nst_batch.vocabulary import Fit
 _KEPT = 64  # decoded pictures, at their working size
 
 
-class _Wanted(NamedTuple):
-    """An input at its working size."""
+class Source(NamedTuple):
+    """A picture to be read, and the size it is wanted at."""
 
     uri: str
     sha256: str | None
@@ -33,8 +32,8 @@ class _Wanted(NamedTuple):
         return f"{self.sha256 or self.uri}/{self.size}/{self.fit}"
 
 
-class Inputs:
-    """The pictures of a batch, read and decoded side by side; the last ones are kept for the next batch.
+class PictureReader:
+    """Reads the pictures of batches side by side; the last ones are kept for the next batch.
 
     Args:
         pool: Who reads and decodes.
@@ -45,50 +44,45 @@ class Inputs:
         self._kept: OrderedDict[str, Picture] = OrderedDict()
 
     def problems(self, trials: Sequence[Trial]) -> list[Problem | ImageError]:
-        """What each trial poses, or what is wrong with one of its pictures."""
-        wanted = dict.fromkeys(each for trial in trials for each in (*_contents(trial), *_styles(trial)))
-        missing = [each for each in wanted if each.key not in self._kept]
-        found: dict[_Wanted, Picture | ImageError] = {
-            each: self._kept[each.key] for each in wanted if each.key in self._kept
+        """The problem that each trial is, or what is wrong with one of its pictures."""
+        wanted = dict.fromkeys(source for trial in trials for source in _sources(trial))
+        missing = [source for source in wanted if source.key not in self._kept]
+        found: dict[Source, Picture | ImageError] = {
+            source: self._kept[source.key] for source in wanted if source.key in self._kept
         }
-        found |= zip(missing, self._pool.map(_decoded, missing), strict=True)
-        for each, picture in found.items():
+        found |= zip(missing, self._pool.map(_read, missing), strict=True)
+        for source, picture in found.items():
             if isinstance(picture, Picture):
-                self._kept[each.key] = picture
-                self._kept.move_to_end(each.key)
+                self._kept[source.key] = picture
+                self._kept.move_to_end(source.key)
         while len(self._kept) > _KEPT:
             self._kept.popitem(last=False)
-        return [_posed(trial, found) for trial in trials]
+        return [_problem(trial, found) for trial in trials]
 
 
-def _contents(trial: Trial) -> list[_Wanted]:
-    """The content picture, if there is one."""
-    return [_wanted(trial, trial.content, 1.0)] if trial.content else []
+def _sources(trial: Trial) -> list[Source]:
+    """The content picture, if there is one, then the styles."""
+    chosen = trial.configuration
+    style_size = max(1, round(chosen.size * chosen.style_scale))
+    contents = [(trial.content, chosen.size)] if trial.content else []
+    wanted = [*contents, *((style, style_size) for style in trial.styles)]
+    return [Source(picture.uri, picture.sha256, size, chosen.fit) for picture, size in wanted]
 
 
-def _styles(trial: Trial) -> list[_Wanted]:
-    return [_wanted(trial, style, trial.configuration.style_scale) for style in trial.styles]
-
-
-def _wanted(trial: Trial, picture: Input, scale: float) -> _Wanted:
-    size = max(1, round(trial.configuration.size * scale))
-    return _Wanted(picture.uri, picture.sha256, size, trial.configuration.fit)
-
-
-def _decoded(wanted: _Wanted) -> Picture | ImageError:
+def _read(source: Source) -> Picture | ImageError:
     try:
-        data = images.read_bytes(wanted.uri, expected_sha256=wanted.sha256)
-        image = images.decode(data, wanted.uri, target_edge=wanted.size)
+        data = images.read_bytes(source.uri, expected_sha256=source.sha256)
+        image = images.decode(data, source.uri, target_edge=source.size)
     except ImageError as error:
         return error
-    pixels = images.to_array(images.resize(image, wanted.size, wanted.fit))
-    return Picture(key=wanted.key, pixels=torch.from_numpy(pixels))
+    pixels = images.to_array(images.resize(image, source.size, source.fit))
+    return Picture(key=source.key, pixels=torch.from_numpy(pixels))
 
 
-def _posed(trial: Trial, found: Mapping[_Wanted, Picture | ImageError]) -> Problem | ImageError:
+def _problem(trial: Trial, found: Mapping[Source, Picture | ImageError]) -> Problem | ImageError:
     pictures: list[Picture] = []
-    for wanted in (*_contents(trial), *_styles(trial)):
-        picture = found[wanted]
+    for source in _sources(trial):
+        picture = found[source]
         if isinstance(picture, ImageError):
             return picture
         pictures.append(picture)

@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import pytest
 
-from nst_batch.cluster.pace import Pace
+from nst_batch.cluster.progress import RemainingWork
 from nst_batch.records import Result
 from tests import simulated
 
@@ -21,24 +21,24 @@ def ended(width: int, seconds: float | None, status: str = "ok") -> Result:
 
 
 def test_nothing_is_predicted_before_anything_is_known() -> None:
-    pace = Pace(1_000_000)
-    assert pace.seconds_left(4) is None
-    pace.learn([ended(100, 2.0)])
-    assert pace.seconds_left(0) is None
-    assert pace.seconds_left(1) == pytest.approx(2.0 * 99)
+    left = RemainingWork(1_000_000)
+    assert left.seconds(4) is None
+    left.learn([ended(100, 2.0)])
+    assert left.seconds(0) is None
+    assert left.seconds(1) == pytest.approx(2.0 * 99)
 
 
 def test_failures_are_work_that_is_gone_but_say_nothing_of_the_pace() -> None:
-    pace = Pace(30_000)
-    pace.learn([ended(100, 4.0), ended(100, 0.001, "failed"), ended(0, None, "failed")])
-    assert pace.seconds_left(1) == pytest.approx(4.0)
+    left = RemainingWork(30_000)
+    left.learn([ended(100, 4.0), ended(100, 0.001, "failed"), ended(0, None, "failed")])
+    assert left.seconds(1) == pytest.approx(4.0)
 
 
 def test_what_workers_are_at_is_not_counted_twice() -> None:
-    pace = Pace(30_000)
-    pace.learn([ended(100, 4.0)])
-    assert pace.seconds_left(2, busy_seconds=3.0) == pytest.approx((8.0 - 3.0) / 2)
-    assert pace.seconds_left(2, busy_seconds=99.0) is None  # something hangs: nobody knows
+    left = RemainingWork(30_000)
+    left.learn([ended(100, 4.0)])
+    assert left.seconds(2, busy_seconds=3.0) == pytest.approx((8.0 - 3.0) / 2)
+    assert left.seconds(2, busy_seconds=99.0) is None  # something hangs: nobody knows
 
 
 @pytest.mark.parametrize("num_workers", [1, 3, 8])
@@ -58,16 +58,16 @@ def test_right_within_a_fifth_after_the_first_tenth(num_workers: int, order: str
         starts.append(now)
         heapq.heappush(free, (now + seconds, worker))
     end = max(free)[0]
-    pace, told = Pace(sum(widths) * 100), []
+    work, told = RemainingWork(sum(widths) * 100), []
     events = sorted(
         (start + seconds, index) for index, (start, seconds) in enumerate(zip(starts, durations, strict=True))
     )
     for now, index in events:
-        pace.learn([ended(widths[index], durations[index])])
+        work.learn([ended(widths[index], durations[index])])
         busy = sum(
             now - start for start, seconds in zip(starts, durations, strict=True) if start <= now < start + seconds
         )
-        left = pace.seconds_left(num_workers, busy)
+        left = work.seconds(num_workers, busy)
         if end * 0.1 < now < end * 0.9 and left is not None:
             told.append((now + left) / end)
     assert told

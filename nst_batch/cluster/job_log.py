@@ -1,0 +1,94 @@
+"""What a job prints, for programs to read: one JSON object per line.
+
+    {"event": "note", "at": "2026-11-22T21:10:34.893+00:00", "text": "4 workers with 1 GPU each"}
+    {"event": "trial", "at": …, "trial_id": "9e77…", "trial_index": 12, "status": "ok", "seconds": 4.1, …}
+    {"event": "progress", "at": …, "num_trials": 400, "ok": 13, …}
+
+`nst-batch logs --follow` turns it back into a progress bar.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from dataclasses import asdict, fields
+from datetime import UTC, datetime
+from typing import Any
+
+from nst_batch.cluster.progress import Progress, Reporter
+from nst_batch.records import Result
+
+_PROGRESS_SECONDS = 10.0
+"""Progress is logged at least this often, and whenever a trial ends; so a long run's log stays small."""
+
+
+class JsonLog:
+    """A reporter that writes the log to stdout."""
+
+    def __init__(self) -> None:
+        self._pending, self._told = -1, float("-inf")
+
+    def note(self, text: str) -> None:
+        """One line that a person should see once."""
+        _write("note", text=text)
+
+    def progress(self, progress: Progress) -> None:
+        """Where the run stands, if that has changed."""
+        now = time.monotonic()
+        if progress.pending != self._pending or now - self._told >= _PROGRESS_SECONDS:
+            self._pending, self._told = progress.pending, now
+            _write("progress", **asdict(progress))
+
+    def ended(self, result: Result) -> None:
+        """A trial was recorded."""
+        trial, outcome = result.trial, result.outcome
+        of_trial = {name: getattr(trial, name) for name in ("trial_id", "trial_index", "batch")}
+        names = ("status", "error_type", "error_message", "seconds", "node", "device")
+        _write("trial", **of_trial, **{name: getattr(outcome, name) for name in names})
+
+
+def replay(line: str, reporter: Reporter) -> None:
+    """Tells `reporter` what a line of a job's output says; what is no event (a traceback, say) is a note.
+
+    Events of trials are passed over: the bar counts them.
+    """
+    event = read_event(line)
+    if event is None:
+        if line.strip():
+            reporter.note(line)
+    elif event["event"] == "note":
+        reporter.note(str(event.get("text")))
+    elif progress := progress_of(event):
+        reporter.progress(progress)
+
+
+def last_progress(log: str) -> Progress | None:
+    """What a job last said of itself."""
+    events = filter(None, map(read_event, reversed(log.splitlines())))
+    return next(filter(None, map(progress_of, events)), None)
+
+
+def read_event(line: str) -> dict[str, Any] | None:
+    """A line of the log, or None if it is not one."""
+    if not line.startswith('{"event": '):
+        return None
+    try:
+        event = json.loads(line)
+    except ValueError:
+        return None
+    return event if isinstance(event, dict) else None
+
+
+def progress_of(event: dict[str, Any]) -> Progress | None:
+    """The progress that an event tells, also if it was written by an older or a newer version."""
+    names = [each.name for each in fields(Progress)]
+    if event["event"] != "progress" or not all(name in event for name in names):
+        return None
+    return Progress(**{name: event[name] for name in names})
+
+
+def _write(event: str, **values: Any) -> None:
+    at = datetime.now(UTC).isoformat(timespec="milliseconds")
+    sys.stdout.write(json.dumps({"event": event, "at": at, **values}, ensure_ascii=False) + "\n")
+    sys.stdout.flush()

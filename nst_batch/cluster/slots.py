@@ -1,0 +1,126 @@
+"""A worker as the driver sees it: the actor that Ray runs, and a slot for the batches that it has been given."""
+
+from __future__ import annotations
+
+import re
+import socket
+import time
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import ray
+import ray.exceptions
+
+from nst_batch.cluster.options import WorkerOptions
+from nst_batch.cluster.retries import Batch
+from nst_batch.records import Configuration, Result, Trial
+
+WORKER_DEATHS = (
+    ray.exceptions.RayActorError,  # the process died: SIGKILL, a segfault, the system's out-of-memory killer
+    ray.exceptions.NodeDiedError,  # the machine under it did
+    ray.exceptions.WorkerCrashedError,
+    ray.exceptions.OutOfMemoryError,  # Ray's own memory monitor killed it
+    ray.exceptions.ObjectLostError,  # it finished, but its result went down with a node
+    ray.exceptions.ObjectStoreFullError,  # it finished, but its node has no room for the result
+    ray.exceptions.OutOfDiskError,
+    ray.exceptions.RaySystemError,  # it finished, but its result cannot be read
+    ray.exceptions.RuntimeEnvSetupError,  # it never began: its environment cannot be made
+    ray.exceptions.TaskUnschedulableError,
+    ray.exceptions.ActorUnschedulableError,
+)
+
+_REASON_LENGTH, _REASON_BEGIN = 500, 150
+_NOISE = re.compile(r"\x1b\[[0-9;]*m|\^{2,}")
+
+
+class WorkerActor:
+    """`worker.Worker`, imported in the actor's own process: the driver never loads torch."""
+
+    def __init__(self, options: WorkerOptions) -> None:
+        from nst_batch.cluster.worker import Worker
+
+        self._worker = Worker(options)
+
+    def setup(self, configuration: Configuration) -> str:
+        """As `Worker.setup`."""
+        return self._worker.setup(configuration)
+
+    def run(self, trials: Sequence[Trial]) -> list[Result]:
+        """As `Worker.run`."""
+        return self._worker.run(trials)
+
+
+class Arrival(NamedTuple):
+    """What an actor says first."""
+
+    node_id: str
+    host: str
+    unseen: tuple[str, ...]
+    """The files that it should see and does not."""
+
+
+@dataclass(slots=True, eq=False)
+class WorkerSlot:
+    """An actor and its batches in flight, the running one first."""
+
+    actor: Any
+    starting: deque[Any]
+    """References to its arrival and its set-up; empty once it is ready."""
+    batches: dict[Any, Batch] = field(default_factory=dict)
+    since: float = field(default_factory=time.monotonic)
+    """When what it does now began."""
+    node_id: str = ""
+    """Where it is; known once it has arrived."""
+    leaving: bool = False
+    """Whether its node is about to go."""
+
+    @classmethod
+    def start(cls, actor: Any, configuration: Configuration, inputs: Sequence[str]) -> WorkerSlot:
+        """The slot of a new actor, which loads the network for `configuration` and looks for the files `inputs`."""
+        arrival = actor.__ray_call__.remote(_arrive, tuple(inputs))
+        return cls(actor, deque((arrival, actor.setup.remote(configuration))))
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether it may be given a batch."""
+        return not (self.starting or self.leaving)
+
+    @property
+    def awaited(self) -> Any:
+        """The reference that it will answer next; None while it is idle."""
+        return self.starting[0] if self.starting else next(iter(self.batches), None)
+
+    @property
+    def running(self) -> Batch | None:
+        """The batch that it works on."""
+        return next(iter(self.batches.values()), None)
+
+    def give(self, batch: Batch) -> None:
+        """Sends it a batch, to run now or after the one that it runs."""
+        if not self.batches:
+            self.since = time.monotonic()
+        self.batches[self.actor.run.remote(batch.trials)] = batch
+
+
+def _arrive(_: object, paths: Sequence[str]) -> Arrival:
+    """Runs in the actor."""
+    unseen = tuple(path for path in paths if not Path(path).exists())
+    return Arrival(ray.get_runtime_context().get_node_id(), socket.gethostname(), unseen)
+
+
+def cause(error: ray.exceptions.RayTaskError) -> Exception:
+    """What was raised in the worker."""
+    return error.cause if isinstance(error.cause, Exception) else RuntimeError(str(error))
+
+
+def death_reason(error: Exception) -> str:
+    """What Ray says of a death on one line: from where it says why, without colours, cut in the middle."""
+    words = " ".join(_NOISE.sub(" ", str(error)).split())
+    _, _, why = words.partition("The actor is dead because ")
+    told = why or words
+    if len(told) > _REASON_LENGTH:
+        told = f"{told[:_REASON_BEGIN]} … {told[_REASON_BEGIN - _REASON_LENGTH :]}"
+    return told

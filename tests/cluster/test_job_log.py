@@ -1,0 +1,31 @@
+"""The log of a job, as programs read it and as a person sees it."""
+
+from __future__ import annotations
+
+import pytest
+
+from nst_batch.cli.console import TerminalReporter
+from nst_batch.cluster import job_log
+from nst_batch.cluster.progress import Progress
+
+
+def test_what_a_job_prints_becomes_notes_and_progress_again(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("nst_batch.cli.console._LINE_SECONDS", 0)
+    progress = Progress(
+        num_trials=9, ok=3, failed=1, diverged=0, pending=5, num_workers=2, worker_deaths=0,
+        elapsed_seconds=8.0, eta_seconds=61.0,
+    )  # fmt: skip
+    log = job_log.JsonLog()
+    log.note("two workers")
+    log.progress(progress)
+    log.progress(progress)
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 2  # what has not changed is not said again
+    with TerminalReporter() as reporter:
+        for line in (*lines, '{"event": "progress"}', '{"event": ', "", "Traceback (most recent call last):"):
+            job_log.replay(line, reporter)
+    said = capsys.readouterr().err.splitlines()
+    assert said[:2] == ["two workers", "4/9 1 failed · 2 workers · 1 min 1 s left"]
+    assert said[2:] == ['{"event": ', "Traceback (most recent call last):"]
