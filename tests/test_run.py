@@ -180,7 +180,7 @@ def test_a_picture_that_changes_after_planning_is_a_failed_row_that_says_so(tmp_
 def test_a_second_process_is_refused_and_goes_on_when_the_first_was_killed(
     tmp_path: Path, embedded_ray: str
 ) -> None:
-    photos = tiny.collection(tmp_path, good(30), seconds=0.5)
+    photos = tiny.collection(tmp_path, good(30), seconds=3.0)
     first = Driver(tmp_path, "--address", embedded_ray)
     first.wait_for(lambda: any((photos / workers.CALLS).iterdir()))
     code, said = Driver(tmp_path, "--address", embedded_ray).end()
