@@ -22,12 +22,13 @@ import pyarrow as pa
 
 import nst_batch
 from benchmarks.report import write
-from nst_batch.records import Configuration, Picture, Trial, trial_id
+from nst_batch.records import TERMS, Configuration, Picture, Trial, trial_id
 from nst_batch.results.overview import Overview
 from nst_batch.results.query import Session
 from nst_batch.results.rank import rank
 from nst_batch.store import tables
 from nst_batch.store.committer import Committer
+from nst_batch.store.rows import identity as configuration_identity
 from nst_batch.store.run_directory import RunDirectory, part_name
 from nst_batch.vocabulary import conv_layers
 
@@ -58,7 +59,7 @@ def make(path: Path) -> RunDirectory:
         for index in range(PAIRS * len(chosen)):
             content = Picture(uri=f"photos/{index // len(chosen):05d}.jpg", sha256=f"{index // len(chosen):064x}")
             configuration = chosen[index % len(chosen)]
-            identity = trial_id(content, (style,), tables.identity(configuration))
+            identity = trial_id(content, (style,), configuration_identity(configuration))
             yield Trial(
                 trial_id=identity, trial_index=index, batch=index, content=content, styles=(style,), width=300,
                 height=300, configuration=configuration,
@@ -99,7 +100,7 @@ def part_tables(
     offsets = np.arange(0, (count + 1) * (STEPS + 1), STEPS + 1, dtype=np.int32)
     loss = np.exp(-np.linspace(0, 3, STEPS + 1) + generator.normal(0, 0.05, (count, STEPS + 1))).astype(np.float32)
     lists: dict[str, Any] = {"step": np.tile(np.arange(STEPS + 1, dtype=np.int32), count)}
-    lists |= {term: loss.ravel() * factor for factor, term in enumerate(tables.TERMS, 1)}
+    lists |= {term: loss.ravel() * factor for factor, term in enumerate(TERMS, 1)}
     keys = {name: plan[name].combine_chunks() for name in ("trial_id", "trial_index", "configuration")}
     curves = keys | {"status": pa.array(["ok"] * count)}
     curves |= {name: pa.ListArray.from_arrays(offsets, pa.array(values)) for name, values in lists.items()}

@@ -38,6 +38,7 @@ from nst_batch.records import Configuration, Outcome, Result, Trial
 from nst_batch.results.query import query
 from nst_batch.run import RunOptions, run_study
 from nst_batch.store import tables
+from nst_batch.store.rows import result_row, split
 from nst_batch.store.run_directory import RunDirectory, part_name
 from nst_batch.study.model import Study, study_from_dict
 from tests import simulated
@@ -141,7 +142,7 @@ def pretend(folder: Path) -> dict[str, Any]:
     rows = run.rows_per_part
     ids = run.plan(["trial_id"])["trial_id"].combine_chunks()
     some = [simulated.result(simulated.trial(index), steps=300) for index in range(rows)]
-    segment = pa.Table.from_pylist([tables.result_row("large", each) for each in some], tables.SEGMENT)
+    segment = pa.Table.from_pylist([result_row("large", each) for each in some], tables.SEGMENT)
     position = segment.column_names.index
     for part in range(int(run.num_trials * DONE) // rows):
         first = part * rows
@@ -150,7 +151,7 @@ def pretend(folder: Path) -> dict[str, Any]:
         for name in ("curves", "layers", "trials"):
             target = folder / "run" / name / part_name(part)
             target.parent.mkdir(exist_ok=True)
-            target.write_bytes(tables.parquet_bytes(tables.split(named, name), name))
+            target.write_bytes(tables.parquet_bytes(split(named, name), name))
     return {"done": int(run.num_trials * DONE) // rows * rows}
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from datetime import datetime
 from typing import Any
 
@@ -83,8 +83,8 @@ class Configuration:
 
     def identity(self) -> str:
         """12 hexadecimal digits that are equal for equal results; the label of the weights does not count."""
-        fields = {key: value for key, value in asdict(self).items() if key != "weights"}
-        return hashlib.sha256(canonical_json(fields).encode()).hexdigest()[:12]
+        counted = {key: value for key, value in asdict(self).items() if key != "weights"}
+        return hashlib.sha256(canonical_json(counted).encode()).hexdigest()[:12]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -128,6 +128,10 @@ class Losses:
     total: float
 
 
+TERMS = tuple(field.name for field in fields(Losses))
+"""The terms of the objective, the total last."""
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Curve:
     """A loss history, one entry per recorded step; step 0 is the initial image."""
@@ -140,9 +144,7 @@ class Curve:
 
     def at(self, index: int) -> Losses:
         """The losses of the entry at `index`."""
-        return Losses(
-            content=self.content[index], style=self.style[index], tv=self.tv[index], total=self.total[index]
-        )
+        return Losses(**{term: getattr(self, term)[index] for term in TERMS})
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

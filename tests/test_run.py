@@ -20,7 +20,7 @@ from nst_batch.errors import RunDirectoryError, StudyChangedError
 from nst_batch.records import Result
 from nst_batch.run import RunOptions, run_study
 from nst_batch.store import committer
-from nst_batch.store.lock import RunLock
+from nst_batch.store.lock import run_lock
 from nst_batch.store.run_directory import RunDirectory
 from tests import tiny, workers
 from tests.driver import Driver, alive
@@ -300,8 +300,8 @@ def test_a_directory_that_vanishes_ends_the_run_clearly(tmp_path: Path) -> None:
 def test_a_store_that_goes_away_ends_the_run_clearly(
     tmp_path: Path, store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    quick = partial(RunLock, refresh_seconds=1.0, dead_seconds=4.5)  # the first run's lease cannot be given up
-    monkeypatch.setattr(committer, "RunLock", quick)
+    quick = partial(run_lock, refresh_seconds=1.0, dead_seconds=4.5)  # the first run's lease cannot be given up
+    monkeypatch.setattr(committer, "run_lock", quick)
     tiny.collection(tmp_path, good(20), seconds=0.05)
     out = f"{store.url}/out"
     with pytest.raises(RunDirectoryError, match=r"[Cc]onnect.*run again to resume"):

@@ -18,12 +18,12 @@ import pyarrow.csv
 import pyarrow.parquet as pq
 
 from nst_batch.errors import QueryError
+from nst_batch.records import TERMS
 from nst_batch.results import labels
 from nst_batch.results.pictures import picture_bytes
 from nst_batch.results.query import Session, condition
 from nst_batch.store import tables
 from nst_batch.store.run_directory import RunDirectory
-from nst_batch.store.tables import TERMS
 
 Kind = Literal["hf", "csv", "long", "images"]
 

@@ -10,6 +10,7 @@ from typing import Any
 from nst_batch.records import Configuration, Picture
 from nst_batch.results import labels
 from nst_batch.results.query import Session, sql_list
+from nst_batch.store.rows import planned_pictures
 from nst_batch.store.run_directory import RunDirectory
 
 PLAN_COLUMNS = (
@@ -37,11 +38,7 @@ class Pair:
     @classmethod
     def planned(cls, row: Mapping[str, Any]) -> Pair:
         """The pair of a row with the plan's columns of the pictures."""
-        content = None
-        if row["content_uri"] is not None:
-            content = Picture(uri=row["content_uri"], sha256=row["content_sha256"])
-        styles = zip(row["style_uris"], row["style_sha256s"], strict=True)
-        return cls(content, tuple(Picture(uri=uri, sha256=sha256) for uri, sha256 in styles))
+        return cls(*planned_pictures(row))
 
 
 class Overview:

@@ -17,12 +17,12 @@ from pathlib import Path
 from typing import Self
 
 import duckdb
-import fsspec
 import pyarrow as pa
 import pyarrow.dataset
 import pyarrow.fs
 
 from nst_batch.errors import QueryError, RunDirectoryError
+from nst_batch.records import TERMS
 from nst_batch.results import labels
 from nst_batch.store import tables
 from nst_batch.store.run_directory import RunDirectory, Snapshot
@@ -98,7 +98,7 @@ def trial_row(run: RunDirectory, trial: str, where: str | None = None) -> pa.Tab
             raise QueryError(f"{trial}: several trials begin so: {', '.join(found)}")
         own = f"WHERE trial_id = '{found[0]}'"
         layers = session.query(f"SELECT * EXCLUDE (trial_id, trial_index, configuration) FROM layers {own}")
-        curves = session.query(f"SELECT {', '.join(('step', *tables.TERMS))} FROM curves {own}").to_pylist()
+        curves = session.query(f"SELECT {', '.join(('step', *TERMS))} FROM curves {own}").to_pylist()
     rows = rows.append_column("layers", pa.array([layers.to_pylist()]))
     return rows.append_column("curve", pa.array([curves[0] if curves else None]))
 
@@ -168,16 +168,15 @@ class Session:
     def _create_view(self, name: str, run: RunDirectory, snapshot: Snapshot) -> None:
         derived = [f"{sql} AS {column}" for column, sql in _DERIVED.items()] if name == "trials" else []
         columns = ", ".join([*tables.SCHEMAS[name].names, *derived])
-        self._connection.register(f"staged_{name}", snapshot.staged(name))
-        sources = [f"SELECT {columns} FROM staged_{name}"]
-        if snapshot.parts:
+        self._connection.register(f"rest_{name}", snapshot.rest(name))
+        sources = [f"SELECT {columns} FROM rest_{name}"]
+        if snapshot.paths(name):
             source = f"published_{name}"
             if run.directory.is_local and not _GLOB & set(run.directory.root):
                 source = f"read_parquet({sql_list(snapshot.files(name))})"
             else:
                 self._connection.register(source, _dataset(run, snapshot, name))
-            stale = "WHERE trial_index NOT IN (SELECT trial_index FROM staged_trials)"
-            sources.append(f"SELECT {columns} FROM {source} {stale if snapshot.segment.num_rows else ''}")
+            sources.append(f"SELECT {columns} FROM {source}")
         try:
             self._connection.execute(f"CREATE VIEW {name} AS {' UNION ALL '.join(sources)}")
         except duckdb.Error as error:
@@ -204,9 +203,8 @@ def sql_list(values: Iterable[str]) -> str:
 
 def _dataset(run: RunDirectory, snapshot: Snapshot, name: str) -> pyarrow.dataset.Dataset:
     """The published files, read by pyarrow: from an object store, or where DuckDB would expand brackets."""
-    filesystem, _ = fsspec.core.url_to_fs(run.directory.root, use_listings_cache=False)
-    paths = [fsspec.core.url_to_fs(url, use_listings_cache=False)[1] for url in snapshot.files(name)]
-    handler = pyarrow.fs.PyFileSystem(pyarrow.fs.FSSpecHandler(filesystem))
+    paths = [run.directory.key(path) for path in snapshot.paths(name)]
+    handler = pyarrow.fs.PyFileSystem(pyarrow.fs.FSSpecHandler(run.directory.filesystem))
     return pyarrow.dataset.dataset(paths, schema=tables.SCHEMAS[name], format="parquet", filesystem=handler)
 
 

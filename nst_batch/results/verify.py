@@ -21,11 +21,12 @@ import pyarrow.parquet as pq
 
 from nst_batch.errors import ImageError, RunDirectoryError
 from nst_batch.inputs.images import sha256
-from nst_batch.records import Outcome, Result, Trial, trial_id
+from nst_batch.records import TERMS, Outcome, Result, Trial, trial_id
 from nst_batch.results.pictures import picture_bytes
 from nst_batch.store import tables
+from nst_batch.store.rows import identity, result_row
 from nst_batch.store.run_directory import SUCCESS, RunDirectory, part_name
-from nst_batch.store.tables import TERMS
+
 from nst_batch.vocabulary import conv_layers
 
 LOSS_TOLERANCE = 1e-4
@@ -105,7 +106,7 @@ def _plan_problems(planned: Sequence[Trial], first: int, seen: set[bytes]) -> It
         seen.add(bytes.fromhex(trial.trial_id))
         if trial.trial_index != index:
             yield f"plan: trial_index {trial.trial_index} where {index} was expected"
-        if trial.trial_id != trial_id(trial.content, trial.styles, tables.identity(trial.configuration)):
+        if trial.trial_id != trial_id(trial.content, trial.styles, identity(trial.configuration)):
             yield f"plan: trial {index}: its trial_id is not that of its pictures and configuration"
 
 
@@ -162,7 +163,7 @@ def _schema_problems(run: RunDirectory, table: str, part: str) -> Iterator[str]:
 
 def _planned_problems(run: RunDirectory, row: Row, trial: Trial) -> Iterator[str]:
     """Where a row is not of the trial that was planned."""
-    expected = tables.result_row(str(run.study["name"]), Result(trial=trial, outcome=Outcome(status="ok")))
+    expected = result_row(str(run.study["name"]), Result(trial=trial, outcome=Outcome(status="ok")))
     for column in _PLANNED:
         if row[column] != expected[column] and not (row["status"] == "failed" and column in _NAMES):
             yield f"{column} is {row[column]}, planned was {expected[column]}"

@@ -14,25 +14,26 @@ if its attempt is later than the published one, so doing a step again changes no
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
 import json
 import secrets
 import time
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
-from types import TracebackType
+from dataclasses import replace
+from itertools import islice
 from typing import Any, Self
 
+import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 
 from nst_batch.errors import RunDirectoryError
 from nst_batch.records import Result, Trial
-from nst_batch.store import plan_files, segments, tables
-from nst_batch.store.ledger import Ledger, Mask
-from nst_batch.store.lock import RunLock
+from nst_batch.store import rows, tables
+from nst_batch.store.lock import RunLock, run_lock
 from nst_batch.store.run_directory import (
     FORMAT,
     FORMAT_VERSION,
@@ -43,11 +44,14 @@ from nst_batch.store.run_directory import (
     RunDirectory,
     part_name,
 )
+from nst_batch.store.status import Mask, TrialStatus
 
 SEGMENT_ROWS = 256
 """A segment that has as many is closed and the next one begun; until then each flush rewrites it."""
 FLUSH_SECONDS = 5.0
 """A result is staged at the latest this long after its commit, as long as `tick` is called."""
+PLAN_ROWS_PER_FILE = 50_000
+"""Bounds the memory that writing a plan takes."""
 _IMAGES_AT_ONCE = 8
 _IMAGES_WAITING = 32
 
@@ -77,12 +81,15 @@ class Committer:
         RunDirectoryError: If it holds something else, or cannot be written.
     """
 
-    _ledger: Ledger
+    _lock: RunLock
+    _status: TrialStatus
+    _published: npt.NDArray[np.uint16]
+    """The published attempt of every trial, 0 for none."""
+    _staged: dict[str, set[int]]
+    """The segments in `staging/`, each with the parts of which it has rows that are not published."""
     _segment_path: str
     _segment: pa.Table
     """The open segment, as it was last flushed."""
-    _staged: dict[str, set[int]]
-    """The segments in `staging/`, each with the parts of which it has rows that are not published."""
 
     def __init__(
         self, run: RunDirectory, *, segment_rows: int = SEGMENT_ROWS, flush_seconds: float = FLUSH_SECONDS
@@ -90,27 +97,23 @@ class Committer:
         self.run = run
         self._directory = run.directory
         self._segment_rows, self._flush_seconds = segment_rows, flush_seconds
-        self._writer = secrets.token_hex(4)
-        self._num_segments = 0
+        self._writer, self._num_segments = secrets.token_hex(4), 0
         self._flushed_at = time.monotonic()
-        self._rows: list[dict[str, Any]] = []
+        self._waiting: list[dict[str, Any]] = []
+        """Rows that were committed and are not yet staged."""
         self._images: deque[Future[None]] = deque()
-        self._begin_segment()
 
     def __enter__(self) -> Self:
         self.run.check_usable()
         with ExitStack() as stack:
-            self._lock = stack.enter_context(RunLock(self._directory))
+            self._lock = stack.enter_context(run_lock(self._directory))
             self._pool = stack.enter_context(ThreadPoolExecutor(_IMAGES_AT_ONCE, "nst-batch images"))
             self._directory.remove_temporary()
-            self.run.forget()
             self._recover()
             self._stack = stack.pop_all()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         with self._stack:
             if not isinstance(error, RunDirectoryError):
                 self.flush()
@@ -120,11 +123,11 @@ class Committer:
     @property
     def ended(self) -> Mask:
         """True at the `trial_index` of every trial that has ended: committed now or recorded before."""
-        return self._ledger.ended
+        return self._status.ended
 
     def counts(self) -> dict[str, int]:
         """The trials by state: pending, ok, failed, diverged."""
-        return self._ledger.counts()
+        return self._status.counts()
 
     # Planning
 
@@ -134,15 +137,20 @@ class Committer:
         Args:
             study: What study.json is to say; `name` is required. The plan's size and its configurations are added.
             trials: In order, `trial_index` going on from the existing plan's without gaps. Read once, lazily.
+
+        Raises:
+            ValueError: If `trial_index` has a gap.
         """
         self.flush()
         old = self.run.study if self.run.exists() else _NO_STUDY
         configurations = dict(old["configurations"])
         num_files, num_trials = int(old["num_plan_files"]), int(old["num_trials"])
         self._directory.remove(SUCCESS)
-        for num_rows, data in plan_files.encoded(trials, num_trials, configurations):
-            self._write(plan_files.path(num_files), data)
-            num_files, num_trials = num_files + 1, num_trials + num_rows
+        planned = _plan_rows(trials, num_trials, configurations)
+        while chunk := list(islice(planned, PLAN_ROWS_PER_FILE)):
+            data = tables.parquet_bytes(pa.Table.from_pylist(chunk, tables.PLAN), "plan")
+            self._write(f"plan/{part_name(num_files)}", data)
+            num_files, num_trials = num_files + 1, num_trials + len(chunk)
         plan = {
             "format": FORMAT,
             "format_version": FORMAT_VERSION,
@@ -152,16 +160,15 @@ class Committer:
             "configurations": configurations,
         }
         self._write(STUDY, json.dumps(study | plan, indent=2, allow_nan=False).encode())
-        self.run.forget()
         self._recover()
 
     def retry_failed(self) -> int:
         """Makes every failed trial pending again and says how many; their rows stay until new ones replace them."""
         self.flush()
-        failed = self._ledger.failed()
+        failed = self._status.failed()
         if len(failed):
             self._directory.remove(SUCCESS)
-            self._ledger.reopen(failed)
+            self._status.reopen(failed)
         return len(failed)
 
     # Committing
@@ -180,7 +187,7 @@ class Committer:
         The results of a batch, that is: so a resumed run repeats whole batches.
         """
         added = sum([self._add(result) for result in results])
-        if len(self._rows) + self._segment.num_rows >= self._segment_rows:
+        if len(self._waiting) + self._segment.num_rows >= self._segment_rows:
             self.flush()
         else:
             self.tick()
@@ -188,37 +195,36 @@ class Committer:
 
     def _add(self, result: Result) -> bool:
         """Takes a result to be staged, unless its trial has ended already."""
-        index = result.trial.trial_index
-        if not 0 <= index < len(self._ledger):
-            raise ValueError(f"trial_index {index} is not in the plan, which has {len(self._ledger)} trials")
-        if self._ledger.has_ended(index):
+        index, num_trials = result.trial.trial_index, len(self._status.attempts)
+        if not 0 <= index < num_trials:
+            raise ValueError(f"trial_index {index} is not in the plan, which has {num_trials} trials")
+        if self._status.has_ended(index):
             return False
-        attempt = int(self._ledger.attempts[index]) + result.outcome.attempt
-        outcome = dataclasses.replace(result.outcome, attempt=attempt)
+        attempt = int(self._status.attempts[index]) + result.outcome.attempt
+        outcome = replace(result.outcome, attempt=attempt)
         if result.image is not None:
             path = image_path(result.trial.trial_id, result.image)
-            digest = hashlib.sha256(result.image).hexdigest()
-            outcome = dataclasses.replace(outcome, image_path=path, image_sha256=digest)
-            self._write_image(path, result.image)
-        self._rows.append(tables.result_row(self._study, dataclasses.replace(result, outcome=outcome, image=None)))
-        self._ledger.note(index, attempt, outcome.status)
+            outcome = replace(outcome, image_path=path, image_sha256=hashlib.sha256(result.image).hexdigest())
+            self._await_images(_IMAGES_WAITING)
+            self._images.append(self._pool.submit(self._directory.write, path, result.image))
+        self._waiting.append(rows.result_row(self._study["name"], replace(result, outcome=outcome)))
+        self._status.record(index, attempt, outcome.status)
         return True
 
     def tick(self) -> None:
         """Flushes if a result has waited long enough. Call it at least every second or so."""
-        if self._rows and time.monotonic() - self._flushed_at >= self._flush_seconds:
+        if self._waiting and time.monotonic() - self._flushed_at >= self._flush_seconds:
             self.flush()
 
     def flush(self) -> None:
         """Stages every committed result, then publishes the parts that are whole."""
         self._await_images(0)
-        if self._rows:
-            self._lock.check()
-            fresh = pa.Table.from_pylist(self._rows, tables.SEGMENT)
+        if self._waiting:
+            fresh = pa.Table.from_pylist(self._waiting, tables.SEGMENT)
             segment = pa.concat_tables([self._segment, fresh])
-            self._directory.write(self._segment_path, segments.to_bytes(segment))
-            self._rows, self._segment = [], segment
-            self._staged.setdefault(self._segment_path, set()).update(self._ledger.parts_of(fresh))
+            self._write(self._segment_path, rows.segment_to_bytes(segment))
+            self._waiting, self._segment = [], segment
+            self._staged.setdefault(self._segment_path, set()).update(self._part_of(fresh).tolist())
             if segment.num_rows >= self._segment_rows:
                 self._begin_segment()
         self._flushed_at = time.monotonic()
@@ -240,10 +246,6 @@ class Committer:
         self._lock.check()
         self._directory.write(path, data)
 
-    def _write_image(self, path: str, image: bytes) -> None:
-        self._await_images(_IMAGES_WAITING)
-        self._images.append(self._pool.submit(self._directory.write, path, image))
-
     def _await_images(self, allowed: int) -> None:
         """Waits until at most `allowed` pictures are still being written; one that failed fails here each time."""
         while len(self._images) > allowed:
@@ -257,25 +259,33 @@ class Committer:
 
     # Publishing
 
+    def _part_of(self, segment: pa.Table) -> npt.NDArray[np.int64]:
+        """The number of the part that each row belongs to."""
+        return np.asarray(segment["trial_index"]) // int(self._study["rows_per_part"])
+
+    def _trials_of(self, part: int) -> slice:
+        size = int(self._study["rows_per_part"])
+        return slice(part * size, (part + 1) * size)
+
     def _publish_whole_parts(self) -> None:
-        for part in sorted(filter(self._ledger.is_whole, set().union(*self._staged.values()))):
-            self._publish(part)
+        for part in sorted(set().union(*self._staged.values())):
+            if self._status.all_ended(self._trials_of(part)):
+                self._publish(part)
 
     def _publish(self, part: int) -> None:
         """Writes a part from its published rows and the newer staged ones, then lets go of the segments."""
         paths = [path for path, parts in self._staged.items() if part in parts]
-        staged = (self.run.read_segment(path) for path in paths)
-        fresh = segments.joined([segments.of_part(segment, part, self._ledger.rows_per_part) for segment in staged])
-        file = part_name(part)
-        exists = self._directory.exists(f"trials/{file}")
-        if exists:
-            fresh = segments.newer(fresh, self.run.read_part(f"trials/{file}", ["trial_index", "attempt"]))
+        staged = map(self.run.read_segment, paths)
+        fresh = rows.joined(segment.filter(pa.array(self._part_of(segment) == part)) for segment in staged)
+        fresh = rows.newer(fresh, self._published)
+        file, trials = part_name(part), self._trials_of(part)
         if fresh.num_rows:
             for name in ("curves", "layers", "trials"):  # trials last: it decides
-                table = tables.split(fresh, name)
-                if exists:
-                    table = segments.merged(self.run.read_part(f"{name}/{file}"), table, fresh["trial_index"])
+                table = rows.split(fresh, name)
+                if self._published[trials].any():
+                    table = rows.replaced(self.run.read_part(f"{name}/{file}"), fresh["trial_index"], table)
                 self._write(f"{name}/{file}", tables.parquet_bytes(table, name))
+            self._published[trials] = self._status.attempts[trials]
         for path in paths:
             self._let_go(path, part)
 
@@ -291,35 +301,34 @@ class Committer:
 
     def _recover(self) -> None:
         """Learns what has ended from the published parts and the staged segments, and finishes what was begun."""
-        study = self.run.study if self.run.exists() else _NO_STUDY
-        self._study = str(study["name"])
-        self._ledger = Ledger(study["num_trials"], study["rows_per_part"])
+        self.run.forget()
+        self._study = self.run.study if self.run.exists() else _NO_STUDY
+        self._status = TrialStatus(self._study["num_trials"])
         self._begin_segment()
-        self._remove_uncounted_plan_files(study["num_plan_files"])
+        self._remove_uncounted_plan_files()
         for file in self.run.parts():
-            self._ledger.learn(self.run.read_part(f"trials/{file}", Ledger.COLUMNS))
-        self._recover_segments()
+            self._status.learn(self.run.read_part(f"trials/{file}", TrialStatus.COLUMNS))
+        self._published = self._status.attempts.copy()
+        self._staged = {}
+        for path in self.run.segment_paths():
+            self._recover_segment(path)
         if not self.ended.all():
             self._directory.remove(SUCCESS)
         self._publish_whole_parts()
 
-    def _recover_segments(self) -> None:
-        """Learns from the segments, and removes those of which every row is published."""
-        published = self._ledger.attempts.copy()
-        self._staged = {}
-        for path in self.run.segment_paths():
-            segment = self.run.read_segment(path)
-            live = segments.later_than(segment, published[segment["trial_index"].to_numpy()])
-            if live.num_rows:
-                self._ledger.learn(live)
-                self._staged[path] = self._ledger.parts_of(live)
-            else:
-                self._directory.remove(path)
+    def _recover_segment(self, path: str) -> None:
+        """Learns from a segment, or removes it if every row of it is published."""
+        unpublished = rows.newer(self.run.read_segment(path), self._published)
+        if unpublished.num_rows:
+            self._status.learn(unpublished)
+            self._staged[path] = set(self._part_of(unpublished).tolist())
+        else:
+            self._directory.remove(path)
 
-    def _remove_uncounted_plan_files(self, num_plan_files: int) -> None:
+    def _remove_uncounted_plan_files(self) -> None:
         """Removes what an extension that was killed before study.json counted it left in the plan."""
         for path in self._directory.list("plan"):
-            if path >= plan_files.path(num_plan_files):
+            if path >= f"plan/{part_name(self._study['num_plan_files'])}":
                 self._directory.remove(path)
 
 
@@ -331,3 +340,14 @@ def image_path(trial_id: str, image: bytes) -> str:
     elif image[8:12] == b"WEBP":
         suffix = "webp"
     return f"images/{trial_id[:2]}/{trial_id}.{suffix}"
+
+
+def _plan_rows(trials: Iterable[Trial], first: int, configurations: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """The rows of trials that are numbered from `first`; adds their configurations to `configurations`."""
+    for expected, trial in enumerate(trials, first):
+        if trial.trial_index != expected:
+            raise ValueError(f"expected trial_index {expected}, found {trial.trial_index}: a plan has no gaps")
+        identity = rows.identity(trial.configuration)
+        if identity not in configurations:
+            configurations[identity] = rows.json_fields(trial.configuration)
+        yield rows.plan_row(trial)

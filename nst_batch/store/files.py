@@ -18,6 +18,7 @@ from urllib.parse import unquote, urlsplit
 
 import fsspec
 import pyarrow as pa
+from fsspec.implementations.local import LocalFileSystem
 
 from nst_batch.errors import RunDirectoryError
 
@@ -41,6 +42,10 @@ class Directory:
     """Files below one local path or fsspec URL, named by relative paths with forward slashes.
 
     Every OSError becomes a RunDirectoryError that says which path and what to do.
+
+    Attributes:
+        root: The absolute local path, or the URL.
+        filesystem: The fsspec file system that it lies in. Listings are never cached: others write there too.
     """
 
     def __init__(self, url: str | os.PathLike[str]) -> None:
@@ -48,13 +53,13 @@ class Directory:
         parts = urlsplit(text)
         self.is_local = "://" not in text or parts.scheme == "file"
         self._serial = itertools.count()
-        self._made: set[Path] = set()
         if self.is_local:
             path = unquote(parts.path) if "://" in text else text
-            self.root = str(Path(path).absolute())
+            self.root = self._base = str(Path(path).absolute())
+            self.filesystem: Any = LocalFileSystem(use_listings_cache=False)
         else:
-            self._filesystem, self._base = _remote(text)
             self.root = text.rstrip("/")
+            self.filesystem, self._base = _remote(self.root)
 
     def __repr__(self) -> str:
         return f"Directory({self.root!r})"
@@ -63,33 +68,39 @@ class Directory:
         """Where `path` is: an absolute local path, or a URL."""
         return f"{self.root}/{path}" if path else self.root
 
+    def key(self, path: str = "") -> str:
+        """The name of `path` in `filesystem`."""
+        return f"{self._base}/{path}" if path else self._base
+
     def write(self, path: str, data: bytes) -> None:
         """Makes `data` the whole content of `path`, in one step."""
         with self.explained("write", path):
             if self.is_local:
                 self._write_local(Path(self.root, path), data)
             else:
-                self._filesystem.pipe_file(self._key(path), data)
+                self.filesystem.pipe_file(self.key(path), data)
 
     def read(self, path: str) -> bytes:
         """The content of `path`, which must exist."""
         with self.explained("read", path):
-            return self._read(path)
+            return bytes(self.filesystem.cat_file(self.key(path)))
 
     def find(self, path: str) -> bytes | None:
         """The content of `path`, or None if there is no such file."""
         with self.explained("read", path):
             try:
-                return self._read(path)
+                return bytes(self.filesystem.cat_file(self.key(path)))
             except (FileNotFoundError, NotADirectoryError):
                 return None
 
     def exists(self, path: str) -> bool:
         """Whether there is a file `path`."""
         with self.explained("look at", path):
-            if self.is_local:
-                return Path(self.root, path).exists()
-            return bool(self._filesystem.exists(self._key(path)))
+            try:
+                self.filesystem.info(self.key(path))
+            except (FileNotFoundError, NotADirectoryError):
+                return False
+            return True
 
     def leads_outside(self, path: str) -> bool:
         """Whether `path` is a local link, or below one, to something that is not in this directory."""
@@ -99,36 +110,33 @@ class Directory:
         """The sorted names of the files and directories at the top; none if the directory does not exist."""
         with self.explained("list", ""):
             try:
-                if self.is_local:
-                    return sorted(os.listdir(self.root))  # noqa: PTH208 (names are wanted)
-                keys = self._filesystem.ls(self._base, detail=False)
-                return sorted(key.rstrip("/").rsplit("/", 1)[-1] for key in keys)
+                keys = self.filesystem.ls(self.key(), detail=False)
             except FileNotFoundError:
                 return []
+            return sorted(key.rstrip("/").rsplit("/", 1)[-1] for key in keys)
 
     def list(self, prefix: str) -> list[str]:
         """The sorted relative paths of the files at any depth below the directory `prefix`."""
         with self.explained("list", prefix):
-            if not self.is_local:
-                keys = self._filesystem.find(self._key(prefix))
-                return sorted(key.lstrip("/")[len(self._base.strip("/")) + 1 :] for key in keys)
-            found = (Path(folder, name) for folder, _, names in os.walk(Path(self.root, prefix)) for name in names)
-            return sorted(path.relative_to(self.root).as_posix() for path in found)
+            if self.is_local:
+                folders = os.walk(self.key(prefix), onerror=_unless_missing)
+                keys = [f"{folder}/{name}" for folder, _, names in folders for name in names]
+            else:
+                keys = self.filesystem.find(self.key(prefix))
+            start = len(self._base.strip("/")) + 1
+            return sorted(key.lstrip("/")[start:] for key in keys)
 
     def remove(self, path: str) -> None:
         """Removes the file `path`; does nothing if there is none."""
         with self.explained("remove", path), contextlib.suppress(FileNotFoundError):
-            if self.is_local:
-                Path(self.root, path).unlink()
-            else:
-                self._filesystem.rm_file(self._key(path))
+            self.filesystem.rm_file(self.key(path))
 
     def open_input(self, path: str) -> pa.NativeFile:
         """`path` for pyarrow to read; from an object store it is fetched whole, so it cannot change meanwhile."""
         if not self.is_local:
             return pa.BufferReader(self.read(path))
         with self.explained("read", path):
-            return pa.OSFile(str(Path(self.root, path)))
+            return pa.OSFile(self.key(path))
 
     def remove_temporary(self) -> None:
         """Removes what a killed writer left half-written. Only for the one writer."""
@@ -145,17 +153,10 @@ class Directory:
             reason = (isinstance(error, OSError) and error.strerror) or str(error) or type(error).__name__
             raise RunDirectoryError(f"{self.url(path)}: cannot {action} it: {reason}; {_advice(error)}") from error
 
-    def _read(self, path: str) -> bytes:
-        if self.is_local:
-            return Path(self.root, path).read_bytes()
-        return bytes(self._filesystem.cat_file(self._key(path)))
-
     def _write_local(self, path: Path, data: bytes) -> None:
         temporary = Path(self.root, f"{_TEMPORARY}{os.getpid()}-{next(self._serial)}")
         for folder in (temporary.parent, path.parent):
-            if folder not in self._made:
-                folder.mkdir(parents=True, exist_ok=True)
-                self._made.add(folder)
+            folder.mkdir(parents=True, exist_ok=True)
         try:
             with temporary.open("wb") as file:
                 file.write(data)
@@ -165,16 +166,12 @@ class Directory:
         except OSError:
             with contextlib.suppress(OSError):
                 temporary.unlink()
-            self._made.clear()
             raise
         _sync_folder(path.parent)
 
-    def _key(self, path: str) -> str:
-        return f"{self._base}/{path}" if path else self._base
-
 
 def _remote(url: str) -> tuple[Any, str]:
-    """The fsspec file system of `url` and the path in it. Listings are never cached: others write there too."""
+    """The fsspec file system of `url` and the path in it."""
     try:
         filesystem, base = fsspec.core.url_to_fs(url, use_listings_cache=False)
     except (ImportError, ValueError) as error:
@@ -182,6 +179,12 @@ def _remote(url: str) -> tuple[Any, str]:
             f"{url}: cannot open this URL: {error}; for s3:// install nst-batch[s3], for gs:// nst-batch[gcs]"
         ) from error
     return filesystem, base.rstrip("/")
+
+
+def _unless_missing(error: OSError) -> None:
+    """For `os.walk`, which would otherwise take a folder that cannot be listed for an empty one."""
+    if not isinstance(error, FileNotFoundError):
+        raise error
 
 
 def _failures() -> tuple[type[Exception], ...]:

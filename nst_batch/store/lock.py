@@ -2,8 +2,7 @@
 
 On a local disk the lock is the kernel's (`flock` on the file `lock`): it goes when its process dies, however that
 happens. In an object store it is a lease: an object that its holder rewrites every few seconds, and that counts as
-dead once nobody has seen it change for long enough. Clocks of different machines are not compared for longer than
-it takes to see a living holder's next refresh.
+dead once nobody has seen it change for long enough. Clocks of different machines are never compared.
 """
 
 from __future__ import annotations
@@ -18,61 +17,41 @@ import threading
 import time
 from datetime import UTC, datetime
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Protocol
+from typing import Any, Protocol, Self
 
 from nst_batch.errors import LockedError, RunDirectoryError
 from nst_batch.store.files import Directory
 
 NAME = "lock"
+REFRESH_SECONDS, DEAD_SECONDS = 10.0, 45.0
 
 _log = logging.getLogger(__name__)
 
 
-class _Lock(Protocol):
-    def check(self) -> None: ...
-    def release(self) -> None: ...
+class RunLock(Protocol):
+    """The right to write to a run directory, held for the length of a `with` block."""
+
+    def __enter__(self) -> Self: ...
+    def __exit__(self, *_: object) -> None: ...
+
+    def check(self) -> None:
+        """Raises LockedError unless the lock is still held: called before anything is published."""
 
 
-class RunLock:
-    """The right to write to a run directory, held for the length of a `with` block.
+def run_lock(
+    directory: Directory, *, refresh_seconds: float = REFRESH_SECONDS, dead_seconds: float = DEAD_SECONDS
+) -> RunLock:
+    """The lock of a directory; entering it raises LockedError if another process holds it.
 
     Args:
         directory: Where the lock is.
         refresh_seconds: How often a lease in an object store is renewed.
         dead_seconds: How long a lease must go without renewal before another process takes it over.
-
-    Raises:
-        LockedError: On entry, if another process holds the lock.
     """
-
-    def __init__(self, directory: Directory, *, refresh_seconds: float = 10, dead_seconds: float = 45) -> None:
-        self._directory = directory
-        self._refresh_seconds, self._dead_seconds = refresh_seconds, dead_seconds
-        self._lock: _Lock | None = None
-
-    def __enter__(self) -> RunLock:
-        if self._directory.is_local:
-            self._lock = _FileLock(self._directory)
-        else:
-            self._lock = _Lease(self._directory, self._refresh_seconds, self._dead_seconds)
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if self._lock is not None:
-            self._lock.release()
-            self._lock = None
-
-    def check(self) -> None:
-        """Raises LockedError unless the lock is still held: called before anything is published."""
-        if self._lock is None:
-            raise LockedError(f"{self._directory.url()}: the lock is not held; open the run directory again")
-        self._lock.check()
+    return FileLock(directory) if directory.is_local else Lease(directory, refresh_seconds, dead_seconds)
 
 
-class _FileLock:
+class FileLock:
     """`flock` on the local file `lock`.
 
     The lock belongs to the open file, which a forked child shares: only the process that took it releases it, and
@@ -81,23 +60,25 @@ class _FileLock:
 
     def __init__(self, directory: Directory) -> None:
         self._directory, self._path, self._pid = directory, Path(directory.root, NAME), os.getpid()
-        with directory.explained("lock", NAME):
+
+    def __enter__(self) -> Self:
+        with self._directory.explained("lock", NAME):
             self._path.parent.mkdir(parents=True, exist_ok=True)
             self._descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
-        try:
-            self._acquire()
-        except BaseException:
-            os.close(self._descriptor)
-            raise
+            try:
+                self._acquire()
+            except BaseException:
+                os.close(self._descriptor)
+                raise
+        return self
 
     def _acquire(self) -> None:
-        with self._directory.explained("lock", NAME):
-            try:
-                fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError as error:
-                raise LockedError(_held(self._directory, _parsed(self._path.read_bytes()))) from error
-            os.ftruncate(self._descriptor, 0)
-            os.pwrite(self._descriptor, json.dumps(_myself()).encode(), 0)
+        try:
+            fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise LockedError(_held(self._directory, _parsed(self._path.read_bytes()))) from error
+        os.ftruncate(self._descriptor, 0)
+        os.pwrite(self._descriptor, json.dumps(_myself()).encode(), 0)
         self.check()
 
     def check(self) -> None:
@@ -107,53 +88,45 @@ class _FileLock:
         if theirs is None or not os.path.samestat(mine, theirs):
             raise LockedError(f"{self._path}: removed or replaced while the lock was held; run again to resume")
 
-    def release(self) -> None:
+    def __exit__(self, *_: object) -> None:
         if os.getpid() == self._pid:
             os.ftruncate(self._descriptor, 0)
             fcntl.flock(self._descriptor, fcntl.LOCK_UN)
         os.close(self._descriptor)
 
 
-class _Lease:
+class Lease:
     """The object `lock`, rewritten by a daemon thread for as long as it is held."""
 
     def __init__(self, directory: Directory, refresh_seconds: float, dead_seconds: float) -> None:
         self._directory, self._refresh, self._dead = directory, refresh_seconds, dead_seconds
-        self._content = {**_myself(), "nonce": secrets.token_hex(8), "beat": 0}
+        self._content = _myself() | {"nonce": secrets.token_hex(8), "beat": 0}
         self._stopping = threading.Event()
-        self._acquire()
-        self._refreshed = time.monotonic()
         self._thread = threading.Thread(target=self._keep, name="nst-batch lease", daemon=True)
-        self._thread.start()
 
-    def _acquire(self) -> None:
+    def __enter__(self) -> Self:
         """Waits for a dead holder's lease to run out, then writes, lets a rival's write settle, and reads back."""
-        self._outwait()
-        self._write()
+        self._wait_for_holder()
+        self._renew()
         time.sleep(self._refresh / 5)
-        holder = self._read()
-        if holder is None or holder["nonce"] != self._content["nonce"]:
-            raise LockedError(_held(self._directory, holder or {}))
+        if not self._is_mine():
+            raise LockedError(_held(self._directory, self._read() or {}))
+        self._thread.start()
+        return self
 
-    def _outwait(self) -> None:
-        """Returns once nobody holds the lease; raises LockedError as soon as its holder shows life.
-
-        A lease that looks old is watched for a little longer than a refresh, in case its holder's clock differs;
-        one that looks fresh, until it is dead.
-        """
+    def _wait_for_holder(self) -> None:
+        """Returns once nobody holds the lease; raises LockedError as soon as its holder shows life."""
         first = self._read()
-        if first is None:
-            return
-        age = time.time() - float(first.get("refreshed_at", 0))
-        patience = 1.5 * self._refresh if age > self._dead else self._dead
-        _log.info("%s: its last writer may have died; waiting up to %.0f s to see", self._directory.url(), patience)
-        deadline = time.monotonic() + patience
-        while time.monotonic() < deadline:
+        deadline = time.monotonic() + self._dead
+        if first is not None:
+            url = self._directory.url()
+            _log.info("%s: its last writer may have died; waiting up to %.0f s to see", url, self._dead)
+        while first is not None and time.monotonic() < deadline:
             time.sleep(min(self._refresh / 5, 2))
             now = self._read()
             if now is None:
                 return
-            if (now.get("nonce"), now.get("beat")) != (first.get("nonce"), first.get("beat")):
+            if now != first:
                 raise LockedError(_held(self._directory, now))
 
     def _keep(self) -> None:
@@ -162,20 +135,18 @@ class _Lease:
             try:
                 if not self._is_mine():
                     return
-                self._write()
+                self._renew()
             except RunDirectoryError as error:
                 _log.warning("cannot renew the lock: %s", error)
-            else:
-                self._refreshed = time.monotonic()
 
     def check(self) -> None:
-        if time.monotonic() - self._refreshed > self._dead:
+        if time.monotonic() - self._renewed > self._dead:
             url = self._directory.url()
             raise LockedError(f"{url}: the lock could not be renewed in time; run again to resume")
         if not self._is_mine():
             raise LockedError(_held(self._directory, self._read() or {}))
 
-    def release(self) -> None:
+    def __exit__(self, *_: object) -> None:
         self._stopping.set()
         self._thread.join()
         if self._is_mine():
@@ -185,9 +156,11 @@ class _Lease:
         holder = self._read()
         return holder is not None and holder.get("nonce") == self._content["nonce"]
 
-    def _write(self) -> None:
-        self._content |= {"beat": int(self._content["beat"]) + 1, "refreshed_at": time.time()}
+    def _renew(self) -> None:
+        began = time.monotonic()
+        self._content["beat"] += 1
         self._directory.write(NAME, json.dumps(self._content).encode())
+        self._renewed = began
 
     def _read(self) -> dict[str, Any] | None:
         data = self._directory.find(NAME)
@@ -195,11 +168,8 @@ class _Lease:
 
 
 def _myself() -> dict[str, Any]:
-    return {
-        "host": socket.gethostname(),
-        "pid": os.getpid(),
-        "started_at": datetime.now(UTC).isoformat(timespec="seconds"),
-    }
+    now = datetime.now(UTC).isoformat(timespec="seconds")
+    return {"host": socket.gethostname(), "pid": os.getpid(), "started_at": now}
 
 
 def _parsed(data: bytes) -> dict[str, Any]:

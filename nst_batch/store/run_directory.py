@@ -22,15 +22,16 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Self
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from nst_batch.errors import RunDirectoryError
 from nst_batch.records import Configuration, Trial
-from nst_batch.store import plan_files, segments, tables
+from nst_batch.store import rows, tables
 from nst_batch.store.files import STAGING, Directory
-from nst_batch.store.ledger import Mask
+from nst_batch.store.status import Mask
 
 STUDY, PROGRESS, SUCCESS = "study.json", "progress.json", "_SUCCESS"
 FORMAT, FORMAT_VERSION = "nst-batch run directory", 1
@@ -42,6 +43,11 @@ _OURS = {"lock", STAGING, "plan"}
 _PART = re.compile(r"part-\d+\.parquet")
 _READ_ATTEMPTS = 50
 _PLAN_BATCH_ROWS = 4_096
+
+
+def part_name(part: int) -> str:
+    """The file name of a published part, and of a file of the plan."""
+    return f"part-{part:05d}.parquet"
 
 
 class RunDirectory:
@@ -67,6 +73,8 @@ class RunDirectory:
         run = cls(url)
         _ = run.study
         return run
+
+    # What it says about itself
 
     def exists(self) -> bool:
         """Whether it holds a study with a whole plan."""
@@ -114,12 +122,23 @@ class RunDirectory:
     def configurations(self) -> dict[str, Configuration]:
         """The plan's configurations by identity."""
         stored = self.study["configurations"]
-        return {identity: tables.configuration_from_json(fields) for identity, fields in stored.items()}
+        return {identity: rows.configuration_from_json(fields) for identity, fields in stored.items()}
 
     def forget(self) -> None:
         """Reads study.json again when it is next needed."""
         for name in ("study", "configurations"):
             self.__dict__.pop(name, None)
+
+    def progress(self) -> dict[str, Any] | None:
+        """What the driver last said of itself; None if it has not."""
+        data = self.directory.find(PROGRESS)
+        return None if data is None else self._json(PROGRESS, data)
+
+    def is_complete(self) -> bool:
+        """Whether every trial of the plan has ended."""
+        return self.directory.exists(SUCCESS)
+
+    # The plan
 
     def iter_plan(self, *, skip: Mask | None = None) -> Iterator[Trial]:
         """The planned trials in order of `trial_index`, read as they are asked for.
@@ -133,26 +152,19 @@ class RunDirectory:
                     if skip is not None:
                         batch = batch.filter(pa.array(~skip[batch["trial_index"].to_numpy()]))
                     for row in batch.to_pylist():
-                        yield tables.planned_trial(row, self.configurations)
+                        yield rows.planned_trial(row, self.configurations)
 
     def plan(self, columns: Sequence[str] | None = None) -> pa.Table:
         """The plan as a table."""
         names = list(columns or tables.PLAN.names)
-        parts = [self.read_part(path, names) for path in self.plan_files()]
-        return pa.concat_tables([_empty(tables.PLAN, names), *parts])
+        files = [self.read_part(path, names) for path in self.plan_files()]
+        return pa.concat_tables([tables.empty(tables.PLAN, names), *files])
 
     def plan_files(self) -> list[str]:
         """The relative paths of the plan's files, in order."""
-        return [plan_files.path(number) for number in range(int(self.study["num_plan_files"]))]
+        return [f"plan/{part_name(number)}" for number in range(int(self.study["num_plan_files"]))]
 
-    def progress(self) -> dict[str, Any] | None:
-        """What the driver last said of itself; None if it has not."""
-        data = self.directory.find(PROGRESS)
-        return None if data is None else self._json(PROGRESS, data)
-
-    def is_complete(self) -> bool:
-        """Whether every trial of the plan has ended."""
-        return self.directory.exists(SUCCESS)
+    # The tables
 
     def counts(self) -> dict[str, int]:
         """The trials by status, `ok`, `failed` and `diverged`, and as `pending` those that have not ended."""
@@ -160,22 +172,9 @@ class RunDirectory:
         counts = {"ok": 0, "failed": 0, "diverged": 0} | {entry["values"]: entry["counts"] for entry in counted}
         return counts | {"pending": self.num_trials - sum(counts.values())}
 
-    def parquet_files(self, name: str) -> list[str]:
-        """The paths or URLs of a table's published parts; while a run is in progress, `snapshot` has the rest."""
-        return [self.directory.url(f"{name}/{part}") for part in self.parts()]
-
     def table(self, name: str, columns: Sequence[str] | None = None) -> pa.Table:
         """What is known so far of `trials`, `curves` or `layers`, in order of `trial_index`, each trial once."""
-        schema = tables.SCHEMAS[name]
-        names = list(columns or schema.names)
-        wanted = list(dict.fromkeys([*names, "trial_index"]))
-        snapshot = self.snapshot()
-        published = [self.read_part(path, wanted) for path in snapshot.paths(name)]
-        rows = pa.concat_tables([_empty(schema, wanted), *published])
-        if snapshot.segment.num_rows:
-            rows = rows.filter(pc.invert(pc.is_in(rows["trial_index"], snapshot.superseded)))
-            rows = pa.concat_tables([rows, snapshot.staged(name).select(wanted)]).sort_by("trial_index")
-        return rows.select(names)
+        return self.snapshot().table(name, columns)
 
     def snapshot(self) -> Snapshot:
         """What is published and what is staged at one moment, without duplicates, even while a run writes."""
@@ -184,21 +183,33 @@ class RunDirectory:
             staged = [segment for path in paths if (segment := self._segment(path)) is not None]
             if len(staged) == len(paths):
                 # Listed after the segments were read: a row that left staging since then is in a part by now.
-                parts = self.parts()
-                return Snapshot(self.directory, tuple(parts), self._unpublished(segments.joined(staged), parts))
+                return self._snapshot(self.parts(), rows.joined(staged))
         raise RunDirectoryError(f"{self.directory.url()}: it changes too quickly to be read; try again")
 
-    def _unpublished(self, segment: pa.Table, parts: Sequence[str]) -> pa.Table:
-        """The rows of `segment` that are newer than what `parts` hold of their trials."""
-        touched = {part_name(index // self.rows_per_part) for index in segment["trial_index"].to_pylist()}
-        columns = ["trial_index", "attempt"]
-        published = [self.read_part(f"trials/{part}", columns) for part in parts if part in touched]
-        return segments.newer(segment, pa.concat_tables([_empty(tables.TRIALS, columns), *published]))
+    def _snapshot(self, parts: Sequence[str], staged: pa.Table) -> Snapshot:
+        attempts = np.zeros(pc.max(staged["trial_index"]).as_py() + 1 if len(staged) else 0, np.int64)
+        for part in self._of(staged) & {*parts}:
+            published = self.read_part(f"trials/{part}", ["trial_index", "attempt"])
+            published = published.filter(pc.less(published["trial_index"], len(attempts)))
+            attempts[published["trial_index"].to_numpy()] = published["attempt"].to_numpy()
+        fresh = rows.newer(staged, attempts)
+        touched = self._of(fresh)
+        return Snapshot(self, tuple(parts), tuple(part for part in parts if part in touched), fresh)
+
+    def _of(self, segment: pa.Table) -> set[str]:
+        """The names of the parts that rows belong to."""
+        return set(map(part_name, np.unique(segment["trial_index"].to_numpy() // self.rows_per_part)))
 
     def parts(self) -> list[str]:
         """The file names of the published parts; every table has the same ones."""
         paths = (path.removeprefix("trials/") for path in self.directory.list("trials"))
         return [path for path in paths if _PART.fullmatch(path)]
+
+    def read_part(self, path: str, columns: Sequence[str] | None = None) -> pa.Table:
+        """A published file, or some of its columns, in the order asked for."""
+        with self._parquet(path) as file:
+            table = file.read(columns=columns)
+        return (table if columns is None else table.select(list(columns))).replace_schema_metadata()
 
     def segment_paths(self) -> list[str]:
         """The relative paths of the staged segments."""
@@ -211,18 +222,10 @@ class RunDirectory:
             raise RunDirectoryError(f"{self.directory.url(path)}: it has vanished; run again to resume")
         return segment
 
-    def read_part(self, path: str, columns: Sequence[str] | None = None) -> pa.Table:
-        """A published file, or some of its columns, in the order asked for."""
-        with self._parquet(path) as file:
-            table = file.read(columns=columns)
-        return (table if columns is None else table.select(list(columns))).replace_schema_metadata()
-
     def _segment(self, path: str) -> pa.Table | None:
         data = self.directory.find(path)
-        if data is None:
-            return None
         try:
-            return segments.from_bytes(data)
+            return None if data is None else rows.segment_from_bytes(data)
         except pa.ArrowInvalid as error:
             raise self._damaged(path, error) from error
 
@@ -248,39 +251,47 @@ class RunDirectory:
 
 @dataclass(frozen=True)
 class Snapshot:
-    """The tables at one moment: published files, and the staged rows that they lack.
+    """The tables at one moment: a table is the rows of `files` and those of `rest`, each trial once.
 
-    A table is the rows of `files(name)` whose `trial_index` is not in `superseded`, and the rows of `staged(name)`.
+    Where staged rows replace rows of a published part (a retry, or an extension that goes on in the last part), the
+    whole part is read into `rest`, so that nobody has to leave rows out. Such parts are few at any moment.
     """
 
-    directory: Directory
+    run: RunDirectory
     parts: tuple[str, ...]
-    """The names of the published files, the same in every table."""
+    """The names of the published parts, the same in every table."""
+    replaced: tuple[str, ...]
+    """Those of `parts` that have newer rows in `segment`."""
     segment: pa.Table
     """The staged rows (SEGMENT) that are newer than what is published."""
 
-    @property
-    def superseded(self) -> pa.Array:
-        """The `trial_index` of the trials that are to be read from `staged` alone."""
-        return self.segment["trial_index"].combine_chunks()
-
     def paths(self, name: str) -> list[str]:
-        """The published files of a table, relative to the run directory."""
-        return [f"{name}/{part}" for part in self.parts]
+        """The published files that are to be read as they are, relative to the run directory."""
+        return [f"{name}/{part}" for part in self.parts if part not in self.replaced]
 
     def files(self, name: str) -> list[str]:
-        """The published files of a table, as paths or URLs that DuckDB or pyarrow can open."""
-        return [self.directory.url(path) for path in self.paths(name)]
+        """The same as paths or URLs that DuckDB or pyarrow can open."""
+        return [self.run.directory.url(path) for path in self.paths(name)]
 
-    def staged(self, name: str) -> pa.Table:
-        """The staged rows of a table."""
-        return tables.split(self.segment, name).replace_schema_metadata()
+    def rest(self, name: str) -> pa.Table:
+        """The rows of a table that are not in `files`."""
+        return self._rest(name, tables.SCHEMAS[name].names)
 
+    def table(self, name: str, columns: Sequence[str] | None = None) -> pa.Table:
+        """All rows, in order of `trial_index`."""
+        names = list(columns or tables.SCHEMAS[name].names)
+        found = self._read(name, self.paths(name), names)
+        if self.segment.num_rows:
+            found = pa.concat_tables([found, self._rest(name, names)]).sort_by("trial_index")
+        return found.select(names)
 
-def part_name(part: int) -> str:
-    """The file name of a published part."""
-    return f"part-{part:05d}.parquet"
+    def _rest(self, name: str, names: Sequence[str]) -> pa.Table:
+        published = self._read(name, [f"{name}/{part}" for part in self.replaced], names)
+        staged = rows.split(self.segment, name).select(published.schema.names).replace_schema_metadata()
+        return rows.replaced(published, self.segment["trial_index"], staged)
 
-
-def _empty(schema: pa.Schema, names: Sequence[str]) -> pa.Table:
-    return pa.schema([schema.field(name) for name in names]).empty_table()
+    def _read(self, name: str, paths: Sequence[str], names: Sequence[str]) -> pa.Table:
+        """These columns of these files, and `trial_index`."""
+        names = list(dict.fromkeys([*names, "trial_index"]))
+        empty = tables.empty(tables.SCHEMAS[name], names)
+        return pa.concat_tables([empty, *(self.run.read_part(path, names) for path in paths)])

@@ -11,7 +11,7 @@ import pytest
 from nst_batch.errors import LockedError, RunDirectoryError
 from nst_batch.store.committer import Committer
 from nst_batch.store.files import Directory
-from nst_batch.store.lock import RunLock
+from nst_batch.store.lock import run_lock
 from nst_batch.store.run_directory import RunDirectory
 from tests import simulated
 from tests.object_store import bucket
@@ -104,7 +104,7 @@ def test_a_bucket_that_does_not_exist_is_explained(bucket: str) -> None:
 def test_a_study_runs_in_an_object_store(bucket: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Plan, commit, extend and read on S3, one writer at a time."""
     monkeypatch.setattr(
-        "nst_batch.store.committer.RunLock", lambda at: RunLock(at, refresh_seconds=0.2, dead_seconds=2)
+        "nst_batch.store.committer.run_lock", lambda at: run_lock(at, refresh_seconds=0.2, dead_seconds=2)
     )
     run = RunDirectory(f"{bucket}/whole/run")
     with Committer(run) as committer:
@@ -125,6 +125,4 @@ def test_a_study_runs_in_an_object_store(bucket: str, monkeypatch: pytest.Monkey
         committer.flush()
     assert again.table("trials")["trial_index"].to_pylist() == list(range(24))
     assert again.directory.list("staging") == again.directory.list("lock") == []
-    assert again.parquet_files("curves") == [
-        f"{bucket}/whole/run/curves/part-{part:05d}.parquet" for part in (0, 1)
-    ]
+    assert again.parts() == ["part-00000.parquet", "part-00001.parquet"]

@@ -10,7 +10,6 @@ import duckdb
 import numpy as np
 import pandas as pd  # type: ignore[import-untyped]
 import polars as pl
-import pyarrow as pa
 import pyarrow.dataset as ds
 import pytest
 
@@ -326,12 +325,26 @@ def test_a_snapshot_is_all_that_a_query_needs(tmp_path: Path) -> None:
     run = planned(tmp_path, 40)
     commit_all(run, range(20))
     snapshot = run.snapshot()
-    files, staged = snapshot.files("curves"), snapshot.staged("curves")
-    superseded = pa.table([snapshot.superseded], ["i"])
-    assert (len(files), staged.num_rows, superseded.num_rows) == (1, 4, 4)
+    files, rest = snapshot.files("curves"), snapshot.rest("curves")
+    assert (len(files), rest.num_rows) == (1, 4)
     rows = duckdb.execute(
-        "SELECT trial_index FROM read_parquet($files) WHERE trial_index NOT IN (SELECT i FROM superseded) "
-        "UNION ALL SELECT trial_index FROM staged ORDER BY ALL",
+        "SELECT trial_index FROM read_parquet($files) UNION ALL SELECT trial_index FROM rest ORDER BY ALL",
         {"files": files},
     ).fetchall()
     assert [index for (index,) in rows] == list(range(20))
+
+
+def test_a_part_with_newer_staged_rows_is_in_the_rest_of_a_snapshot(tmp_path: Path) -> None:
+    run = planned(tmp_path, 32)
+    with Committer(run) as committer:
+        for trial in run.iter_plan():
+            committer.commit(simulated.failure(trial) if trial.trial_index in (3, 5) else simulated.result(trial))
+        committer.flush()
+        committer.retry_failed()
+        committer.commit(simulated.result(simulated.trial(3)))
+        committer.flush()
+        snapshot = run.snapshot()
+        assert snapshot.paths("curves") == ["curves/part-00001.parquet"]
+        assert snapshot.rest("curves")["trial_index"].to_pylist() == [i for i in range(16) if i != 5]
+        assert snapshot.rest("trials")["attempt"].to_pylist() == [2 if i == 3 else 1 for i in range(16)]
+        assert snapshot.table("layers", ["layer"]).num_rows == 31 * 13

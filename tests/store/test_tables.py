@@ -7,7 +7,7 @@ import io
 import math
 from dataclasses import replace
 from datetime import UTC, datetime
-from typing import Any, get_args, get_origin
+from typing import Any, get_args, get_origin, get_type_hints
 
 import numpy as np
 import pyarrow as pa
@@ -16,8 +16,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nst_batch import vocabulary
-from nst_batch.records import Configuration, Curve, LayerDistance, Losses, Outcome, Picture, Result, Trial
-from nst_batch.store import tables
+from nst_batch.records import TERMS, Configuration, Curve, LayerDistance, Losses, Outcome, Picture, Result, Trial
+from nst_batch.store import rows, tables
 from tests import simulated
 
 GOLDEN = """
@@ -81,7 +81,7 @@ def configurations(draw: st.DrawFn) -> Configuration:
     whole = st.integers(-(2**63), 2**63 - 1)
     fixed: dict[Any, st.SearchStrategy[Any]] = {str: text, int: whole, float: finite}
     fields: dict[str, Any] = {}
-    for name, hint in tables._annotated(Configuration).items():
+    for name, hint in get_type_hints(Configuration).items():
         if get_origin(hint) is tuple:
             fields[name] = tuple(draw(st.lists(fixed[get_args(hint)[0]], max_size=3)))
         else:
@@ -109,7 +109,7 @@ outcomes = st.builds(
 @st.composite
 def curves(draw: st.DrawFn) -> Curve:
     length = draw(st.integers(0, 5))
-    terms = {term: tuple(draw(st.lists(scalar, min_size=length, max_size=length))) for term in tables.TERMS}
+    terms = {term: tuple(draw(st.lists(scalar, min_size=length, max_size=length))) for term in TERMS}
     return Curve(step=tuple(range(length)), **terms)
 
 
@@ -127,8 +127,8 @@ def finite(value: Any) -> Any:
 
 
 def written_and_read(result: Result, name: str) -> list[dict[str, Any]]:
-    segment = pa.Table.from_pylist([tables.result_row("study", result)], tables.SEGMENT)
-    data = tables.parquet_bytes(tables.split(segment, name), name)
+    segment = pa.Table.from_pylist([rows.result_row("study", result)], tables.SEGMENT)
+    data = tables.parquet_bytes(rows.split(segment, name), name)
     return pq.read_table(io.BytesIO(data)).cast(tables.SCHEMAS[name]).to_pylist()  # type: ignore[no-any-return]
 
 
@@ -143,13 +143,13 @@ def test_results_survive_being_written_and_read(result: Result) -> None:
         value = getattr(result.trial.configuration, name)
         assert row[name] == (list(value) if isinstance(value, tuple) else value)
     for when, at in (("initial", result.outcome.initial), ("final", result.outcome.final)):
-        for term in tables.TERMS:
+        for term in TERMS:
             assert row[f"{when}_{term}_loss"] == (finite(getattr(at, term)) if at else None)
     read = written_and_read(result, "curves")
     assert len(read) == (result.curve is not None)
     with np.errstate(over="ignore"):
         for row, curve in zip(read, filter(None, [result.curve]), strict=True):
-            for term in tables.TERMS:
+            for term in TERMS:
                 expected = np.array(getattr(curve, term), np.float32)
                 np.testing.assert_array_equal(np.array(row[term], np.float32), expected)
     read = written_and_read(result, "layers")
@@ -160,10 +160,10 @@ def test_results_survive_being_written_and_read(result: Result) -> None:
 @settings(deadline=None, max_examples=100)
 @given(planned_trials)
 def test_plans_survive_being_written_and_read(trial: Trial) -> None:
-    table = pa.Table.from_pylist([tables.plan_row(trial)], tables.PLAN)
+    table = pa.Table.from_pylist([rows.plan_row(trial)], tables.PLAN)
     (row,) = pq.read_table(io.BytesIO(tables.parquet_bytes(table, "plan"))).to_pylist()
     known = {trial.configuration.identity(): trial.configuration}
-    assert tables.planned_trial(row, known) == trial
+    assert rows.planned_trial(row, known) == trial
 
 
 def test_what_no_table_holds_becomes_null_or_is_escaped() -> None:
@@ -177,25 +177,25 @@ def test_what_no_table_holds_becomes_null_or_is_escaped() -> None:
 
 def test_a_blend_names_all_its_styles() -> None:
     styles = (simulated.picture("a"), simulated.picture("b"))
-    row = tables.result_row("study", simulated.result(simulated.trial(0, styles=styles)))
+    row = rows.result_row("study", simulated.result(simulated.trial(0, styles=styles)))
     assert row["style_uri"] == "photos/a.jpg + photos/b.jpg"
     joined = "".join(hashlib.sha256(name.encode()).hexdigest() for name in "ab")
     assert row["style_sha256"] == hashlib.sha256(joined.encode()).hexdigest()
-    assert tables.blend_sha256(styles[:1]) == styles[0].sha256
-    assert tables.blend_sha256(()) is None
-    assert tables.blend_sha256((styles[0], Picture(uri="unread", sha256=None))) is None
+    assert rows.blend_sha256(styles[:1]) == styles[0].sha256
+    assert rows.blend_sha256(()) is None
+    assert rows.blend_sha256((styles[0], Picture(uri="unread", sha256=None))) is None
 
 
 def test_curves_are_packed_and_trials_can_be_looked_up() -> None:
-    rows = [tables.result_row("study", simulated.result(simulated.trial(index))) for index in range(1500)]
-    segment = pa.Table.from_pylist(rows, tables.SEGMENT)
-    curves = pq.ParquetFile(io.BytesIO(tables.parquet_bytes(tables.split(segment, "curves"), "curves"))).metadata
+    made = [rows.result_row("study", simulated.result(simulated.trial(index))) for index in range(1500)]
+    segment = pa.Table.from_pylist(made, tables.SEGMENT)
+    curves = pq.ParquetFile(io.BytesIO(tables.parquet_bytes(rows.split(segment, "curves"), "curves"))).metadata
     assert (curves.num_row_groups, curves.num_rows) == (2, 1500)
     columns = [curves.row_group(0).column(index) for index in range(curves.num_columns)]
     packed = {column.path_in_schema for column in columns if "BYTE_STREAM_SPLIT" in column.encodings}
-    assert packed == {f"{term}.list.element" for term in tables.TERMS}
+    assert packed == {f"{term}.list.element" for term in TERMS}
     assert {column.compression for column in columns} == {"ZSTD"}
-    trials = pq.ParquetFile(io.BytesIO(tables.parquet_bytes(tables.split(segment, "trials"), "trials"))).metadata
+    trials = pq.ParquetFile(io.BytesIO(tables.parquet_bytes(rows.split(segment, "trials"), "trials"))).metadata
     statistics = trials.row_group(0).column(tables.TRIALS.names.index("trial_index")).statistics
     assert (statistics.min, statistics.max) == (0, 1499)
     assert trials.row_group(0).sorting_columns[0].column_index == tables.TRIALS.names.index("trial_index")

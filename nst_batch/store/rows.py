@@ -1,0 +1,174 @@
+"""Rows of the tables from records and back, and what is done with rows that are not yet published.
+
+Results wait in segments (`tables.SEGMENT`): Arrow streams of rows with their curves and layers nested.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import math
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from nst_batch.records import Configuration, Picture, Result, Trial
+from nst_batch.store.tables import LOSS_COLUMNS, PLAN, SCHEMAS, SEGMENT
+
+# Records and rows
+
+
+def result_row(study: str, result: Result) -> dict[str, Any]:
+    """The SEGMENT row of a result."""
+    trial, outcome = result.trial, result.outcome
+    row = _fields(trial.configuration) | _fields(outcome) | _fields(trial)
+    row |= {
+        "study": study,
+        "configuration": identity(trial.configuration),
+        "content_uri": trial.content and trial.content.uri,
+        "content_sha256": trial.content and trial.content.sha256,
+        "style_uri": " + ".join(style.uri for style in trial.styles) or None,
+        "style_sha256": blend_sha256(trial.styles),
+        "error_type": outcome.error_type,
+        "error_message": outcome.error_message,
+    }
+    for column, (when, term) in LOSS_COLUMNS.items():
+        row[column] = row[when] and getattr(row[when], term)
+    row |= {"curve": None, "layers": [_storable_fields(layer) for layer in result.layers]}
+    row = {name: storable(row[name]) for name in SEGMENT.names}
+    row["curve"] = result.curve and _fields(result.curve)
+    return row
+
+
+def plan_row(trial: Trial) -> dict[str, Any]:
+    """The PLAN row of a trial."""
+    row = _fields(trial) | {
+        "content_uri": trial.content and trial.content.uri,
+        "content_sha256": trial.content and trial.content.sha256,
+        "style_uris": [style.uri for style in trial.styles],
+        "style_sha256s": [style.sha256 for style in trial.styles],
+        "configuration": identity(trial.configuration),
+    }
+    return {name: storable(row[name]) for name in PLAN.names}
+
+
+def planned_trial(row: Mapping[str, Any], configurations: Mapping[str, Configuration]) -> Trial:
+    """The trial of a PLAN row: the inverse of `plan_row`."""
+    content, styles = planned_pictures(row)
+    own = {name: row[name] for name in Trial.__slots__ if name in row}
+    own["configuration"] = configurations[row["configuration"]]
+    return Trial(**own, content=content, styles=styles)
+
+
+def planned_pictures(row: Mapping[str, Any]) -> tuple[Picture | None, tuple[Picture, ...]]:
+    """The content picture and the styles of a PLAN row."""
+    content = None
+    if row["content_uri"] is not None:
+        content = Picture(uri=row["content_uri"], sha256=row["content_sha256"])
+    styles = zip(row["style_uris"], row["style_sha256s"], strict=True)
+    return content, tuple(Picture(uri=uri, sha256=sha256) for uri, sha256 in styles)
+
+
+def json_fields(configuration: Configuration) -> dict[str, Any]:
+    """A configuration as study.json holds it."""
+    return _storable_fields(configuration)
+
+
+def configuration_from_json(stored: Mapping[str, Any]) -> Configuration:
+    """The inverse of `json_fields`; JSON has lists where the record has tuples."""
+    values: dict[str, Any] = {}
+    for key, value in stored.items():
+        values[key] = tuple(value) if isinstance(value, list) else value
+    return Configuration(**values)
+
+
+@functools.lru_cache(maxsize=4096)
+def identity(configuration: Configuration) -> str:
+    """`configuration.identity()`, computed once for each of a study's configurations, not once per trial."""
+    return configuration.identity()
+
+
+def blend_sha256(styles: tuple[Picture, ...]) -> str | None:
+    """One style's own hash; for a blend, the SHA-256 of its styles' hashes joined; None if one is unread."""
+    hashes = [style.sha256 for style in styles if style.sha256 is not None]
+    if not hashes or len(hashes) < len(styles):
+        return None
+    return hashes[0] if len(hashes) == 1 else hashlib.sha256("".join(hashes).encode()).hexdigest()
+
+
+def storable(value: Any) -> Any:
+    """`value` as a table can hold it: no non-finite scalars, and only text that is valid UTF-8.
+
+    File names may hold bytes that no text encodes, which Python carries as lone surrogates; they become visible
+    escapes (`\\udcff`).
+    """
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, str):
+        return value if value.isascii() else value.encode("utf-8", "backslashreplace").decode("utf-8")
+    if isinstance(value, list | tuple):
+        return [storable(item) for item in value]
+    return value
+
+
+def _fields(record: Any) -> dict[str, Any]:
+    return {name: getattr(record, name) for name in record.__slots__}
+
+
+def _storable_fields(record: Any) -> dict[str, Any]:
+    return {name: storable(value) for name, value in _fields(record).items()}
+
+
+# Segments
+
+
+def segment_to_bytes(segment: pa.Table) -> bytes:
+    """A segment as a file: an Arrow stream."""
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_stream(sink, segment.schema) as writer:
+        writer.write_table(segment)
+    return sink.getvalue().to_pybytes()  # type: ignore[no-any-return]
+
+
+def segment_from_bytes(data: bytes) -> pa.Table:
+    """The inverse of `segment_to_bytes`. Raises pyarrow.ArrowInvalid if the data is damaged."""
+    return pa.ipc.open_stream(data).read_all()
+
+
+def joined(segments: Iterable[pa.Table]) -> pa.Table:
+    """The last attempt of each trial in any of `segments`, in order of `trial_index`."""
+    rows = pa.concat_tables([SEGMENT.empty_table(), *segments])
+    rows = rows.sort_by([("trial_index", "ascending"), ("attempt", "descending")])
+    index = rows["trial_index"].to_numpy()
+    return rows.filter(pa.array(np.diff(index, prepend=-1) > 0))
+
+
+def newer(segment: pa.Table, attempts: npt.NDArray[np.integer]) -> pa.Table:
+    """The rows of `segment` with a later attempt than `attempts` has at their `trial_index`."""
+    return segment.filter(pa.array(segment["attempt"].to_numpy() > attempts[segment["trial_index"].to_numpy()]))
+
+
+def split(segment: pa.Table, table: str) -> pa.Table:
+    """The rows that the results in `segment` (SEGMENT) contribute to `trials`, `curves` or `layers`."""
+    schema = SCHEMAS[table]
+    if table == "trials":
+        return segment.select(schema.names).cast(schema)
+    if table == "curves":
+        rows = segment.filter(pc.is_valid(segment["curve"])).combine_chunks()
+        nested = rows["curve"]
+    else:
+        rows = segment.take(pc.list_parent_indices(segment["layers"]))
+        nested = pc.list_flatten(segment["layers"])
+    own = {field.name for field in nested.type}
+    columns = [pc.struct_field(nested, name) if name in own else rows[name] for name in schema.names]
+    return pa.table(columns, schema)
+
+
+def replaced(published: pa.Table, trial_index: pa.ChunkedArray, rows: pa.Table) -> pa.Table:
+    """`rows` in place of what `published` has of the trials in `trial_index`, in order of `trial_index`."""
+    kept = published.filter(pc.invert(pc.is_in(published["trial_index"], trial_index.combine_chunks())))
+    return pa.concat_tables([kept.cast(rows.schema), rows]).sort_by("trial_index")
