@@ -25,7 +25,8 @@ from nst_batch.errors import QueryError, RunDirectoryError
 from nst_batch.records import TERMS
 from nst_batch.results import labels
 from nst_batch.store import tables
-from nst_batch.store.run_directory import RunDirectory, Snapshot
+from nst_batch.store.run_directory import RunDirectory
+from nst_batch.store.snapshot import Snapshot
 
 TABLES = tuple(tables.SCHEMAS)
 

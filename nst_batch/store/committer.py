@@ -19,7 +19,7 @@ import json
 import secrets
 import time
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import replace
@@ -43,6 +43,7 @@ from nst_batch.store.run_directory import (
     SUCCESS,
     RunDirectory,
     part_name,
+    rows_per_part,
 )
 from nst_batch.store.status import Mask, TrialStatus
 
@@ -55,17 +56,7 @@ PLAN_ROWS_PER_FILE = 50_000
 _IMAGES_AT_ONCE = 8
 _IMAGES_WAITING = 32
 
-_NO_STUDY: dict[str, Any] = {
-    "name": "", "num_trials": 0, "num_plan_files": 0, "rows_per_part": 1, "configurations": {}
-}  # fmt: skip
-
-
-def rows_per_part(num_trials: int) -> int:
-    """How many trials a new run directory publishes together: 64 parts, of 16 to 1,000 trials, and 256 at most.
-
-    Whoever reads a run opens every part, which costs about a millisecond each.
-    """
-    return max(16, min(1000, num_trials // 64), num_trials // 256)
+_NO_PLAN: dict[str, Any] = {"num_trials": 0, "num_plan_files": 0, "rows_per_part": None, "configurations": {}}
 
 
 class Committer:
@@ -87,9 +78,10 @@ class Committer:
     """The published attempt of every trial, 0 for none."""
     _staged: dict[str, set[int]]
     """The segments in `staging/`, each with the parts of which it has rows that are not published."""
-    _segment_path: str
-    _segment: pa.Table
-    """The open segment, as it was last flushed."""
+    _rows: list[dict[str, Any]]
+    """Of the open segment at `_segment_path`."""
+    _num_staged: int
+    """How many of them it has on disk."""
 
     def __init__(
         self, run: RunDirectory, *, segment_rows: int = SEGMENT_ROWS, flush_seconds: float = FLUSH_SECONDS
@@ -99,8 +91,6 @@ class Committer:
         self._segment_rows, self._flush_seconds = segment_rows, flush_seconds
         self._writer, self._num_segments = secrets.token_hex(4), 0
         self._flushed_at = time.monotonic()
-        self._waiting: list[dict[str, Any]] = []
-        """Rows that were committed and are not yet staged."""
         self._images: deque[Future[None]] = deque()
 
     def __enter__(self) -> Self:
@@ -142,24 +132,18 @@ class Committer:
             ValueError: If `trial_index` has a gap.
         """
         self.flush()
-        old = self.run.study if self.run.exists() else _NO_STUDY
-        configurations = dict(old["configurations"])
-        num_files, num_trials = int(old["num_plan_files"]), int(old["num_trials"])
+        old = self.run.study if self.run.exists() else _NO_PLAN
+        plan = {name: old[name] for name in _NO_PLAN} | {"configurations": dict(old["configurations"])}
         self._directory.remove(SUCCESS)
-        planned = _plan_rows(trials, num_trials, configurations)
+        planned = rows.plan_rows(trials, plan["num_trials"], plan["configurations"])
         while chunk := list(islice(planned, PLAN_ROWS_PER_FILE)):
             data = tables.parquet_bytes(pa.Table.from_pylist(chunk, tables.PLAN), "plan")
-            self._write(f"plan/{part_name(num_files)}", data)
-            num_files, num_trials = num_files + 1, num_trials + len(chunk)
-        plan = {
-            "format": FORMAT,
-            "format_version": FORMAT_VERSION,
-            "num_trials": num_trials,
-            "num_plan_files": num_files,
-            "rows_per_part": rows_per_part(num_trials) if old is _NO_STUDY else old["rows_per_part"],
-            "configurations": configurations,
-        }
-        self._write(STUDY, json.dumps(study | plan, indent=2, allow_nan=False).encode())
+            self._write(f"plan/{part_name(plan['num_plan_files'])}", data)
+            plan["num_plan_files"] += 1
+            plan["num_trials"] += len(chunk)
+        plan["rows_per_part"] = plan["rows_per_part"] or rows_per_part(plan["num_trials"])
+        whole = study | {"format": FORMAT, "format_version": FORMAT_VERSION} | plan
+        self._write(STUDY, json.dumps(whole, indent=2, allow_nan=False).encode())
         self._recover()
 
     def retry_failed(self) -> int:
@@ -187,7 +171,7 @@ class Committer:
         The results of a batch, that is: so a resumed run repeats whole batches.
         """
         added = sum([self._add(result) for result in results])
-        if len(self._waiting) + self._segment.num_rows >= self._segment_rows:
+        if len(self._rows) >= self._segment_rows:
             self.flush()
         else:
             self.tick()
@@ -207,25 +191,25 @@ class Committer:
             outcome = replace(outcome, image_path=path, image_sha256=hashlib.sha256(result.image).hexdigest())
             self._await_images(_IMAGES_WAITING)
             self._images.append(self._pool.submit(self._directory.write, path, result.image))
-        self._waiting.append(rows.result_row(self._study["name"], replace(result, outcome=outcome)))
+        self._rows.append(rows.result_row(self.run.study["name"], replace(result, outcome=outcome)))
         self._status.record(index, attempt, outcome.status)
         return True
 
     def tick(self) -> None:
         """Flushes if a result has waited long enough. Call it at least every second or so."""
-        if self._waiting and time.monotonic() - self._flushed_at >= self._flush_seconds:
+        if len(self._rows) > self._num_staged and time.monotonic() - self._flushed_at >= self._flush_seconds:
             self.flush()
 
     def flush(self) -> None:
         """Stages every committed result, then publishes the parts that are whole."""
         self._await_images(0)
-        if self._waiting:
-            fresh = pa.Table.from_pylist(self._waiting, tables.SEGMENT)
-            segment = pa.concat_tables([self._segment, fresh])
+        if len(self._rows) > self._num_staged:
+            segment = pa.Table.from_pylist(self._rows, tables.SEGMENT)
             self._write(self._segment_path, rows.segment_to_bytes(segment))
-            self._waiting, self._segment = [], segment
-            self._staged.setdefault(self._segment_path, set()).update(self._part_of(fresh).tolist())
-            if segment.num_rows >= self._segment_rows:
+            fresh = self.run.part_of(segment.slice(self._num_staged)).tolist()
+            self._staged.setdefault(self._segment_path, set()).update(fresh)
+            self._num_staged = len(self._rows)
+            if len(self._rows) >= self._segment_rows:
                 self._begin_segment()
         self._flushed_at = time.monotonic()
         self._publish_whole_parts()
@@ -255,30 +239,22 @@ class Committer:
     def _begin_segment(self) -> None:
         self._num_segments += 1
         self._segment_path = f"{SEGMENTS}{self._writer}-{self._num_segments:06d}.arrow"
-        self._segment = tables.SEGMENT.empty_table()
+        self._rows, self._num_staged = [], 0
 
     # Publishing
 
-    def _part_of(self, segment: pa.Table) -> npt.NDArray[np.int64]:
-        """The number of the part that each row belongs to."""
-        return np.asarray(segment["trial_index"]) // int(self._study["rows_per_part"])
-
-    def _trials_of(self, part: int) -> slice:
-        size = int(self._study["rows_per_part"])
-        return slice(part * size, (part + 1) * size)
-
     def _publish_whole_parts(self) -> None:
         for part in sorted(set().union(*self._staged.values())):
-            if self._status.all_ended(self._trials_of(part)):
+            if self._status.all_ended(self.run.trials_of(part)):
                 self._publish(part)
 
     def _publish(self, part: int) -> None:
         """Writes a part from its published rows and the newer staged ones, then lets go of the segments."""
         paths = [path for path, parts in self._staged.items() if part in parts]
         staged = map(self.run.read_segment, paths)
-        fresh = rows.joined(segment.filter(pa.array(self._part_of(segment) == part)) for segment in staged)
+        fresh = rows.joined(segment.filter(pa.array(self.run.part_of(segment) == part)) for segment in staged)
         fresh = rows.newer(fresh, self._published)
-        file, trials = part_name(part), self._trials_of(part)
+        file, trials = part_name(part), self.run.trials_of(part)
         if fresh.num_rows:
             for name in ("curves", "layers", "trials"):  # trials last: it decides
                 table = rows.split(fresh, name)
@@ -302,10 +278,8 @@ class Committer:
     def _recover(self) -> None:
         """Learns what has ended from the published parts and the staged segments, and finishes what was begun."""
         self.run.forget()
-        self._study = self.run.study if self.run.exists() else _NO_STUDY
-        self._status = TrialStatus(self._study["num_trials"])
+        self._status = TrialStatus(self.run.num_trials if self.run.exists() else 0)
         self._begin_segment()
-        self._remove_uncounted_plan_files()
         for file in self.run.parts():
             self._status.learn(self.run.read_part(f"trials/{file}", TrialStatus.COLUMNS))
         self._published = self._status.attempts.copy()
@@ -321,15 +295,9 @@ class Committer:
         unpublished = rows.newer(self.run.read_segment(path), self._published)
         if unpublished.num_rows:
             self._status.learn(unpublished)
-            self._staged[path] = set(self._part_of(unpublished).tolist())
+            self._staged[path] = set(self.run.part_of(unpublished).tolist())
         else:
             self._directory.remove(path)
-
-    def _remove_uncounted_plan_files(self) -> None:
-        """Removes what an extension that was killed before study.json counted it left in the plan."""
-        for path in self._directory.list("plan"):
-            if path >= f"plan/{part_name(self._study['num_plan_files'])}":
-                self._directory.remove(path)
 
 
 def image_path(trial_id: str, image: bytes) -> str:
@@ -340,14 +308,3 @@ def image_path(trial_id: str, image: bytes) -> str:
     elif image[8:12] == b"WEBP":
         suffix = "webp"
     return f"images/{trial_id[:2]}/{trial_id}.{suffix}"
-
-
-def _plan_rows(trials: Iterable[Trial], first: int, configurations: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    """The rows of trials that are numbered from `first`; adds their configurations to `configurations`."""
-    for expected, trial in enumerate(trials, first):
-        if trial.trial_index != expected:
-            raise ValueError(f"expected trial_index {expected}, found {trial.trial_index}: a plan has no gaps")
-        identity = rows.identity(trial.configuration)
-        if identity not in configurations:
-            configurations[identity] = rows.json_fields(trial.configuration)
-        yield rows.plan_row(trial)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -54,6 +54,24 @@ def plan_row(trial: Trial) -> dict[str, Any]:
         "configuration": identity(trial.configuration),
     }
     return {name: storable(row[name]) for name in PLAN.names}
+
+
+def plan_rows(trials: Iterable[Trial], first: int, configurations: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """The PLAN rows of trials.
+
+    Args:
+        trials: In order, `trial_index` from `first` without gaps.
+        configurations: Takes up every configuration met, as JSON fields by identity.
+
+    Raises:
+        ValueError: If `trial_index` has a gap.
+    """
+    for expected, trial in enumerate(trials, first):
+        if trial.trial_index != expected:
+            raise ValueError(f"expected trial_index {expected}, found {trial.trial_index}: a plan has no gaps")
+        if (key := identity(trial.configuration)) not in configurations:
+            configurations[key] = json_fields(trial.configuration)
+        yield plan_row(trial)
 
 
 def planned_trial(row: Mapping[str, Any], configurations: Mapping[str, Configuration]) -> Trial:

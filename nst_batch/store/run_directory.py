@@ -18,19 +18,19 @@ import json
 import os
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Self
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from nst_batch.errors import RunDirectoryError
 from nst_batch.records import Configuration, Trial
 from nst_batch.store import rows, tables
 from nst_batch.store.files import STAGING, Directory
+from nst_batch.store.snapshot import Snapshot, take_snapshot
 from nst_batch.store.status import Mask
 
 STUDY, PROGRESS, SUCCESS = "study.json", "progress.json", "_SUCCESS"
@@ -41,13 +41,20 @@ _OURS = {"lock", STAGING, "plan"}
 """What a run that was killed before it had a plan leaves behind."""
 
 _PART = re.compile(r"part-\d+\.parquet")
-_READ_ATTEMPTS = 50
 _PLAN_BATCH_ROWS = 4_096
 
 
 def part_name(part: int) -> str:
     """The file name of a published part, and of a file of the plan."""
     return f"part-{part:05d}.parquet"
+
+
+def rows_per_part(num_trials: int) -> int:
+    """How many trials a new run directory publishes together: 64 parts, of 16 to 1,000 trials, and 256 at most.
+
+    Whoever reads a run opens every part, which costs about a millisecond each.
+    """
+    return max(16, min(1000, num_trials // 64), num_trials // 256)
 
 
 class RunDirectory:
@@ -178,27 +185,19 @@ class RunDirectory:
 
     def snapshot(self) -> Snapshot:
         """What is published and what is staged at one moment, without duplicates, even while a run writes."""
-        for _ in range(_READ_ATTEMPTS):
-            paths = self.segment_paths()
-            staged = [segment for path in paths if (segment := self._segment(path)) is not None]
-            if len(staged) == len(paths):
-                # Listed after the segments were read: a row that left staging since then is in a part by now.
-                return self._snapshot(self.parts(), rows.joined(staged))
-        raise RunDirectoryError(f"{self.directory.url()}: it changes too quickly to be read; try again")
+        return take_snapshot(self)
 
-    def _snapshot(self, parts: Sequence[str], staged: pa.Table) -> Snapshot:
-        attempts = np.zeros(pc.max(staged["trial_index"]).as_py() + 1 if len(staged) else 0, np.int64)
-        for part in self._of(staged) & {*parts}:
-            published = self.read_part(f"trials/{part}", ["trial_index", "attempt"])
-            published = published.filter(pc.less(published["trial_index"], len(attempts)))
-            attempts[published["trial_index"].to_numpy()] = published["attempt"].to_numpy()
-        fresh = rows.newer(staged, attempts)
-        touched = self._of(fresh)
-        return Snapshot(self, tuple(parts), tuple(part for part in parts if part in touched), fresh)
+    def part_of(self, rows: pa.Table) -> npt.NDArray[np.int64]:
+        """The number of the part that each row belongs to, by its `trial_index`."""
+        return np.asarray(rows["trial_index"]) // self.rows_per_part
 
-    def _of(self, segment: pa.Table) -> set[str]:
-        """The names of the parts that rows belong to."""
-        return set(map(part_name, np.unique(segment["trial_index"].to_numpy() // self.rows_per_part)))
+    def part_names(self, rows: pa.Table) -> set[str]:
+        """The file names of the parts that rows belong to."""
+        return {part_name(part) for part in self.part_of(rows).tolist()}
+
+    def trials_of(self, part: int) -> slice:
+        """The `trial_index` of a part's trials."""
+        return slice(part * self.rows_per_part, (part + 1) * self.rows_per_part)
 
     def parts(self) -> list[str]:
         """The file names of the published parts; every table has the same ones."""
@@ -217,12 +216,13 @@ class RunDirectory:
 
     def read_segment(self, path: str) -> pa.Table:
         """A staged segment (SEGMENT)."""
-        segment = self._segment(path)
+        segment = self.find_segment(path)
         if segment is None:
             raise RunDirectoryError(f"{self.directory.url(path)}: it has vanished; run again to resume")
         return segment
 
-    def _segment(self, path: str) -> pa.Table | None:
+    def find_segment(self, path: str) -> pa.Table | None:
+        """The same, or None if it is no longer there."""
         data = self.directory.find(path)
         try:
             return None if data is None else rows.segment_from_bytes(data)
@@ -247,51 +247,3 @@ class RunDirectory:
     def _damaged(self, path: str, reason: object) -> RunDirectoryError:
         url = self.directory.url(path)
         return RunDirectoryError(f"{url}: damaged: {reason}; restore it, or choose another --out")
-
-
-@dataclass(frozen=True)
-class Snapshot:
-    """The tables at one moment: a table is the rows of `files` and those of `rest`, each trial once.
-
-    Where staged rows replace rows of a published part (a retry, or an extension that goes on in the last part), the
-    whole part is read into `rest`, so that nobody has to leave rows out. Such parts are few at any moment.
-    """
-
-    run: RunDirectory
-    parts: tuple[str, ...]
-    """The names of the published parts, the same in every table."""
-    replaced: tuple[str, ...]
-    """Those of `parts` that have newer rows in `segment`."""
-    segment: pa.Table
-    """The staged rows (SEGMENT) that are newer than what is published."""
-
-    def paths(self, name: str) -> list[str]:
-        """The published files that are to be read as they are, relative to the run directory."""
-        return [f"{name}/{part}" for part in self.parts if part not in self.replaced]
-
-    def files(self, name: str) -> list[str]:
-        """The same as paths or URLs that DuckDB or pyarrow can open."""
-        return [self.run.directory.url(path) for path in self.paths(name)]
-
-    def rest(self, name: str) -> pa.Table:
-        """The rows of a table that are not in `files`."""
-        return self._rest(name, tables.SCHEMAS[name].names)
-
-    def table(self, name: str, columns: Sequence[str] | None = None) -> pa.Table:
-        """All rows, in order of `trial_index`."""
-        names = list(columns or tables.SCHEMAS[name].names)
-        found = self._read(name, self.paths(name), names)
-        if self.segment.num_rows:
-            found = pa.concat_tables([found, self._rest(name, names)]).sort_by("trial_index")
-        return found.select(names)
-
-    def _rest(self, name: str, names: Sequence[str]) -> pa.Table:
-        published = self._read(name, [f"{name}/{part}" for part in self.replaced], names)
-        staged = rows.split(self.segment, name).select(published.schema.names).replace_schema_metadata()
-        return rows.replaced(published, self.segment["trial_index"], staged)
-
-    def _read(self, name: str, paths: Sequence[str], names: Sequence[str]) -> pa.Table:
-        """These columns of these files, and `trial_index`."""
-        names = list(dict.fromkeys([*names, "trial_index"]))
-        empty = tables.empty(tables.SCHEMAS[name], names)
-        return pa.concat_tables([empty, *(self.run.read_part(path, names) for path in paths)])

@@ -1,0 +1,95 @@
+"""The tables of a run at one moment: the one place where published and staged rows meet."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from nst_batch.errors import RunDirectoryError
+from nst_batch.store import rows, tables
+
+if TYPE_CHECKING:
+    from nst_batch.store.run_directory import RunDirectory
+
+_READ_ATTEMPTS = 50
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """The tables at one moment: a table is the rows of `files` and those of `rest`, each trial once.
+
+    Where staged rows replace rows of a published part (a retry, or an extension that goes on in the last part), the
+    whole part is read into `rest`, so that nobody has to leave rows out. Such parts are few at any moment.
+    """
+
+    run: RunDirectory
+    parts: tuple[str, ...]
+    """The file names of the published parts, in order, the same in every table."""
+    replaced: tuple[str, ...]
+    """Those of `parts` that have newer rows in `segment`."""
+    segment: pa.Table
+    """The staged rows (SEGMENT) that are newer than what is published."""
+
+    def paths(self, name: str) -> list[str]:
+        """The published files that are to be read as they are, relative to the run directory."""
+        return [f"{name}/{part}" for part in self.parts if part not in self.replaced]
+
+    def files(self, name: str) -> list[str]:
+        """The same as paths or URLs that DuckDB or pyarrow can open."""
+        return [self.run.directory.url(path) for path in self.paths(name)]
+
+    def rest(self, name: str) -> pa.Table:
+        """The rows of a table that are not in `files`."""
+        return self._rest(name, tables.SCHEMAS[name].names)
+
+    def table(self, name: str, columns: Sequence[str] | None = None) -> pa.Table:
+        """All rows, in order of `trial_index`."""
+        names = list(columns or tables.SCHEMAS[name].names)
+        found = self._read(name, self.paths(name), names)
+        if self.segment.num_rows:
+            found = pa.concat_tables([found, self._rest(name, names)]).sort_by("trial_index")
+        return found.select(names)
+
+    def _rest(self, name: str, names: Sequence[str]) -> pa.Table:
+        published = self._read(name, [f"{name}/{part}" for part in self.replaced], names)
+        staged = rows.split(self.segment, name).select(published.schema.names).replace_schema_metadata()
+        return rows.replaced(published, self.segment["trial_index"], staged)
+
+    def _read(self, name: str, paths: Sequence[str], names: Sequence[str]) -> pa.Table:
+        """These columns of these files, and `trial_index`."""
+        names = list(dict.fromkeys([*names, "trial_index"]))
+        empty = tables.empty(tables.SCHEMAS[name], names)
+        return pa.concat_tables([empty, *(self.run.read_part(path, names) for path in paths)])
+
+
+def take_snapshot(run: RunDirectory) -> Snapshot:
+    """What is published and what is staged now, without duplicates, even while a run writes.
+
+    Raises:
+        RunDirectoryError: Something is damaged, or changes too quickly.
+    """
+    for _ in range(_READ_ATTEMPTS):
+        paths = run.segment_paths()
+        staged = [segment for path in paths if (segment := run.find_segment(path)) is not None]
+        if len(staged) == len(paths):
+            # Listed after the segments were read: a row that left staging since then is in a part by now.
+            parts = set(run.parts())
+            segment = _unpublished(run, rows.joined(staged), parts)
+            replaced = parts & run.part_names(segment)
+            return Snapshot(run, tuple(sorted(parts)), tuple(sorted(replaced)), segment)
+    raise RunDirectoryError(f"{run.directory.url()}: it changes too quickly to be read; try again")
+
+
+def _unpublished(run: RunDirectory, segment: pa.Table, parts: set[str]) -> pa.Table:
+    """The rows of `segment` that are newer than what `parts` have of their trials."""
+    published = np.zeros(pc.max(segment["trial_index"]).as_py() + 1 if segment.num_rows else 0, np.int64)
+    for part in parts & run.part_names(segment):
+        known = run.read_part(f"trials/{part}", ["trial_index", "attempt"])
+        known = known.filter(pc.less(known["trial_index"], len(published)))
+        published[known["trial_index"].to_numpy()] = known["attempt"].to_numpy()
+    return rows.newer(segment, published)
