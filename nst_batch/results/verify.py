@@ -26,7 +26,6 @@ from nst_batch.results.pictures import picture_bytes
 from nst_batch.store import tables
 from nst_batch.store.rows import identity, result_row
 from nst_batch.store.run_directory import SUCCESS, RunDirectory, part_name
-
 from nst_batch.vocabulary import conv_layers
 
 LOSS_TOLERANCE = 1e-4
@@ -75,9 +74,9 @@ def verify(
         RunDirectoryError: It is no run directory, or its plan cannot be read.
     """
     found, complete = Verification(num_trials=run.num_trials), run.is_complete()
-    for identity, configuration in run.configurations.items():
-        if configuration.identity() != identity:
-            changed = f"configuration {identity} was changed: it is {configuration.identity()} now"
+    for key, configuration in run.configurations.items():
+        if configuration.identity() != key:
+            changed = f"configuration {key} was changed: it is {configuration.identity()} now"
             found.problems.append(f"study.json: {changed}")
     num_parts = math.ceil(run.num_trials / run.rows_per_part)
     found.problems += _foreign_files(run, num_parts)
