@@ -12,18 +12,28 @@
     ├── ClusterError          Ray cannot be started, reached or given what the study needs
     └── Interrupted           a signal ended the run after a clean flush
 
-Messages are for the person who can act on them: what was expected, what was found, where, what to do.
+Messages are for the person who can act on them: what was expected, what was found, where, what to do. None holds
+a secret of a URL. Below them: which exceptions of other libraries mean the network, and whether they may pass.
 """
 
 from __future__ import annotations
 
+import re
+import sys
 from collections.abc import Sequence
 
 
 class NstBatchError(Exception):
-    """The root: catching this catches everything that nst-batch raises on purpose."""
+    """The root: catching this catches everything that nst-batch raises on purpose.
+
+    Args:
+        message: Shown and stored without the secrets of URLs.
+    """
 
     exit_code = 1
+
+    def __init__(self, message: str = "") -> None:
+        super().__init__(without_secrets(message))
 
 
 class StudyError(NstBatchError):
@@ -36,7 +46,7 @@ class StudyError(NstBatchError):
     exit_code = 2
 
     def __init__(self, problems: str | Sequence[str]) -> None:
-        self.problems = (problems,) if isinstance(problems, str) else tuple(problems)
+        self.problems = tuple(map(without_secrets, (problems,) if isinstance(problems, str) else problems))
         super().__init__("\n".join(self.problems))
 
 
@@ -44,6 +54,10 @@ class LayerError(NstBatchError, ValueError):
     """An unknown layer name, or a layer deeper than the image allows."""
 
     exit_code = 2
+
+
+TRANSIENT_KINDS = frozenset({"missing", "unreadable", "timeout"})
+"""Kinds of `ImageError` that say nothing about the picture itself: it is read again before it is called bad."""
 
 
 class ImageError(NstBatchError):
@@ -57,8 +71,13 @@ class ImageError(NstBatchError):
     """
 
     def __init__(self, kind: str, uri: str, message: str) -> None:
-        self.kind, self.uri, self.message = kind, uri, message
+        self.kind, self.uri, self.message = kind, without_secrets(uri), without_secrets(message)
         super().__init__(f"{uri}: {message}")
+
+    @property
+    def transient(self) -> bool:
+        """Whether the same picture may be good when it is read again: nothing was seen of what it holds."""
+        return self.kind in TRANSIENT_KINDS
 
     def __reduce__(self) -> tuple[type[ImageError], tuple[str, str, str]]:
         return ImageError, (self.kind, self.uri, self.message)
@@ -103,3 +122,87 @@ class Interrupted(NstBatchError):  # noqa: N818 (not an error)
     def __init__(self, signal_number: int, message: str) -> None:
         self.exit_code = 128 + signal_number
         super().__init__(message)
+
+
+# The network
+
+
+_NETWORK_ERRORS = (
+    ("aiohttp", "ClientError"),
+    ("azure.core.exceptions", "AzureError"),
+    ("botocore.exceptions", "BotoCoreError"),
+    ("botocore.exceptions", "ClientError"),
+    ("gcsfs.retry", "HttpError"),
+    ("google.api_core.exceptions", "GoogleAPIError"),
+    ("google.auth.exceptions", "GoogleAuthError"),
+    ("http.client", "HTTPException"),
+    ("urllib3.exceptions", "HTTPError"),
+)
+"""Roots of the network libraries' exceptions that are not OSErrors."""
+_TRANSIENT_STATUS = (408, 425, 429)
+_NO_CREDENTIALS = ("NoCredentialsError", "DefaultCredentialsError", "ClientAuthenticationError")
+
+
+def network_errors() -> tuple[type[Exception], ...]:
+    """OSError and the network libraries' own exceptions; a library that is not loaded has raised nothing."""
+    found = (getattr(sys.modules.get(module), name, None) for module, name in _NETWORK_ERRORS)
+    return (OSError, *(error for error in found if error is not None))
+
+
+def network_cause(error: Exception) -> Exception:
+    """What happened: fsspec calls every failed HTTP request a missing file, with the real reason as its cause."""
+    while isinstance(error, FileNotFoundError) and isinstance(error.__cause__, Exception):
+        error = error.__cause__
+    return error
+
+
+def is_missing(error: Exception) -> bool:
+    """Whether there is no such file."""
+    cause = network_cause(error)
+    return isinstance(cause, FileNotFoundError | NotADirectoryError) or _status(cause) in (404, 410)
+
+
+def is_timeout(error: Exception) -> bool:
+    """Whether a server did not answer in time."""
+    cause = network_cause(error)
+    return isinstance(cause, TimeoutError) or "Timeout" in type(cause).__name__
+
+
+def is_transient(error: Exception) -> bool:
+    """Whether trying again may help: yes, unless the server or the file system refused for good."""
+    cause = network_cause(error)
+    if not isinstance(cause, network_errors()) or is_missing(cause):
+        return False
+    if (status := _status(cause)) is not None:
+        return status >= 500 or status in _TRANSIENT_STATUS
+    refused = isinstance(cause, PermissionError | IsADirectoryError)
+    return not refused and type(cause).__name__ not in _NO_CREDENTIALS
+
+
+def _status(error: Exception) -> int | None:
+    """The HTTP status that a client library's exception carries."""
+    if isinstance(answer := getattr(error, "response", None), dict):  # botocore's
+        found = answer.get("ResponseMetadata", {}).get("HTTPStatusCode")
+        return found if isinstance(found, int) else None
+    statuses = (getattr(error, name, None) for name in ("status", "status_code", "code"))
+    return next((each for each in statuses if isinstance(each, int)), None)
+
+
+# Secrets
+
+
+_USER = re.compile(r"(?<=://)[^/\s?#'\"<>]*@")
+_SECRET = re.compile(
+    r"""([?&;](?:[\w.%-]*(?:signature|token|secret|passw|credential|api[_-]?key|access[_-]?key)[\w.%-]*
+        |x-amz-[\w-]+|x-goog-[\w-]+|sig|key|key-pair-id|auth|policy|pwd)=)[^&;\#\s'"<>]*""",
+    re.IGNORECASE | re.VERBOSE,
+)
+
+
+def without_secrets(text: str) -> str:
+    """`text` as it may be shown and stored: URLs lose `user:password@` and the values of signed queries.
+
+    >>> without_secrets("https://me:pw@host/a.png?size=3&X-Amz-Signature=0f3")
+    'https://***@host/a.png?size=3&X-Amz-Signature=***'
+    """
+    return _SECRET.sub(r"\1***", _USER.sub("***@", text)) if "://" in text else text

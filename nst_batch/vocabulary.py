@@ -29,6 +29,9 @@ Status = Literal["ok", "failed", "diverged"]
 Encoding = Literal["png", "jpeg", "webp"]
 
 LIST_SUFFIXES = (".csv", ".jsonl", ".parquet")
+OBJECT_STORES = ("s3", "s3a", "gs", "gcs", "az", "abfs", "abfss", "adl")
+PROTOCOLS = ("http", "https", *OBJECT_STORES, "hdfs", "webhdfs", "hf", "file", "local", "memory")
+"""Of URLs that are read and written. fsspec knows more, some of which run code or reach into other files."""
 
 CONVS_PER_BLOCK: dict[str, tuple[int, ...]] = {
     "vgg11": (1, 1, 2, 2, 2),
@@ -124,6 +127,19 @@ def scaled_size(size: int, scale: float) -> int:
 def is_list_file(name: str) -> bool:
     """Whether `name` is a list of pictures rather than a picture or a word."""
     return name.lower().endswith(LIST_SUFFIXES)
+
+
+def url_mistake(url: str) -> str | None:
+    """Why a URL is neither read nor written; None where it may be.
+
+    Chains such as `simplecache::s3://…` and `zip://a::http://…` would reach every protocol that fsspec has.
+    """
+    protocol = url.partition("://")[0].lower()
+    if "::" in url:
+        return "chains of URLs with '::' are not followed; name the file itself"
+    if protocol not in PROTOCOLS:
+        return f"expected one of {', '.join(PROTOCOLS)}, found the protocol {protocol!r}"
+    return None
 
 
 def is_weights_file(name: str) -> bool:

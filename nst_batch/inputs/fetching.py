@@ -1,44 +1,43 @@
-"""Input files as bytes, from local paths and from every URL that fsspec knows."""
+"""Files as bytes, from local paths and from URLs of the protocols that are allowed."""
 
 from __future__ import annotations
 
 import errno
 import hashlib
+import shutil
 import stat
-import sys
-import time
+from collections.abc import Callable
 from pathlib import Path
-from typing import IO
+from typing import IO, Any, TypeVar
+from urllib.parse import urlsplit
 
-from nst_batch.errors import ImageError
+import tenacity
+
+from nst_batch.errors import ImageError, is_missing, is_timeout, is_transient, network_cause, network_errors
+from nst_batch.vocabulary import url_mistake
 
 MAX_BYTES = 512 * 1024**2
-"""Larger files are refused before they are read."""
+"""Larger pictures are refused before they are read."""
+MAX_TRIES = 4
+FIRST_WAIT_SECONDS = 0.5
+"""Before the second try; twice as long before each later one."""
+TIMEOUT_SECONDS = 30.0
+"""How long a web server may take to accept a connection, and to send the next piece."""
+MAX_SECONDS = 90.0
+"""After so long nothing is tried again."""
 
-RETRY_AFTER_SECONDS = (0.5, 1.0, 2.0)
-"""What is waited before the second and every later try."""
-
-_LOCAL_PROTOCOLS = ("file", "local", "memory")
-_CLIENT_ERRORS = (
-    ("aiohttp", "ClientError"),
-    ("botocore.exceptions", "BotoCoreError"),
-    ("botocore.exceptions", "ClientError"),
-    ("gcsfs.retry", "HttpError"),
-    ("google.auth.exceptions", "GoogleAuthError"),
-)
-"""Roots of the network libraries' exceptions that are not OSErrors."""
-
-_TRANSIENT_STATUS = (408, 425, 429)
+T = TypeVar("T")
 
 
 def read_bytes(uri: str, *, expected_sha256: str | None = None, limit_bytes: int = MAX_BYTES) -> bytes:
-    """The file at `uri`, a local path or any URL that fsspec knows; network errors are retried.
+    """The file at `uri`, a local path or a URL; network errors are retried.
 
     Args:
         expected_sha256: What the plan saw; None accepts anything.
 
     Raises:
-        ImageError: `missing`, `unreadable`, `empty`, `too_large`, or `changed` when it is not what the plan saw.
+        ImageError: `missing`, `unreadable`, `timeout`, `empty`, `too_large`, or `changed` when it is not what the
+            plan saw.
     """
     if printable(uri) != uri:
         reason = "the name is not valid Unicode, so no table can hold it; rename the file"
@@ -54,6 +53,42 @@ def read_bytes(uri: str, *, expected_sha256: str | None = None, limit_bytes: int
             f"put the planned file back, or run the study into a new directory",
         )
     return data
+
+
+def fetch(url: str, path: Path) -> None:
+    """Downloads the file at `url`, of any size, to `path`, with a progress bar on stderr.
+
+    Raises:
+        ValueError, ImportError: The protocol is not allowed, or its package is not installed.
+        network_errors(): The last of several tries failed.
+    """
+    from rich.console import Console
+    from rich.progress import wrap_file
+
+    def copy() -> None:
+        with _open(url) as stream, path.open("wb") as file:
+            total = getattr(stream, "size", None) or 0
+            with wrap_file(
+                stream, total, description=Path(urlsplit(url).path).name, console=Console(stderr=True)
+            ) as shown:
+                shutil.copyfileobj(shown, file, 1 << 20)
+
+    patiently(copy)
+
+
+def patiently(action: Callable[[], T]) -> T:
+    """Does something over the network, again after a while where that may help.
+
+    Raises:
+        Exception: What the last try raised.
+    """
+    retrying = tenacity.Retrying(
+        retry=tenacity.retry_if_exception(lambda error: isinstance(error, Exception) and is_transient(error)),
+        stop=tenacity.stop_after_attempt(MAX_TRIES) | tenacity.stop_after_delay(MAX_SECONDS),
+        wait=tenacity.wait_exponential(multiplier=FIRST_WAIT_SECONDS),
+        reraise=True,
+    )
+    return retrying(action)
 
 
 def sha256(data: bytes) -> str:
@@ -74,32 +109,35 @@ def _read_local(uri: str, limit_bytes: int) -> bytes:
             raise ImageError("unreadable", uri, f"expected a picture, found {kind}")
         _check_size(uri, status.st_size, limit_bytes)
         return Path(uri).read_bytes()
-    except (FileNotFoundError, NotADirectoryError) as error:
-        raise ImageError("missing", uri, "no such file") from error
     except (OSError, ValueError) as error:  # ValueError: a name with a null byte
-        raise ImageError("unreadable", uri, _reason(error)) from error
+        raise _image_error(uri, error) from error
 
 
 def _read_remote(uri: str, limit_bytes: int) -> bytes:
+    def read() -> bytes:
+        with _open(uri) as stream:
+            return _read_at_most(stream, uri, limit_bytes)
+
+    try:
+        return patiently(read)
+    except (ImportError, ValueError) as error:  # a protocol that is not allowed, or whose package is not installed
+        raise _image_error(uri, error) from error
+    except network_errors() as error:
+        raise _image_error(uri, error) from error
+
+
+def _open(url: str) -> Any:
     import fsspec
 
-    protocol = uri.partition("://")[0]
-    waits = () if protocol in _LOCAL_PROTOCOLS else RETRY_AFTER_SECONDS
-    for wait in (*waits, None):
-        try:
-            with fsspec.open(uri, "rb") as stream:
-                return _read_at_most(stream, uri, limit_bytes)
-        except (ImportError, ValueError) as error:  # an unknown protocol, or one whose package is not installed
-            raise ImageError("unreadable", uri, _reason(error)) from error
-        except network_errors() as error:
-            root = _root(error, protocol)
-            if _is_missing(root):
-                raise ImageError("missing", uri, "no such file") from error
-            if wait is None or not is_transient(root):
-                tries = f" (after {len(waits) + 1} tries)" if wait is None and waits else ""
-                raise ImageError("unreadable", uri, _reason(root) + tries) from error
-            time.sleep(wait)
-    raise AssertionError("the last try returns or raises")
+    if (mistake := url_mistake(url)) is not None:
+        raise ValueError(mistake)
+    options = {}
+    if url.lower().startswith(("http://", "https://")):
+        import aiohttp
+
+        timeout = aiohttp.ClientTimeout(total=None, sock_connect=TIMEOUT_SECONDS, sock_read=TIMEOUT_SECONDS)
+        options = {"client_kwargs": {"timeout": timeout}, "block_size": 0}  # one request, without ranges
+    return fsspec.open(url, "rb", **options)
 
 
 def _read_at_most(stream: IO[bytes], uri: str, limit_bytes: int) -> bytes:
@@ -119,41 +157,16 @@ def _check_size(uri: str, size_bytes: int, limit_bytes: int) -> None:
         raise ImageError("too_large", uri, found)
 
 
-def network_errors() -> tuple[type[Exception], ...]:
-    """OSError and the network libraries' own exceptions; a library that is not loaded has raised nothing."""
-    found = (getattr(sys.modules.get(module), name, None) for module, name in _CLIENT_ERRORS)
-    return (OSError, *(error for error in found if error is not None))
-
-
-def _root(error: Exception, protocol: str) -> Exception:
-    """What happened: for fsspec every failed HTTP request is a missing file, with the real reason as its cause."""
-    if protocol in ("http", "https"):
-        while isinstance(error, FileNotFoundError) and isinstance(error.__cause__, Exception):
-            error = error.__cause__
-    return error
-
-
-def _status(error: Exception) -> int | None:
-    """The HTTP status that a client library's exception carries."""
-    found = getattr(error, "status", None) or getattr(error, "code", None)
-    return found if isinstance(found, int) else None
-
-
-def _is_missing(error: Exception) -> bool:
-    return isinstance(error, FileNotFoundError | NotADirectoryError) or _status(error) in (404, 410)
-
-
-def is_transient(error: Exception) -> bool:
-    """Whether trying again may help: yes, unless the server or the file system refused for good."""
-    if (status := _status(error)) is not None:
-        return status >= 500 or status in _TRANSIENT_STATUS
-    refused = isinstance(error, PermissionError | IsADirectoryError)
-    return not refused and type(error).__name__ not in ("NoCredentialsError", "DefaultCredentialsError")
-
-
-def _reason(error: Exception) -> str:
-    if isinstance(error, PermissionError):
-        return "permission denied"
-    if isinstance(error, OSError) and error.errno == errno.ENAMETOOLONG:
-        return "the name is too long"
-    return f"cannot be read: {type(error).__name__}: {error}"
+def _image_error(uri: str, error: Exception) -> ImageError:
+    """What went wrong, for the person who has the file."""
+    cause = network_cause(error)
+    if is_missing(cause):
+        return ImageError("missing", uri, "no such file")
+    if isinstance(cause, PermissionError):
+        return ImageError("unreadable", uri, "permission denied")
+    if isinstance(cause, OSError) and cause.errno == errno.ENAMETOOLONG:
+        return ImageError("unreadable", uri, "the name is too long")
+    tries = f" (after {MAX_TRIES} tries)" if "://" in uri and is_transient(cause) else ""
+    if is_timeout(cause):
+        return ImageError("timeout", uri, f"the server did not answer in time: {type(cause).__name__}{tries}")
+    return ImageError("unreadable", uri, f"cannot be read: {type(cause).__name__}: {cause}{tries}")

@@ -2,25 +2,30 @@
 
 from __future__ import annotations
 
+import fnmatch
 import hashlib
+import io
 import os
-import time
+import posixpath
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from threading import Semaphore
-from typing import Any, TypeVar
-from urllib.parse import urlsplit
+from typing import Any
+from urllib.parse import urlsplit, urlunsplit
 
 import fsspec
+import pyarrow as pa
+import pyarrow.csv
+import pyarrow.json
+import pyarrow.parquet
 
-from nst_batch.errors import ImageError, StudyError
-from nst_batch.inputs import lists
-from nst_batch.inputs.fetching import RETRY_AFTER_SECONDS, is_transient, network_errors
+from nst_batch.errors import ImageError, StudyError, network_errors
+from nst_batch.inputs.fetching import patiently, read_bytes
 from nst_batch.inputs.images import Inspection, inspect
-from nst_batch.vocabulary import is_list_file
+from nst_batch.vocabulary import OBJECT_STORES, is_list_file, url_mistake
 
 PICTURE_SUFFIXES = frozenset(
     {".avif", ".bmp", ".gif", ".jfif", ".jp2", ".jpeg", ".jpg", ".pbm", ".pgm", ".png", ".ppm", ".tga"}
@@ -31,8 +36,6 @@ _READ_AT_ONCE = 32  # a bucket answers after tens of milliseconds, and to many a
 _INSPECTED_AHEAD = 256
 _Found = Iterable[tuple[str, str]]
 """(uri, stamp): the stamp changes when the file does, as far as that can be seen without opening it."""
-
-T = TypeVar("T")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -54,32 +57,30 @@ def list_inputs(content: Sequence[str], style: Sequence[str], pairs: str) -> Lis
     name on other machines no size or time is asked for: a worker that finds such a picture changed says so.
 
     Raises:
-        StudyError: Something named matches no picture, or a list file cannot be read; all of them at once.
+        StudyError: Something named matches no picture, or a folder or list file cannot be read; all of them at
+            once.
     """
-    problems: list[str] = []
+    mistakes: list[str] = []
     stamps: dict[str, str] = {}
-    listed = {
-        key: tuple(dict.fromkeys(_expand_all(key, patterns, problems, stamps)))
-        for key, patterns in (("content", content), ("style", style))
-    }
-    pairs_found = None
+    sides = [
+        tuple(_expand_all(key, names, mistakes, stamps)) for key, names in (("content", content), ("style", style))
+    ]
+    listed_pairs = None
     if is_list_file(pairs):
-        pairs_found = _pairs(pairs, problems)
-        listed = {
-            key: tuple(dict.fromkeys(pair[side] for pair in pairs_found))
-            for side, key in enumerate(("content", "style"))
-        }
-        stamps = {uri: _stamp(uri) for key in listed for uri in listed[key]}
-    if problems:
-        raise StudyError(problems)
-    digest = _digest([*listed["content"], "", *listed["style"], "", *stamps.values(), repr(pairs_found)])
-    return Listing(content=listed["content"], style=listed["style"], pairs=pairs_found, fingerprint=digest)
+        listed_pairs = tuple(_listed_pairs(pairs, mistakes))
+        sides = [tuple(pair[side] for pair in listed_pairs) for side in (0, 1)]
+        stamps = {uri: _stamp(uri) for side in sides for uri in side}
+    if mistakes:
+        raise StudyError(mistakes)
+    contents, styles = (tuple(dict.fromkeys(side)) for side in sides)
+    fingerprint = _digest([*contents, "", *styles, "", *stamps.values(), repr(listed_pairs)])
+    return Listing(content=contents, style=styles, pairs=listed_pairs, fingerprint=fingerprint)
 
 
 def inspect_all(uris: Iterable[str]) -> Iterator[Inspection]:
     """Opens, hashes and fully decodes every picture, in order.
 
-    Many are read at once, as many decoded as there are cores; decoded pixels are never all in memory.
+    Many are read at once; as many are decoded as there are cores, and as memory holds (`memory.PixelBudget`).
     """
     turn = Semaphore(os.cpu_count() or 1)
     waiting: deque[Future[Inspection]] = deque()
@@ -95,19 +96,21 @@ def inspect_all(uris: Iterable[str]) -> Iterator[Inspection]:
         pool.shutdown(cancel_futures=True)
 
 
-def _expand_all(key: str, patterns: Sequence[str], problems: list[str], stamps: dict[str, str]) -> Iterator[str]:
+# Folders, globs, URLs
+
+
+def _expand_all(key: str, patterns: Sequence[str], mistakes: list[str], stamps: dict[str, str]) -> Iterator[str]:
     for pattern in patterns:
         try:
             found = list(_expand(pattern))
         except _failures() as error:
             reason = error.message if isinstance(error, ImageError) else str(error) or type(error).__name__
-            problems.append(f"{key}: {pattern}: cannot be listed: {reason}")
+            mistakes.append(f"{key}: {pattern}: cannot be listed: {reason}")
             continue
         if not found:
-            problems.append(f"{key}: no pictures match {pattern!r}; expected files, a directory, a glob or a URL")
-        for uri, stamp in found:
-            stamps[uri] = stamp
-            yield uri
+            mistakes.append(f"{key}: no pictures match {pattern!r}; expected files, a directory, a glob or a URL")
+        stamps.update(found)
+        yield from (uri for uri, _ in found)
 
 
 def _failures() -> tuple[type[Exception], ...]:
@@ -117,8 +120,10 @@ def _failures() -> tuple[type[Exception], ...]:
 
 def _expand(pattern: str) -> _Found:
     """The pictures that one entry means."""
+    if "://" in pattern and (mistake := url_mistake(pattern)) is not None:
+        raise ValueError(mistake)
     if is_list_file(urlsplit(pattern).path if "://" in pattern else pattern):
-        return [(row["uri"], _stamp(row["uri"])) for row in lists.rows(pattern, ("uri",))]
+        return [(uri, _stamp(uri)) for (uri,) in _rows(pattern, ("uri",))]
     if urlsplit(pattern).scheme in ("http", "https"):
         return [(pattern, "")]
     return sorted(_expand_remote(pattern) if "://" in pattern else _expand_local(pattern))
@@ -127,48 +132,77 @@ def _expand(pattern: str) -> _Found:
 def _expand_local(pattern: str) -> Iterator[tuple[str, str]]:
     path = Path(pattern)
     if path.is_dir():
-        found: Iterable[Path] = (each for each in path.rglob("*") if _is_picture(each.relative_to(path)))
+        found: Iterable[Path] = (each for each in _files_below(path) if _is_picture(each.relative_to(path)))
     elif _GLOB & set(pattern) and not path.exists():
         anchor = Path(path.anchor or ".")
-        found = anchor.glob(str(path.relative_to(path.anchor) if path.anchor else path))
+        found = _globbed(anchor, path.relative_to(path.anchor).parts)
     else:
         found = [path] if path.exists() or path.is_symlink() else []
-    for file in found:
-        if not file.is_dir():
-            yield str(file), _stamp(str(file))
+    yield from ((str(file), _stamp(str(file))) for file in found if not file.is_dir())
+
+
+def _files_below(folder: Path) -> Iterator[Path]:
+    """The files in a folder and its folders; one that cannot be listed is an OSError with its path."""
+
+    def fail(error: OSError) -> None:
+        raise error
+
+    for root, folders, files in os.walk(folder, onerror=fail):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        yield from (Path(root, name) for name in files)
+
+
+def _globbed(folder: Path, parts: Sequence[str]) -> Iterator[Path]:
+    """What `Path.glob` finds, which leaves out what it cannot list; here that is an OSError with its path."""
+    if not parts:
+        yield folder
+    elif parts[0] == "**":
+        yield from _globbed(folder, parts[1:])
+        for entry in _entries_of(folder):
+            if entry.is_dir(follow_symlinks=False):
+                yield from _globbed(Path(entry.path), parts)
+    elif _GLOB & set(parts[0]):
+        for entry in _entries_of(folder):
+            if fnmatch.fnmatchcase(entry.name, parts[0]) and (len(parts) == 1 or entry.is_dir()):
+                yield from _globbed(Path(entry.path), parts[1:])
+    elif os.path.lexists(folder / parts[0]):
+        yield from _globbed(folder / parts[0], parts[1:])
+
+
+def _entries_of(folder: Path) -> list[os.DirEntry[str]]:
+    with os.scandir(folder) as entries:
+        return list(entries)
 
 
 def _expand_remote(pattern: str) -> Iterator[tuple[str, str]]:
     filesystem, root = fsspec.core.url_to_fs(pattern, use_listings_cache=False)
-    for name, entry in _patiently(lambda: _entries(filesystem, root)).items():
+    for name, entry in patiently(lambda: _entries(filesystem, root, urlsplit(pattern).scheme)).items():
         if entry.get("type") != "directory":
             version = entry.get("ETag") or entry.get("etag") or entry.get("mtime") or entry.get("created")
             yield filesystem.unstrip_protocol(name), f"{entry.get('size')} {version}"
 
 
-def _entries(filesystem: Any, root: str) -> dict[str, dict[str, Any]]:
+def _entries(filesystem: Any, root: str, protocol: str) -> dict[str, dict[str, Any]]:
     if _GLOB & set(root) and not filesystem.exists(root):
         globbed: dict[str, dict[str, Any]] = filesystem.glob(root, detail=True)
         return globbed
-    if filesystem.isdir(root):
+    if not filesystem.isdir(root):
+        return {root: filesystem.info(root)}
+    if protocol in OBJECT_STORES:
         found: dict[str, dict[str, Any]] = filesystem.find(root, detail=True)
-        folder = root.rstrip("/") + "/"
-        return {
-            name: entry for name, entry in found.items() if _is_picture(PurePosixPath(name.removeprefix(folder)))
-        }
-    return {root: filesystem.info(root)}
+    else:
+        found = {entry["name"]: entry for entry in _remote_files(filesystem, root)}
+    folder = root.rstrip("/") + "/"
+    return {name: entry for name, entry in found.items() if _is_picture(PurePosixPath(name.removeprefix(folder)))}
 
 
-def _patiently(action: Callable[[], T]) -> T:
-    """Does something over the network, again after a while where that may help."""
-    for wait in RETRY_AFTER_SECONDS:
-        try:
-            return action()
-        except network_errors() as error:
-            if isinstance(error, FileNotFoundError) or not is_transient(error):
-                raise
-            time.sleep(wait)
-    return action()
+def _remote_files(filesystem: Any, folder: str) -> Iterator[dict[str, Any]]:
+    """The files in a folder and its folders; `find` would leave out what cannot be listed."""
+    for entry in filesystem.ls(folder, detail=True):
+        if entry["type"] == "directory":
+            yield from _remote_files(filesystem, entry["name"])
+        else:
+            yield entry
 
 
 def _is_picture(path: PurePosixPath | Path) -> bool:
@@ -186,20 +220,67 @@ def _stamp(uri: str) -> str:
     return f"{found.st_size} {found.st_mtime_ns}"
 
 
-def _pairs(source: str, problems: list[str]) -> tuple[tuple[str, str], ...]:
-    try:
-        found = tuple((row["content"], row["style"]) for row in lists.rows(source, ("content", "style")))
-    except (ImageError, ValueError) as error:
-        reason = error.message if isinstance(error, ImageError) else error
-        problems.append(f"pairs: {source}: {reason}")
-        return ()
-    if not found:
-        problems.append(f"pairs: {source}: the list is empty")
-    return found
-
-
 def _digest(texts: Iterable[str]) -> str:
     digest = hashlib.sha256()
     for text in texts:
         digest.update(text.encode(errors="surrogateescape") + b"\n")
     return digest.hexdigest()
+
+
+# List files: .csv, .jsonl and .parquet tables with columns of URIs
+
+
+def _listed_pairs(source: str, mistakes: list[str]) -> Iterator[tuple[str, str]]:
+    try:
+        found = [(content, style) for content, style in _rows(source, ("content", "style"))]
+    except (ImageError, ValueError) as error:
+        reason = error.message if isinstance(error, ImageError) else error
+        mistakes.append(f"pairs: {source}: {reason}")
+        return
+    if not found:
+        mistakes.append(f"pairs: {source}: the list is empty")
+    yield from found
+
+
+def _rows(source: str, columns: Sequence[str]) -> Iterator[tuple[str, ...]]:
+    """The rows of a list file in order, each with `columns` as URIs; other columns are ignored.
+
+    Relative paths start from the list's folder. Rows without any of the columns are skipped.
+
+    Raises:
+        ImageError: The file cannot be read.
+        ValueError: It is not such a table, lacks a column, or a row lacks one of several columns.
+    """
+    table = _table(read_bytes(source), Path(urlsplit(source).path).suffix.lower(), columns)
+    missing = [name for name in columns if name not in table.column_names]
+    if missing:
+        raise ValueError(f"expected a column {missing[0]!r}, found {', '.join(table.column_names)}")
+    for number, row in enumerate(table.select(list(columns)).to_pylist(), 1):
+        if not any(row.values()):
+            continue
+        for name, value in row.items():
+            if not isinstance(value, str) or not value:
+                raise ValueError(f"row {number}: expected text under {name!r}, found {value!r}")
+        yield tuple(_anchored(value, source) for value in row.values())
+
+
+def _table(data: bytes, suffix: str, columns: Sequence[str]) -> pa.Table:
+    file = io.BytesIO(data)
+    if suffix == ".parquet":
+        schema = pa.parquet.read_schema(file)
+        return pa.parquet.read_table(file, columns=[name for name in columns if name in schema.names] or None)
+    if suffix == ".csv":
+        texts = pa.csv.ConvertOptions(column_types=dict.fromkeys(columns, pa.string()))
+        multiline = pa.csv.ParseOptions(newlines_in_values=True)
+        return pa.csv.read_csv(file, convert_options=texts, parse_options=multiline)
+    return pa.json.read_json(file)
+
+
+def _anchored(value: str, source: str) -> str:
+    if "://" in value or Path(value).is_absolute():
+        return value
+    if "://" not in source:
+        return str(Path(source).parent / value)
+    place = urlsplit(source)
+    path = posixpath.normpath(posixpath.join(posixpath.dirname(place.path) or "/", value))
+    return urlunsplit((place.scheme, place.netloc, path, "", ""))

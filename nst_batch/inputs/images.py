@@ -10,7 +10,7 @@ from __future__ import annotations
 import io
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -20,7 +20,7 @@ from nst_batch.errors import ImageError
 from nst_batch.inputs.decoding import MAX_PIXELS, decode, decode_sized
 from nst_batch.inputs.fetching import MAX_BYTES, printable, read_bytes, sha256
 from nst_batch.records import Picture
-from nst_batch.vocabulary import Fit
+from nst_batch.vocabulary import Encoding, Fit
 
 __all__ = [
     "MAX_BYTES",
@@ -43,8 +43,6 @@ __all__ = [
 
 Pixels = npt.NDArray[np.float32]
 """3xHxW, RGB, in [0, 1]."""
-
-Encoding = Literal["png", "jpeg", "webp"]
 
 _PNG_LEVEL = 4
 """Measured on a 512×512 photo: the size of level 6 in little more than half its time."""
@@ -77,7 +75,7 @@ def inspect(uri: str, turn: AbstractContextManager[object] | None = None) -> Ins
     """Reads, hashes and fully decodes the picture at `uri`; what is wrong with it is returned, not raised.
 
     Args:
-        turn: Entered to decode; a semaphore bounds how many pictures are in memory when many are read at once.
+        turn: Entered to decode; a semaphore bounds how many are decoded at once.
     """
     digest = None
     try:

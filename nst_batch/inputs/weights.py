@@ -7,15 +7,17 @@ Files are in torchvision's format, a state dict with `features.N.weight` and `fe
 from __future__ import annotations
 
 import hashlib
+import os
 import pickle
-import urllib.error
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlparse
 
-from nst_batch.errors import WeightsError
+from nst_batch.errors import WeightsError, network_cause, network_errors
+from nst_batch.inputs import fetching
 from nst_batch.vocabulary import CONVS_PER_BLOCK, NORMALIZED_AFTER, Normalization, Pooling, kernel_side
 
 if TYPE_CHECKING:
@@ -86,13 +88,10 @@ def _file(label: str, arch: str, download: bool) -> Path:
     checkpoints = Path(torch.hub.get_dir()) / "checkpoints"
     if label in ("imagenet", "imagenet_v1"):
         url = _torchvision_url(label, arch)
-        name = Path(urlparse(url).path).name
-        prefix = name.rsplit("-", 1)[1].removesuffix(".pth")
-        return _downloaded(url, checkpoints / name, hash_prefix=prefix, download=download)
+        return _downloaded(url, checkpoints / Path(urlparse(url).path).name, download)
     if "://" in label:
         digest = hashlib.sha256(label.encode()).hexdigest()[:16]
-        name = f"{digest}-{Path(urlparse(label).path).name}"
-        return _downloaded(label, checkpoints / name, hash_prefix=None, download=download)
+        return _downloaded(label, checkpoints / f"{digest}-{Path(urlparse(label).path).name}", download)
     path = Path(label)
     if not path.is_file():
         raise WeightsError(
@@ -116,23 +115,48 @@ def _torchvision_url(label: str, arch: str) -> str:
     return str(choices[name].url)
 
 
-def _downloaded(url: str, path: Path, *, hash_prefix: str | None, download: bool) -> Path:
-    import torch
-
+def _downloaded(url: str, path: Path, download: bool) -> Path:
+    """The file of `url` at `path`, whose name is checked where it ends in the first digits of its SHA-256."""
     if path.is_file():
+        _check_digest(path, path.name)
         return path
     if not download:
         raise WeightsError(f"weights are not on this machine yet; a run downloads them from {url}")
+    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        torch.hub.download_url_to_file(url, str(path), hash_prefix, progress=True)
-    except (urllib.error.URLError, OSError, RuntimeError, ValueError) as error:
-        reason = getattr(error, "reason", None) or error
-        raise WeightsError(
-            f"weights cannot be downloaded from {url}: {reason}; download them elsewhere and put them at {path}, "
-            f"or {WAYS_OUT}"
-        ) from error
+        fetching.fetch(url, partial)
+        _check_digest(partial, path.name)
+        partial.replace(path)
+    except (ImportError, ValueError) as error:
+        raise _no_download(url, path, error) from error
+    except network_errors() as error:
+        raise _no_download(url, path, error) from error
+    finally:
+        partial.unlink(missing_ok=True)
     return path
+
+
+def _no_download(url: str, path: Path, error: Exception) -> WeightsError:
+    cause = network_cause(error)
+    return WeightsError(
+        f"weights cannot be downloaded from {url}: {str(cause) or type(cause).__name__}; download them elsewhere "
+        f"and put them at {path}, or {WAYS_OUT}"
+    )
+
+
+def _check_digest(path: Path, name: str) -> None:
+    """torchvision names its files `vgg16-397923af.pth`: the last word begins the SHA-256 of the content.
+
+    Raises:
+        WeightsError: The content is another; the message says what to do.
+    """
+    match = re.search(r"-([0-9a-f]{8})\.pth$", name)
+    if match and not (found := file_sha256(path)).startswith(match[1]):
+        raise WeightsError(
+            f"{path}: damaged: its SHA-256 begins with {found[:8]}, its name says {match[1]}; remove it, and it is "
+            f"downloaded again, or {WAYS_OUT}"
+        )
 
 
 def _state_dict(path: Path) -> Mapping[str, Tensor]:

@@ -17,7 +17,7 @@ from nst_batch.inputs.finding import Listing, inspect_all
 from nst_batch.inputs.images import Inspection, fitted_size
 from nst_batch.records import Configuration, Picture, Trial, trial_id
 from nst_batch.study.model import Study
-from nst_batch.vocabulary import conv_layers, layer_shape
+from nst_batch.vocabulary import conv_layers, layer_shape, scaled_size
 
 BAD_INPUT_BATCH = -1
 """The batch of trials that will never run: one of their pictures cannot be used."""
@@ -29,7 +29,7 @@ Ids = npt.NDArray[np.bytes_]
 
 
 @dataclass(frozen=True, slots=True)
-class _Pair:
+class PicturePair:
     content: Inspection | None
     styles: tuple[Inspection, ...]
 
@@ -41,7 +41,7 @@ class Plan:
     study: Study
     configurations: tuple[Configuration, ...]
     batch_size: int
-    pairs: tuple[_Pair, ...]
+    pairs: tuple[PicturePair, ...]
     """Ordered so that pairs of one size stand together."""
     bad: tuple[Inspection, ...]
     """Pictures that cannot be used."""
@@ -157,7 +157,7 @@ def make_plan(
     by_uri = dict(zip(uris, _inspected(uris, progress), strict=True))
     duplicates: list[tuple[str, str]] = []
     if listing.pairs is not None:
-        pairs = [_Pair(by_uri[content], (by_uri[style],)) for content, style in listing.pairs]
+        pairs = [PicturePair(by_uri[content], (by_uri[style],)) for content, style in listing.pairs]
     else:
         content = [by_uri[uri] for uri in listing.content]
         style = [by_uri[uri] for uri in listing.style]
@@ -198,23 +198,23 @@ def _content_of(picture: Inspection) -> str:
     return picture.picture.sha256 or f"unread:{picture.picture.uri}"
 
 
-def _pairs(how: str, content: Sequence[Inspection], style: Sequence[Inspection]) -> list[_Pair]:
+def _pairs(how: str, content: Sequence[Inspection], style: Sequence[Inspection]) -> list[PicturePair]:
     contents: Sequence[Inspection | None] = content or [None]
     if not style:
-        return [_Pair(each, ()) for each in contents]
+        return [PicturePair(each, ()) for each in contents]
     if how == "blend":
-        return [_Pair(each, tuple(style)) for each in contents]
+        return [PicturePair(each, tuple(style)) for each in contents]
     if how == "zip":
         if len(contents) != len(style):
             counts = f"{len(content)} and {len(style)}"
             raise StudyError(f"pairs: zip needs as many contents as styles, found {counts}; use cross or a list")
-        return [_Pair(each, (other,)) for each, other in zip(contents, style, strict=True)]
-    return [_Pair(each, (other,)) for each in contents for other in style]
+        return [PicturePair(each, (other,)) for each, other in zip(contents, style, strict=True)]
+    return [PicturePair(each, (other,)) for each in contents for other in style]
 
 
-def _without_repetition(pairs: Sequence[_Pair]) -> list[_Pair]:
+def _without_repetition(pairs: Sequence[PicturePair]) -> list[PicturePair]:
     """Each pair once: the same two contents under other names would be the same trial."""
-    found: dict[tuple[str | None, ...], _Pair] = {}
+    found: dict[tuple[str | None, ...], PicturePair] = {}
     for pair in pairs:
         identity = tuple(_content_of(each) if each else None for each in (pair.content, *pair.styles))
         found.setdefault(identity, pair)
@@ -229,7 +229,7 @@ def _largest_first(width: int, height: int) -> tuple[int, int]:
     return (-width * height, width) if width else (-sys.maxsize, 0)
 
 
-def _working_size(pair: _Pair, configuration: Configuration) -> tuple[int, int]:
+def _working_size(pair: PicturePair, configuration: Configuration) -> tuple[int, int]:
     """(width, height) of the result; 0 where it cannot be known."""
     shape = pair.content or pair.styles[0]
     if shape.error_type:
@@ -237,7 +237,7 @@ def _working_size(pair: _Pair, configuration: Configuration) -> tuple[int, int]:
     return fitted_size(shape.width, shape.height, configuration.size, configuration.fit)
 
 
-def _size_or_reason(pair: _Pair, configuration: Configuration) -> tuple[int, int, str | None, str | None]:
+def _size_or_reason(pair: PicturePair, configuration: Configuration) -> tuple[int, int, str | None, str | None]:
     """Width and height of the result, or the reason why there will be none."""
     pictures = [picture for picture in (pair.content, *pair.styles) if picture]
     for picture in pictures:
@@ -246,7 +246,7 @@ def _size_or_reason(pair: _Pair, configuration: Configuration) -> tuple[int, int
     for picture in pictures:
         size = configuration.size
         if picture is not pair.content:
-            size = max(1, round(size * configuration.style_scale))
+            size = scaled_size(size, configuration.style_scale)
         width, height = fitted_size(picture.width, picture.height, size, configuration.fit)
         reason = _too_small(
             configuration.arch, configuration.content_layers, configuration.style_layers, width, height
@@ -272,5 +272,5 @@ def _too_small(
     return None
 
 
-def _pictures(pair: _Pair) -> tuple[Picture | None, tuple[Picture, ...]]:
+def _pictures(pair: PicturePair) -> tuple[Picture | None, tuple[Picture, ...]]:
     return pair.content.picture if pair.content else None, tuple(style.picture for style in pair.styles)

@@ -12,7 +12,7 @@ from PIL import Image
 
 from nst_batch.inputs import images
 from nst_batch.inputs.images import Pixels
-from nst_batch.vocabulary import Fit
+from nst_batch.vocabulary import Encoding, Fit
 from tests.pictures import file_of, gradient, levels, wide_gamut_profile
 
 PNG = file_of(gradient(), "PNG")
@@ -111,7 +111,7 @@ def test_arrays_are_clamped_and_rounded() -> None:
 
 
 @pytest.mark.parametrize("encoding", ["png", "jpeg", "webp"])
-def test_files_depend_on_nothing_but_pixels(encoding: images.Encoding) -> None:
+def test_files_depend_on_nothing_but_pixels(encoding: Encoding) -> None:
     image = gradient(64, 48)
     image.info = {
         "icc_profile": wide_gamut_profile(),

@@ -5,8 +5,10 @@ from __future__ import annotations
 import http.server
 import json
 import os
+import tempfile
 import threading
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import fsspec
@@ -53,6 +55,60 @@ def test_globs_are_sorted_and_may_go_deep(photos: Path) -> None:
     assert contents(photos / "*.png") == [str(photos / "b.png")]
     assert contents(photos / "**/*.JPEG") == [str(photos / "deep/c.JPEG")]
     assert contents(photos / "[ab].*") == [str(photos / "a.jpg"), str(photos / "b.png")]
+
+
+def test_a_folder_that_cannot_be_listed_is_told_with_its_path() -> None:
+    """Left out without a word, its pictures would be missing from the study."""
+    with tempfile.TemporaryDirectory() as name:
+        top = Path(name)
+        top.chmod(0o755)
+        (top / "locked").mkdir()
+        for picture in ("a.png", "locked/b.png"):
+            (top / picture).write_bytes(PNG)
+        (top / "locked").chmod(0)
+        with unprivileged():
+            for pattern in (top, top / "**/*.png", top / "*/*.png", f"file://{top}"):
+                with pytest.raises(StudyError, match=r"cannot be listed.*locked"):
+                    contents(pattern)
+            assert contents(top / "*.png") == [str(top / "a.png")]
+
+
+@contextmanager
+def unprivileged() -> Iterator[None]:
+    """As a user whom permissions bind."""
+    user = os.geteuid()
+    if user == 0:
+        os.seteuid(65534)
+    try:
+        yield
+    finally:
+        os.seteuid(user)
+
+
+def test_globs_may_name_folders_and_go_to_any_depth(photos: Path) -> None:
+    for pattern in (
+        "**/*.png",
+        "*/*",
+        "*/c.*",
+        "deep/*.JPEG",
+        "d*p/c.JPEG",
+        "**/c.JPEG",
+        "./*.png",
+        "deep/../*.jpg",
+    ):
+        found = sorted(str(path) for path in photos.glob(pattern) if not path.is_dir())
+        assert contents(photos / pattern) == found, pattern
+
+
+@pytest.mark.parametrize("name", ["simplecache::file://{}", "reference://{}", "zip://*.png::file://{}"])
+def test_chains_and_other_protocols_are_mistakes_in_the_study_and_bad_inputs_in_a_list(
+    name: str, photos: Path
+) -> None:
+    name = name.format(photos / "b.png")
+    with pytest.raises(StudyError, match=r"chains of URLs|expected one of http, https"):
+        contents(name)
+    (listed,) = contents(written(photos / "list.csv", {"uri": [name]}))
+    assert next(inspect_all([listed])).error_type == "unreadable"
 
 
 def test_a_name_with_glob_characters_means_itself_where_it_exists(tmp_path: Path) -> None:

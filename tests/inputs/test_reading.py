@@ -3,17 +3,21 @@ from __future__ import annotations
 import hashlib
 import http.server
 import os
+import pickle
+import re
+import socket
+import sys
 import threading
 import time
+import types
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from nst_batch.errors import ImageError
-from nst_batch.inputs import fetching as reading
-from nst_batch.inputs import images
+from nst_batch.errors import ImageError, StudyError, WeightsError, is_transient, network_errors
+from nst_batch.inputs import fetching, images
 from tests.pictures import file_of, gradient
 
 PNG = file_of(gradient(), "PNG")
@@ -113,7 +117,7 @@ class _Server(http.server.BaseHTTPRequestHandler):
 @pytest.fixture
 def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[type[_Server], str]]:
     pytest.importorskip("aiohttp")
-    monkeypatch.setattr(reading, "RETRY_AFTER_SECONDS", (0.0, 0.0, 0.0))
+    monkeypatch.setattr(fetching, "FIRST_WAIT_SECONDS", 0.0)
     handler = type("Handler", (_Server,), {"script": [200], "requests": 0})
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as running:
         thread = threading.Thread(target=running.serve_forever, daemon=True)
@@ -150,3 +154,79 @@ def test_a_dead_server_is_given_up_on(monkeypatch: pytest.MonkeyPatch) -> None:
         images.read_bytes("http://127.0.0.1:9/a.png")
     assert caught.value.kind == "unreadable"
     assert [seconds for seconds in waited if seconds >= 0.5] == [0.5, 1.0, 2.0]
+
+
+def test_a_server_that_never_answers_is_a_timeout(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fetching, "TIMEOUT_SECONDS", 0.3)
+    monkeypatch.setattr(fetching, "FIRST_WAIT_SECONDS", 0.0)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        begun = time.monotonic()
+        with pytest.raises(ImageError, match="did not answer in time") as caught:
+            images.read_bytes(f"http://127.0.0.1:{silent.getsockname()[1]}/a.png")
+    assert caught.value.kind == "timeout"
+    assert time.monotonic() - begun < 30
+
+
+def test_kinds_say_whether_the_picture_may_be_good_when_it_is_read_again() -> None:
+    kinds = {kind: ImageError(kind, "a.png", "").transient for kind in DOCUMENTED_KINDS}
+    assert {kind for kind, transient in kinds.items() if transient} == {"missing", "unreadable", "timeout"}
+
+
+DOCUMENTED_KINDS = tuple(
+    re.findall(r"`(\w+)`", (ImageError.__doc__ or "").partition("kind:")[2].partition("uri:")[0])
+)
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "simplecache::file://{file}",
+        "filecache::file://{file}",
+        "file://{file}::zip://a.png",
+        "reference://{file}",
+        "zip://a.png",
+        "data:image/png;base64,AAAA://",
+        "github://o:r@/a.png",
+    ],
+)
+def test_only_plain_urls_of_known_protocols_are_read(url: str, tmp_path: Path) -> None:
+    file = tmp_path / "a.png"
+    file.write_bytes(PNG)
+    with pytest.raises(ImageError, match=r"chains of URLs|expected one of http, https") as caught:
+        images.read_bytes(url.format(file=file))
+    assert caught.value.kind == "unreadable"
+
+
+def test_no_secret_of_a_url_is_in_what_is_said_of_it(server: tuple[type[_Server], str]) -> None:
+    handler, url = server
+    handler.script = [403]
+    secret = url.replace("http://", "http://me:hunter2@") + "?size=3&X-Amz-Signature=0f3a&token=t0k"
+    found = images.inspect(secret)
+    assert found.error_type == "unreadable"
+    assert f"***@{url.removeprefix('http://')}?size=3&X-Amz-Signature=***&token=***" in (found.error_message or "")
+    for word in ("hunter2", "0f3a", "t0k"):
+        assert word not in (found.error_message or "")
+    assert found.picture.uri == secret, "the plan needs it to fetch the picture"
+    for error in (StudyError([secret]), WeightsError(secret), ImageError("missing", secret, secret)):
+        assert "hunter2" not in str(error)
+        assert "hunter2" not in repr(error)
+        assert "hunter2" not in str(pickle.loads(pickle.dumps(error)))
+
+
+@pytest.mark.parametrize(
+    ("module", "name", "status", "transient"),
+    [
+        ("azure.core.exceptions", "AzureError", None, True),
+        ("azure.core.exceptions", "AzureError", 403, False),
+        ("gcsfs.retry", "HttpError", 503, True),
+        ("google.auth.exceptions", "GoogleAuthError", None, True),
+    ],
+)
+def test_errors_of_clients_that_are_no_oserrors_are_known(
+    module: str, name: str, status: int | None, transient: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By name, as these libraries are not installed here."""
+    kind = type(name, (Exception,), {"status_code": status})
+    monkeypatch.setitem(sys.modules, module, types.SimpleNamespace(**{name: kind}))
+    assert issubclass(kind, network_errors())
+    assert is_transient(kind("no answer")) == transient

@@ -10,15 +10,19 @@ from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
+import fsspec
 import pytest
 import torch
 import torchvision
 
 from nst_batch.errors import WeightsError
-from nst_batch.inputs import weights
+from nst_batch.inputs import fetching, weights
 from nst_batch.transfer import Vgg
 from nst_batch.transfer.vgg import conv_shapes
 from nst_batch.vocabulary import CONVS_PER_BLOCK, conv_layers
+from tests.object_store import bucket
+
+__all__ = ["bucket"]
 
 
 def state_dict(arch: str) -> dict[str, torch.Tensor]:
@@ -37,6 +41,7 @@ def vgg16_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(autouse=True)
 def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
+    monkeypatch.setattr(fetching, "FIRST_WAIT_SECONDS", 0.0)
 
 
 def columns_of_the_paper(arch: str) -> torch.nn.Sequential:
@@ -99,10 +104,27 @@ def test_a_url_is_downloaded_once(server: str, vgg16_file: Path) -> None:
     assert found.path.stat().st_mtime_ns == before
 
 
-def test_a_download_is_checked_against_its_hash(server: str, tmp_path: Path) -> None:
-    with pytest.raises(WeightsError, match="invalid hash value"):
-        weights._downloaded(f"{server}/vgg16.pth", tmp_path / "w.pth", hash_prefix="0000", download=True)
-    assert not (tmp_path / "w.pth").exists()
+def test_a_file_is_checked_against_the_hash_in_its_name(server: str, vgg16_file: Path) -> None:
+    """When it is downloaded, and when it is in the cache already."""
+    digest = weights.file_sha256(vgg16_file)[:8]
+    for name in (f"vgg16-{digest}.pth", "vgg16-00000000.pth"):
+        (vgg16_file.parent / name).write_bytes(vgg16_file.read_bytes())
+    with pytest.raises(WeightsError, match=f"its SHA-256 begins with {digest}, its name says 00000000"):
+        weights.resolve(f"{server}/vgg16-00000000.pth", "vgg16", "max")
+    path = weights.resolve(f"{server}/vgg16-{digest}.pth", "vgg16", "max").path
+    assert path is not None
+    assert [file.name for file in path.parent.iterdir()] == [path.name]
+    path.write_bytes(vgg16_file.read_bytes()[:-1])
+    with pytest.raises(WeightsError, match=f"its name says {digest}; remove it"):
+        weights.resolve(f"{server}/vgg16-{digest}.pth", "vgg16", "max")
+
+
+def test_weights_may_be_in_a_bucket(bucket: str, vgg16_file: Path) -> None:
+    fsspec.filesystem("s3").put(str(vgg16_file), f"{bucket}/weights/vgg16.pth")
+    found = weights.resolve(f"{bucket}/weights/vgg16.pth", "vgg16", "max")
+    assert found.sha256 == weights.file_sha256(vgg16_file)
+    with pytest.raises(WeightsError, match=r"cannot be downloaded.*--weights FILE.*random:0"):
+        weights.resolve(f"{bucket}/weights/none.pth", "vgg16", "max")
 
 
 def test_a_refused_download_names_the_ways_out(server: str) -> None:
@@ -114,12 +136,16 @@ def test_a_refused_download_names_the_ways_out(server: str) -> None:
 def test_imagenet_is_the_original_vgg_with_its_own_scale(
     vgg16_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What is already in torch's cache is used as it is."""
-    name = "vgg16_features-amdegroot-88682ab5.pth"
-    cached = tmp_path / "torch" / "hub" / "checkpoints" / name
+    """What is already in torch's cache is used as it is, if it is what its name says."""
+    cached = tmp_path / "torch" / "hub" / "checkpoints" / "vgg16_features-amdegroot-88682ab5.pth"
     cached.parent.mkdir(parents=True)
     cached.write_bytes(vgg16_file.read_bytes())
-    monkeypatch.setattr(torch.hub, "download_url_to_file", pytest.fail)
+    with pytest.raises(WeightsError, match="its name says 88682ab5; remove it"):
+        weights.resolve("imagenet", "vgg16", "max")
+    cached = cached.with_name(f"vgg16_features-amdegroot-{weights.file_sha256(vgg16_file)[:8]}.pth")
+    cached.write_bytes(vgg16_file.read_bytes())
+    published = torchvision.models.VGG16_Weights.IMAGENET1K_FEATURES.value
+    monkeypatch.setattr(published, "url", f"https://nowhere.invalid/{cached.name}")
     found = weights.resolve("imagenet", "vgg16", "max")
     assert (found.path, found.normalization) == (cached, "caffe")
     with pytest.raises(WeightsError, match="imagenet_v1"):

@@ -1,0 +1,93 @@
+"""The memory that there is for this process, as a container counts it, and a share of it for decoded pictures."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import psutil
+
+CGROUPS = Path("/sys/fs/cgroup")
+OWN_CGROUPS = Path("/proc/self/cgroup")
+BYTES_PER_PIXEL = 16
+"""While a picture is decoded: measured 12.3 on 196-megapixel PNGs, whose pixels are held three or four times."""
+_SHARE = 0.5
+_HIERARCHIES = {
+    "memory.max": ("memory.current", "inactive_file"),
+    "memory.limit_in_bytes": ("memory.usage_in_bytes", "total_inactive_file"),
+}
+
+
+def available_bytes() -> int:
+    """What this process can take before the machine, or a container around it, has none left.
+
+    A container's limit is that of its control group (version 1 or 2) and of every group above it; pages of files
+    that the kernel gives back when asked count as free, as they do in the machine's own figure.
+    """
+    return max(0, min([int(psutil.virtual_memory().available), *(limit - used for limit, used in _limits())]))
+
+
+def total_bytes() -> int:
+    """The memory of the machine, or the least limit of a container around this process."""
+    return min([int(psutil.virtual_memory().total), *(limit for limit, _ in _limits())])
+
+
+def _limits() -> Iterator[tuple[int, int]]:
+    """(limit, used) of every control group around this process that has a limit."""
+    for group in _groups():
+        for name, (usage, reclaimable) in _HIERARCHIES.items():
+            try:
+                limit, used = int((group / name).read_text()), int((group / usage).read_text())
+                statistics = dict(line.split() for line in (group / "memory.stat").read_text().splitlines())
+            except (OSError, ValueError):  # no such file, or "max"
+                continue
+            yield limit, used - int(statistics.get(reclaimable, 0))
+
+
+def _groups() -> Iterator[Path]:
+    """The folders of this process's control groups, innermost first; in a container the root is its own group."""
+    try:
+        lines = OWN_CGROUPS.read_text().splitlines()
+    except OSError:  # not Linux
+        return
+    for line in lines:
+        _, controllers, path = line.split(":", 2)
+        if controllers in ("", "memory"):
+            root = CGROUPS / controllers
+            inner = root / path.lstrip("/")
+            yield from (folder for folder in (inner, *inner.parents) if folder.is_relative_to(root))
+
+
+class PixelBudget:
+    """Lets pictures be decoded at once as long as the memory that there is holds them; one always may.
+
+    Args:
+        budget_bytes: For all of them together; None: half of what is available when the first of several begins.
+    """
+
+    def __init__(self, budget_bytes: int | None = None) -> None:
+        self._given_bytes, self._budget_bytes = budget_bytes, 0
+        self._held_bytes = 0
+        self._changed = threading.Condition()
+
+    @contextmanager
+    def holding(self, num_pixels: int) -> Iterator[None]:
+        """Waits until there is room for a picture of `num_pixels`, and keeps it while the body runs."""
+        needed = num_pixels * BYTES_PER_PIXEL
+        with self._changed:
+            self._changed.wait_for(lambda: not self._held_bytes or self._held_bytes + needed <= self._budget_bytes)
+            if not self._held_bytes:
+                self._budget_bytes = self._given_bytes or int(available_bytes() * _SHARE)
+            self._held_bytes += needed
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._held_bytes -= needed
+                self._changed.notify_all()
+
+
+DECODING = PixelBudget()
+"""Of this process."""

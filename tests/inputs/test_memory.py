@@ -1,0 +1,108 @@
+"""How much memory there is, and that decoding keeps within its share of it."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import psutil
+import pytest
+from PIL import Image
+
+from nst_batch.inputs import memory
+from nst_batch.inputs.memory import BYTES_PER_PIXEL, PixelBudget
+from tests.pictures import file_of
+
+MIB = 1 << 20
+
+
+def group(folder: Path, **files: object) -> None:
+    """A control group with these files; `_` stands for the dot in a name."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, content in files.items():
+        (folder / name.replace("memory_", "memory.")).write_text(f"{content}\n")
+
+
+@pytest.fixture
+def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The control groups of a machine where this process is in /pod/inner."""
+    monkeypatch.setattr(memory, "CGROUPS", tmp_path)
+    (tmp_path / "self").write_text("0::/pod/inner\n")
+    monkeypatch.setattr(memory, "OWN_CGROUPS", tmp_path / "self")
+    return tmp_path
+
+
+def test_without_a_limit_it_is_the_machines(machine: Path) -> None:
+    group(machine / "pod/inner", memory_max="max", memory_current=5, memory_stat="inactive_file 1")
+    assert memory.available_bytes() == pytest.approx(psutil.virtual_memory().available, rel=0.2)
+    assert memory.total_bytes() == psutil.virtual_memory().total
+
+
+def test_the_limit_of_a_container_counts_and_pages_of_files_are_free(machine: Path) -> None:
+    statistics = f"anon 3\ninactive_file {20 * MIB}"
+    group(machine / "pod/inner", memory_max="max", memory_current=0, memory_stat=statistics)
+    group(machine / "pod", memory_max=100 * MIB, memory_current=50 * MIB, memory_stat=statistics)
+    assert memory.available_bytes() == 70 * MIB
+    assert memory.total_bytes() == 100 * MIB
+
+
+def test_control_groups_of_version_1(machine: Path) -> None:
+    (machine / "self").write_text("5:cpu,cpuacct:/x\n4:memory:/pod\n")
+    files = {"memory_limit_in_bytes": 90 * MIB, "memory_usage_in_bytes": 80 * MIB}
+    group(machine / "memory/pod", **files, memory_stat="total_inactive_file 0")
+    assert memory.available_bytes() == 10 * MIB
+
+
+def test_pictures_wait_until_there_is_room_and_one_always_has_it() -> None:
+    budget = PixelBudget(100 * BYTES_PER_PIXEL)
+    held, most, lock = 0, 0, threading.Lock()
+
+    def decode(pixels: int) -> None:
+        nonlocal held, most
+        with budget.holding(pixels):
+            with lock:
+                held += pixels
+                most = max(most, held if held > pixels else 0)
+            threading.Event().wait(0.002)
+            with lock:
+                held -= pixels
+
+    threads = [threading.Thread(target=decode, args=(pixels,)) for pixels in [30, 60, 40, 500, 10] * 8]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(timeout=30)
+    assert not any(thread.is_alive() for thread in threads)
+    assert 0 < most <= 100
+
+
+def test_planning_decodes_as_many_at_once_as_memory_holds(tmp_path: Path) -> None:
+    """However many cores there are: where there is memory for one large picture, four need no more."""
+    for name in "abcd":
+        (tmp_path / f"{name}.png").write_bytes(file_of(Image.new("RGBA", (5000, 5000), name_color(name)), "PNG"))
+    one, four = (peak_megabytes(tmp_path, names, budget=1) for names in ("a", "abcd"))
+    assert four < 1.5 * one, (one, four)
+
+
+def name_color(name: str) -> tuple[int, int, int, int]:
+    return (ord(name), 0, 0, 128)
+
+
+def peak_megabytes(folder: Path, names: str, budget: int) -> float:
+    """Of a process that inspects pictures, beyond what it held before."""
+    script = f"""
+import os, pathlib, re
+from nst_batch.inputs import finding, memory
+os.cpu_count = lambda: 4
+memory.DECODING = memory.PixelBudget({budget})
+def kilobytes(name):
+    return int(re.search(name + r":\\s+(\\d+)", pathlib.Path("/proc/self/status").read_text())[1])
+pathlib.Path("/proc/self/clear_refs").write_text("5")  # VmHWM, the most so far, starts anew
+before = kilobytes("VmRSS")
+found = list(finding.inspect_all({[str(folder / f"{name}.png") for name in names]}))
+assert [each.width for each in found] == [5000] * {len(names)}, found
+print((kilobytes("VmHWM") - before) / 1024)
+"""
+    return float(subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout)
