@@ -14,14 +14,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Unpack
 
 import pyarrow as pa
-from PIL import Image
 
-from nst_batch.errors import QueryError
-from nst_batch.results import pictures, query, rank
 from nst_batch.store.run_directory import RunDirectory
+from nst_batch.vocabulary import ExportKind, RankBy
 
 if TYPE_CHECKING:
+    from PIL import Image
+
     from nst_batch.cluster.progress import Reporter
+    from nst_batch.results.verify import Verification
     from nst_batch.study.model import Study
     from nst_batch.study.reading import Overrides
 
@@ -37,7 +38,7 @@ class Run:
     """
 
     def __init__(self, url: str | os.PathLike[str]) -> None:
-        self.directory: RunDirectory = RunDirectory.existing(os.fspath(url))
+        self.directory = RunDirectory.existing(os.fspath(url))
 
     def __repr__(self) -> str:
         return f"Run({self.directory.directory.root!r})"
@@ -47,9 +48,18 @@ class Run:
         """What study.json says: the study, its configurations, versions."""
         return self.directory.study
 
+    @property
+    def is_complete(self) -> bool:
+        """Whether every trial of the plan has ended."""
+        return self.directory.is_complete()
+
     def counts(self) -> dict[str, int]:
         """The trials by state: ok, failed, diverged, pending."""
         return self.directory.counts()
+
+    def progress(self) -> dict[str, Any]:
+        """What the process that runs the study last said of itself, as progress.json has it; empty before."""
+        return self.directory.progress() or {}
 
     def trials(self, columns: Sequence[str] | None = None) -> pa.Table:
         """One row per trial that has ended, in the order of the plan."""
@@ -66,32 +76,69 @@ class Run:
     def image(self, trial_id: str) -> Image.Image:
         """The finished picture of a trial.
 
+        Args:
+            trial_id: Or as much of its beginning as no other shares; or a trial_index.
+
         Raises:
             QueryError: No such trial has ended, or it has no picture; the message says why.
             ImageError: The picture is missing or damaged.
         """
-        columns = ["trial_id", "status", "error_message", "image_path"]
-        trials = self.directory.table("trials", columns)
-        found = trials.filter(pa.compute.equal(trials["trial_id"], trial_id)).to_pylist()
-        if not found:
-            raise QueryError(f"{trial_id}: no trial with this trial_id has ended")
-        if found[0]["image_path"] is None:
-            raise QueryError(f"{trial_id}: {found[0]['status']}, so it has no picture: {found[0]['error_message']}")
-        return pictures.finished_picture(self.directory, found[0]["image_path"])
+        from nst_batch.errors import QueryError
+        from nst_batch.results.pictures import finished_picture
+
+        [trial] = self.show(trial_id).to_pylist()
+        if trial["image_path"] is None:
+            raise QueryError(f"{trial_id}: {trial['status']}, so it has no picture: {trial['error_message']}")
+        return finished_picture(self.directory, trial["image_path"])
 
     def query(self, sql: str, *, allow: Sequence[str] = ()) -> pa.Table:
-        """The answer to a SELECT over `trials`, `curves` and `layers`; see `nst_batch.results.query.query`."""
-        return query.query(self.directory, sql, allow=allow)
+        """The answer to a SELECT over `trials`, `curves` and `layers`; see `results.query.query`."""
+        from nst_batch.results.query import query
 
-    def rank(self, by: rank.By = "both", *, where: str | None = None, metrics: bool = False) -> pa.Table:
+        return query(self.directory, sql, allow=allow)
+
+    def show(self, trial: str | None = None, *, where: str | None = None) -> pa.Table:
+        """One trial with everything that is known of it; or a list of trials.
+
+        Args:
+            trial: Its trial_id, or the beginning of it, or its trial_index; None lists those that `where` chooses.
+            where: An SQL condition on `trials`.
+        """
+        from nst_batch.results.query import listed, trial_row
+
+        return listed(self.directory, where) if trial is None else trial_row(self.directory, trial, where)
+
+    def rank(self, by: RankBy = "both", *, where: str | None = None, metrics: bool = False) -> pa.Table:
         """The configurations, best first, see `results.rank.rank`; `results.rank.notes` is the small print."""
-        return rank.rank(self.directory, by, where=where, metrics=metrics)
+        from nst_batch.results.rank import rank
+
+        return rank(self.directory, by, where=where, metrics=metrics)
 
     def report(self, folder: str | os.PathLike[str] | None = None) -> str:
-        """Writes the HTML report, and returns where it is; see `nst_batch.results.report.write_report`."""
+        """Writes the HTML report, and returns where it is; see `results.report.write_report`."""
         from nst_batch.results.report import write_report
 
         return write_report(self.directory, None if folder is None else Path(folder))
+
+    def sheets(self) -> list[str]:
+        """Draws the contact sheets into the run directory, and returns where they are."""
+        from nst_batch.results.sheets import write_sheets
+
+        return [self.directory.directory.url(path) for path in write_sheets(self.directory)]
+
+    def export(
+        self, kind: ExportKind, to: str | os.PathLike[str], *, where: str | None = None, names: str | None = None
+    ) -> list[Path]:
+        """Writes the run for other programs into a new folder; see `results.export.export`."""
+        from nst_batch.results.export import NAMES, export
+
+        return export(self.directory, kind, Path(to), where=where, names=names or NAMES)
+
+    def verify(self, *, images: bool = True) -> Verification:
+        """Checks every row against its plan, its picture and its own numbers; see `results.verify.verify`."""
+        from nst_batch.results.verify import verify
+
+        return verify(self.directory, images=images)
 
 
 def open_run(url: str | os.PathLike[str]) -> Run:
@@ -118,8 +165,8 @@ def run_study(
         study: A file, the name of a preset, or a `Study`.
         out: The run directory.
         reporter: Hears how it goes.
-        overrides: content, style, weights, size, steps and overrides, as `nst_batch.study.reading.Overrides` says;
-            only for a file or a preset.
+        overrides: content, style, weights, size, steps and overrides, as `study.reading.Overrides` says; only for a
+            file or a preset.
 
     Raises:
         StudyError, RunDirectoryError, WeightsError, ClusterError, Interrupted: As `nst_batch.run.run_study` says.

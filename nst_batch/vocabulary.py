@@ -27,6 +27,8 @@ Precision = Literal["auto", "float32", "tf32", "bfloat16"]
 Pyramid = Literal["auto", "off"]
 Status = Literal["ok", "failed", "diverged"]
 Encoding = Literal["png", "jpeg", "webp"]
+RankBy = Literal["both", "content", "style", "ssim", "color"]
+ExportKind = Literal["hf", "csv", "long", "images"]
 
 LIST_SUFFIXES = (".csv", ".jsonl", ".parquet")
 OBJECT_STORES = ("s3", "s3a", "gs", "gcs", "az", "abfs", "abfss", "adl")

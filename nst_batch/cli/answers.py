@@ -1,137 +1,64 @@
-"""The commands that ask a run: query, show, rank, report, export, status."""
+"""The commands that ask a run: status, rank, show, query, report, export."""
 
 from __future__ import annotations
 
 import time
-from enum import StrEnum
 from pathlib import Path
 from types import SimpleNamespace
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from nst_batch.cli import jobs as cli_jobs
-from nst_batch.cli.console import TerminalReporter, print_error
-from nst_batch.cli.options import JobsAddress
+from nst_batch.cli.jobs import is_job, job_row
+from nst_batch.cli.options import Format, JobsAddress, Output, RunArgument, Where
+from nst_batch.cli.printing import print_line, print_note, print_rows
+from nst_batch.cli.progress import TerminalReporter
+from nst_batch.vocabulary import ExportKind, RankBy
 
 if TYPE_CHECKING:
-    import pyarrow as pa
+    from nst_batch.api import Run
 
-    from nst_batch.store.run_directory import RunDirectory
+app = typer.Typer()
 
-_WATCH_SECONDS = 2.0
+WATCH_SECONDS = 2.0
 _SAID = ("num_workers", "worker_deaths", "elapsed_seconds", "eta_seconds", "updated_at")
 """What `status` repeats of progress.json."""
 
 
-class Format(StrEnum):
-    """How rows are printed."""
-
-    table = "table"
-    json = "json"
-    csv = "csv"
-
-
-class QueryFormat(StrEnum):
-    """How the answer to a query is printed."""
-
-    table = "table"
-    json = "json"
-    csv = "csv"
-    parquet = "parquet"
-
-
-class By(StrEnum):
-    """What configurations are ranked by."""
-
-    both = "both"
-    content = "content"
-    style = "style"
-    ssim = "ssim"
-    color = "color"
-
-
-class Kind(StrEnum):
-    """What a run is exported as."""
-
-    hf = "hf"
-    csv = "csv"
-    long = "long"
-    images = "images"
-
-
-RunArgument = Annotated[str, typer.Argument(metavar="DIR", help="A run directory: a path or a URL.")]
-FormatOption = Annotated[Format, typer.Option("--format", help="How rows are printed.")]
-Output = Annotated[Path | None, typer.Option(metavar="FILE", help="Write there instead of to stdout.")]
-Where = Annotated[
-    str | None, typer.Option(metavar="SQL", help="Only these trials, as in \"content_layer = 'block4_conv1'\".")
-]
-
-
-def register(app: typer.Typer) -> None:
-    """Adds the commands of this module."""
-    commands = (
-        (status, "Example: nst-batch status runs/w7 --watch"),
-        (rank, 'Example: nst-batch rank runs/w7 --by style --where "alpha = 0.5"'),
-        (show, "Example: nst-batch show runs/w7 --where \"content_layer = 'block4_conv1'\""),
-        (
-            query,
-            'Example: nst-batch query runs/w7 "SELECT content_layer, avg(style_distance) FROM trials GROUP BY ALL"',
-        ),
-        (report, "Example: nst-batch report runs/w7"),
-        (export, "Example: nst-batch export runs/w7 images --to pictures"),
-    )
-    for command, example in commands:
-        app.command(epilog=example)(command)
-
-
-def query(
-    run: RunArgument,
-    sql: Annotated[str, typer.Argument(metavar="SQL", help="One SELECT over trials, curves, layers.")],
-    format: Annotated[QueryFormat, typer.Option("--format", help="How rows are printed.")] = QueryFormat.table,
-    output: Output = None,
-    allow: Annotated[
-        list[str] | None,
-        typer.Option(metavar="PATH", help="Another file or folder that the query may read; repeatable."),
-    ] = None,
-) -> None:
-    """Ask the tables trials, curves and layers with SQL (DuckDB), also while the run goes on. Only reads."""
-    from nst_batch.cli.printing import print_rows
-    from nst_batch.results.query import query as answer
-    from nst_batch.store.run_directory import RunDirectory
-
-    print_rows(answer(RunDirectory.existing(run), sql, allow=allow or ()), format.value, output)
-
-
-def show(
-    run: RunArgument,
-    trial: Annotated[
-        str | None, typer.Argument(metavar="TRIAL", help="A trial_id, the beginning of one, or a trial_index.")
-    ] = None,
-    where: Where = None,
-    format: FormatOption = Format.table,
+@app.command(epilog="Example: nst-batch status runs/w7 --watch")
+def status(
+    target: Annotated[
+        str, typer.Argument(metavar="TARGET", help="A run directory, a path or a URL; or a job's id.")
+    ],
+    address: JobsAddress = None,
+    watch: Annotated[bool, typer.Option("--watch", help="Go on until every trial has ended.")] = False,
+    format: Format = "table",
     output: Output = None,
 ) -> None:
-    """Show one trial with everything that is known of it, or a list of trials to choose from."""
-    from nst_batch.cli.printing import print_rows
-    from nst_batch.results.query import listed, trial_row
-    from nst_batch.store.run_directory import RunDirectory
+    """Say how far a run or a job is."""
+    import pyarrow as pa
 
-    directory = RunDirectory.existing(run)
-    if trial is None:
-        print_rows(listed(directory, where), format.value, output)
-    else:
-        print_rows(trial_row(directory, trial, where), format.value, output, upright=True)
+    if is_job(target, address):
+        print_rows(pa.Table.from_pylist([job_row(target, address)]), format, output, upright=True)
+        return
+    run = _opened(target)
+    if watch:
+        _watch(run)
+    row = _status_row(run)
+    print_rows(pa.Table.from_pylist([row]), format, output, upright=True)
+    if not row["complete"]:
+        print_note("not finished; `nst-batch run` with the same study and --out goes on where it stopped")
 
 
+@app.command(epilog='Example: nst-batch rank runs/w7 --by style --where "alpha = 0.5"')
 def rank(
     run: RunArgument,
-    by: Annotated[By, typer.Option(help="What the order follows.")] = By.both,
+    by: Annotated[RankBy, typer.Option(help="What the order follows.")] = "both",
     where: Where = None,
     metrics: Annotated[
         bool, typer.Option("--metrics", help="Also measure the pictures: SSIM, colour distance. Slower.")
     ] = False,
-    format: FormatOption = Format.table,
+    format: Format = "table",
     output: Output = None,
 ) -> None:
     """Rank the configurations, best first, by the finished pictures: ranks within each pair, averaged.
@@ -139,17 +66,48 @@ def rank(
     low and high are the 95% interval of mean_rank over pairs; won is the share of pairs in which a configuration
     is first; pareto says that no other keeps more content and matches the style better.
     """
-    from nst_batch.cli.printing import print_rows
     from nst_batch.results.rank import notes
-    from nst_batch.results.rank import rank as ranked
-    from nst_batch.store.run_directory import RunDirectory
 
-    ranking = ranked(RunDirectory.existing(run), by.value, where=where, metrics=metrics)
-    print_rows(ranking, format.value, output)
+    ranking = _opened(run).rank(by, where=where, metrics=metrics)
+    print_rows(ranking, format, output)
     for note in notes(ranking):
-        print_error(note)
+        print_note(note)
 
 
+@app.command(epilog="Example: nst-batch show runs/w7 --where \"content_layer = 'block4_conv1'\"")
+def show(
+    run: RunArgument,
+    trial: Annotated[
+        str | None, typer.Argument(metavar="TRIAL", help="A trial_id, the beginning of one, or a trial_index.")
+    ] = None,
+    where: Where = None,
+    format: Format = "table",
+    output: Output = None,
+) -> None:
+    """Show one trial with everything that is known of it, or a list of trials to choose from."""
+    print_rows(_opened(run).show(trial, where=where), format, output, upright=trial is not None)
+
+
+@app.command(
+    epilog='Example: nst-batch query runs/w7 "SELECT content_layer, avg(style_distance) FROM trials GROUP BY ALL"'
+)
+def query(
+    run: RunArgument,
+    sql: Annotated[str, typer.Argument(metavar="SQL", help="One SELECT over trials, curves, layers.")],
+    format: Annotated[
+        Literal["table", "json", "csv", "parquet"], typer.Option("--format", help="How rows are printed.")
+    ] = "table",
+    output: Output = None,
+    allow: Annotated[
+        list[str] | None,
+        typer.Option(metavar="PATH", help="Another file or folder that the query may read; repeatable."),
+    ] = None,
+) -> None:
+    """Ask the tables trials, curves and layers with SQL (DuckDB), also while the run goes on. Only reads."""
+    print_rows(_opened(run).query(sql, allow=allow or ()), format, output)
+
+
+@app.command(epilog="Example: nst-batch report runs/w7")
 def report(
     run: RunArgument,
     output: Annotated[
@@ -157,16 +115,14 @@ def report(
     ] = None,
 ) -> None:
     """Write the report: one HTML file to look at, compare and share, and PNG files of every plot."""
-    from nst_batch.results.report import write_report
-    from nst_batch.store.run_directory import RunDirectory
-
-    typer.echo(write_report(RunDirectory.existing(run), output))
+    print_line(_opened(run).report(output))
 
 
+@app.command(epilog="Example: nst-batch export runs/w7 images --to pictures")
 def export(
     run: RunArgument,
     kind: Annotated[
-        Kind,
+        ExportKind,
         typer.Argument(help="hf: for datasets.load_dataset; csv: tables; long: a row per step; images: copies."),
     ],
     to: Annotated[Path, typer.Option(metavar="FOLDER", help="A new or empty folder.")],
@@ -177,55 +133,29 @@ def export(
     ] = None,
 ) -> None:
     """Write a run for other programs."""
-    from nst_batch.results.export import NAMES
-    from nst_batch.results.export import export as exported
-    from nst_batch.store.run_directory import RunDirectory
-
-    for path in exported(RunDirectory.existing(run), kind.value, to, where=where, names=names or NAMES):
-        typer.echo(path)
+    for path in _opened(run).export(kind, to, where=where, names=names):
+        print_line(str(path))
 
 
-def status(
-    target: Annotated[
-        str, typer.Argument(metavar="TARGET", help="A run directory, a path or a URL; or a job's id.")
-    ],
-    address: JobsAddress = None,
-    watch: Annotated[bool, typer.Option("--watch", help="Go on until every trial has ended.")] = False,
-    format: FormatOption = Format.table,
-    output: Output = None,
-) -> None:
-    """Say how far a run or a job is."""
-    from nst_batch.cli.printing import print_rows
-    from nst_batch.store.run_directory import RunDirectory
+def _opened(url: str) -> Run:
+    from nst_batch.api import open_run
 
-    if cli_jobs.is_job(target, address):
-        print_rows(cli_jobs.status_of(target, address), format.value, output, upright=True)
-        return
-    directory = RunDirectory.existing(target)
-    if watch:
-        _watch(directory)
-    found = _status(directory)
-    print_rows(found, format.value, output, upright=True)
-    if not found["complete"][0].as_py():
-        print_error("not finished; `nst-batch run` with the same study and --out goes on where it stopped")
+    return open_run(url)
 
 
-def _status(run: RunDirectory) -> pa.Table:
-    """One row: what has ended, and what the driver last said."""
-    import pyarrow as pa
-
-    said = run.progress() or {}
-    row: dict[str, Any] = {"study": run.study["name"], "complete": run.is_complete(), "trials": run.num_trials}
-    row |= run.counts()
-    row |= {key: said.get(key) for key in _SAID}
-    return pa.Table.from_pylist([row])
+def _status_row(run: Run) -> dict[str, Any]:
+    """What has ended, and what the driver last said."""
+    said = run.progress()
+    row: dict[str, Any] = {"study": run.study["name"], "complete": run.is_complete}
+    row["trials"] = run.directory.num_trials
+    return row | run.counts() | {key: said.get(key) for key in _SAID}
 
 
-def _watch(run: RunDirectory) -> None:
+def _watch(run: Run) -> None:
     """Shows what the driver says of its progress until every trial has ended."""
     with TerminalReporter() as reporter:
-        while not run.is_complete():
-            said: Any = SimpleNamespace(**(run.progress() or {}))
+        while not run.is_complete:
+            said: Any = SimpleNamespace(**run.progress())
             if vars(said):
                 reporter.progress(said)
-            time.sleep(_WATCH_SECONDS)
+            time.sleep(WATCH_SECONDS)

@@ -2,61 +2,173 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
-from typing import Annotated
+import importlib.metadata
+import os
+import shutil
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Annotated, Literal
 
 import typer
 
-from nst_batch.cli.console import print_error, print_json
+import nst_batch
+from nst_batch.cli.options import AsJson, RunArgument
+from nst_batch.cli.printing import print_json, print_line, print_note
+from nst_batch.errors import NstBatchError
+from nst_batch.vocabulary import duration
 
-RunArgument = Annotated[str, typer.Argument(metavar="DIR", help="A run directory: a path or a URL.")]
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+app = typer.Typer()
+
+_FREE_BYTES = 5 * 1024**3
+"""Less is little for any run: a hundred thousand pictures of 300 pixels take some twenty gigabytes."""
+_IMAGENET = "vgg16_features-amdegroot-88682ab5.pth"
 
 
-def register(app: typer.Typer) -> None:
-    """Adds the commands of this module."""
-    app.command(epilog="Example: nst-batch verify runs/w7")(verify)
-    app.command(epilog="Example: nst-batch doctor --out runs/ --json")(doctor)
-
-
+@app.command(epilog="Example: nst-batch verify runs/w7")
 def verify(
     directory: RunArgument,
     images: Annotated[bool, typer.Option(help="Read and hash every picture.")] = True,
     as_json: AsJson = False,
 ) -> None:
     """Check every row of a run against its plan, its picture and its own numbers; exit 1 if something is wrong."""
-    from nst_batch.results.verify import verify as check
-    from nst_batch.store.run_directory import RunDirectory
+    from nst_batch.api import open_run
 
-    run = RunDirectory(directory)
-    found = check(run, images=images)
+    run = open_run(directory)
+    found = run.verify(images=images)
     if as_json:
-        print_json(asdict(found) | {"complete": run.is_complete()})
+        print_json(asdict(found) | {"complete": run.is_complete})
     else:
         for problem in found.problems:
-            typer.echo(problem)
+            print_line(problem)
     looked = f"{found.num_rows} published rows of {found.num_trials} trials, {found.num_images} pictures"
     verdict = f"{len(found.problems)} problems" if found.problems else "all sound"
-    print_error(f"{looked}: {verdict}" + ("" if run.is_complete() else "; the run has not ended"))
+    print_note(f"{looked}: {verdict}" + ("" if run.is_complete else "; the run has not ended"))
     if not found.is_sound:
         raise typer.Exit(1)
 
 
+@app.command(epilog="Example: nst-batch doctor --out runs/ --json")
 def doctor(
     out: Annotated[str, typer.Option(metavar="DIR", help="Where a run would write.")] = ".",
     ray: Annotated[bool, typer.Option(help="Start Ray to see that it can be.")] = True,
     as_json: AsJson = False,
 ) -> None:
     """Say what this machine has and whether a run can work with it; exit 1 if not."""
-    from nst_batch.cli.doctor import examine
-
-    findings = examine(out, start_ray=ray)
+    findings = list(examine(out, start_ray=ray))
     if as_json:
         print_json([asdict(finding) for finding in findings])
     else:
         width = max(len(finding.name) for finding in findings)
         for finding in findings:
             advice = f"; {finding.advice}" if finding.advice else ""
-            typer.echo(f"{finding.state:4}  {finding.name:{width}}  {finding.found}{advice}")
+            print_line(f"{finding.state:4}  {finding.name:{width}}  {finding.found}{advice}")
     if any(finding.state == "bad" for finding in findings):
         raise typer.Exit(1)
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One thing that was looked at."""
+
+    name: str
+    state: Literal["ok", "note", "bad"]
+    """ok; note: it works, but a person may want to know; bad: a run would fail."""
+    found: str
+    advice: str = ""
+
+
+def examine(out: str = ".", *, start_ray: bool = True) -> Iterator[Finding]:
+    """Looks at Python, torch, GPUs, the weights' cache, write access to `out` and the room there, and Ray."""
+    version = ".".join(map(str, sys.version_info[:3]))
+    found = f"{version} at {sys.executable}; nst-batch {nst_batch.__version__}; {os.cpu_count()} CPU cores"
+    yield Finding("Python", "ok", found)
+    for name in ("torch", "torchvision", "ray", "pyarrow", "duckdb", "pillow"):
+        yield _package(name)
+    yield from _gpus()
+    yield _weights()
+    yield from _local(Path(out)) if "://" not in out else _remote(out)
+    if start_ray:
+        yield _ray()
+
+
+def _package(name: str) -> Finding:
+    try:
+        return Finding(name, "ok", importlib.metadata.version(name))
+    except importlib.metadata.PackageNotFoundError:
+        return Finding(name, "bad", "not installed", f"pip install {name}")
+
+
+def _gpus() -> Iterator[Finding]:
+    import torch
+
+    cuda = torch.version.cuda
+    if not torch.cuda.is_available():
+        built = f"torch is built for CUDA {cuda}" if cuda else "torch is built without CUDA"
+        advice = "runs use the CPU, which is many times slower"
+        yield Finding("GPU", "note", f"none that torch can use; {built}", advice)
+        return
+    for index in range(torch.cuda.device_count()):
+        free, total = (count / 2**30 for count in torch.cuda.mem_get_info(index))
+        name = torch.cuda.get_device_properties(index).name
+        yield Finding(f"GPU {index}", "ok", f"{name}, {free:.0f} of {total:.0f} GiB free, CUDA {cuda}")
+
+
+def _weights() -> Finding:
+    import torch
+
+    path = Path(torch.hub.get_dir()) / "checkpoints" / _IMAGENET
+    if path.is_file():
+        return Finding("weights", "ok", f"{path}, {path.stat().st_size / 2**20:.0f} MiB")
+    advice = "the first run that uses them downloads 528 MB; without internet use --weights random:0"
+    return Finding("weights", "note", f"imagenet is not at {path}", advice)
+
+
+def _local(folder: Path) -> Iterator[Finding]:
+    """Whether a folder, or what there is of its path, can be written, and how much room it has."""
+    folder = folder.absolute()
+    while not folder.exists():
+        folder = folder.parent
+    try:
+        with tempfile.TemporaryFile(dir=folder):
+            yield Finding("write access", "ok", str(folder))
+    except OSError as error:
+        yield Finding("write access", "bad", f"{folder}: {error.strerror}", "choose another --out")
+    free = shutil.disk_usage(folder).free
+    found = f"{free / 2**30:.1f} GiB free at {folder}"
+    if free >= _FREE_BYTES:
+        yield Finding("disk", "ok", found)
+    else:
+        yield Finding("disk", "note", found, "free some, or choose another --out")
+
+
+def _remote(url: str) -> Iterator[Finding]:
+    """Whether a store can be written."""
+    from nst_batch.store.files import Directory
+
+    probe = f"nst-batch-doctor-{os.getpid()}"
+    try:
+        directory = Directory(url)
+        directory.write(probe, b"")
+        directory.remove(probe)
+    except NstBatchError as error:
+        yield Finding("write access", "bad", str(error), "see to the store's credentials")
+    else:
+        yield Finding("write access", "ok", directory.url())
+
+
+def _ray() -> Finding:
+    """Whether Ray can be started here, and how long that takes."""
+    from nst_batch.cluster.connection import Cluster
+    from nst_batch.cluster.embedded import EmbeddedRay
+    from nst_batch.cluster.options import ClusterOptions
+
+    began = time.monotonic()
+    try:
+        with EmbeddedRay(), Cluster(ClusterOptions()) as cluster:
+            return Finding("Ray", "ok", f"{cluster.describe()}; ready after {duration(time.monotonic() - began)}")
+    except NstBatchError as error:
+        return Finding("Ray", "bad", str(error), "see the logs under /tmp/ray/session_latest")

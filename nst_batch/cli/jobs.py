@@ -6,15 +6,12 @@ import os
 import shlex
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn, Unpack
 
 import typer
 
-from nst_batch.cli.confirm import confirm
-from nst_batch.cli.console import TerminalReporter, print_error
 from nst_batch.cli.options import (
     BatchSize,
-    Content,
     CpusPerWorker,
     Device,
     GpusPerWorker,
@@ -22,56 +19,43 @@ from nst_batch.cli.options import (
     MaxWorkers,
     Out,
     RetryFailed,
-    Set,
-    Size,
-    Steps,
     StudyArgument,
-    Style,
-    WeightsOption,
+    StudyOptions,
     Yes,
+    given,
+    overriding,
 )
+from nst_batch.cli.printing import print_line, print_note, printable
+from nst_batch.cli.progress import TerminalReporter
+from nst_batch.cli.studies import confirm
 from nst_batch.errors import Interrupted
 from nst_batch.interrupts import Interrupts
 
 if TYPE_CHECKING:
-    import pyarrow as pa
-
     from nst_batch.cluster.jobs import Jobs
+
+app = typer.Typer()
 
 _JOB_PREFIXES = ("nst-", "raysubmit_")
 JobArgument = Annotated[str, typer.Argument(metavar="JOB", help="The id that `submit` printed.")]
 
 
-def register(app: typer.Typer) -> None:
-    """Adds the commands of this module."""
-    address = "--address http://HEAD:8265"
-    commands = (
-        (submit, f"Example: nst-batch submit study.yaml --out s3://bucket/run {address}"),
-        (logs, f"Example: nst-batch logs JOB {address} --follow"),
-        (stop, f"Example: nst-batch stop JOB {address}"),
-    )
-    for command, example in commands:
-        app.command(epilog=example)(command)
-
-
+@app.command(epilog="Example: nst-batch submit study.yaml --out s3://bucket/run --address http://HEAD:8265")
+@overriding
 def submit(
     study: StudyArgument,
+    *,
     out: Out,
     address: JobsAddress = None,
-    content: Content = None,
-    style: Style = None,
-    weights: WeightsOption = None,
-    size: Size = None,
-    steps: Steps = None,
-    overrides: Set = None,
-    device: Device = "auto",
+    device: Device = None,
     max_workers: MaxWorkers = None,
-    gpus_per_worker: GpusPerWorker = 1.0,
+    gpus_per_worker: GpusPerWorker = None,
     cpus_per_worker: CpusPerWorker = None,
     batch_size: BatchSize = None,
     retry_failed: RetryFailed = False,
     yes: Yes = False,
     no_wait: Annotated[bool, typer.Option("--no-wait", help="Print the job's id and return.")] = False,
+    **overrides: Unpack[StudyOptions],
 ) -> None:
     """Run a study as a job on a Ray cluster; submit it again to resume. Exit codes are those of run.
 
@@ -79,32 +63,30 @@ def submit(
     """
     from nst_batch.study.reading import load_study
 
-    loaded = load_study(
-        study,
-        overrides=overrides,
-        content=content,
-        style=style,
-        weights=weights,
-        size=size,
-        steps=steps,
-    )
+    loaded = load_study(study, **overrides)
     confirm(loaded, yes)
-    options = [f"--device={device}", f"--gpus-per-worker={gpus_per_worker}"]
-    chosen = {"max-workers": max_workers, "cpus-per-worker": cpus_per_worker, "batch-size": batch_size}
-    options += [f"--{name}={value}" for name, value in chosen.items() if value is not None]
+    chosen = given(
+        device=device,
+        max_workers=max_workers,
+        gpus_per_worker=gpus_per_worker,
+        cpus_per_worker=cpus_per_worker,
+        batch_size=batch_size,
+    )
+    options = [f"--{name.replace('_', '-')}={value}" for name, value in chosen.items()]
     options += ["--retry-failed"] if retry_failed else []
     jobs = _jobs(address)
     for note in jobs.version_notes():
-        print_error(note)
+        print_note(note)
     job_id = jobs.submit(loaded.to_dict(), out if "://" in out else str(Path(out).absolute()), options)
     if no_wait:
-        typer.echo(job_id)
-        print_error(f"submitted; {_commands(jobs, job_id)}")
+        print_line(job_id)
+        print_note(f"submitted; {_commands(jobs, job_id)}")
         return
-    print_error(f"job {job_id} at {jobs.address}")
+    print_note(f"job {job_id} at {jobs.address}")
     _follow(jobs, job_id)
 
 
+@app.command(epilog="Example: nst-batch logs JOB --address http://HEAD:8265 --follow")
 def logs(
     job: JobArgument,
     address: JobsAddress = None,
@@ -114,17 +96,18 @@ def logs(
     jobs = _jobs(address)
     if follow:
         _follow(jobs, job)
-    typer.echo(jobs.log(job), nl=False)
+    typer.echo(printable(jobs.log(job)), nl=False)
 
 
+@app.command(epilog="Example: nst-batch stop JOB --address http://HEAD:8265")
 def stop(job: JobArgument, address: JobsAddress = None) -> None:
     """Stop a job; what it has finished is recorded first. Submit the same study again to go on."""
     jobs = _jobs(address)
     if not jobs.stop(job):
-        print_error(f"job {job} had ended already")
+        print_note(f"job {job} had ended already")
         return
     ended = jobs.follow(job, lambda _: None)
-    print_error(f"job {job} has stopped; what had finished is safe in {ended.out}")
+    print_note(f"job {job} has stopped; what had finished is safe in {ended.out}")
 
 
 def is_job(target: str, address: str | None) -> bool:
@@ -133,16 +116,11 @@ def is_job(target: str, address: str | None) -> bool:
     return target.startswith(_JOB_PREFIXES) and bool(address or from_environment) and not Path(target).exists()
 
 
-def status_of(job_id: str, address: str | None) -> pa.Table:
-    """What `status` prints of a job: one row."""
-    import pyarrow as pa
-
+def job_row(job_id: str, address: str | None) -> dict[str, Any]:
+    """What `status` prints of a job."""
     found = _jobs(address).describe(job_id)
-    row: dict[str, Any] = {
-        name: getattr(found, name) for name in ("study", "out", "status", "exit_code", "message")
-    }
-    row |= asdict(found.progress) if found.progress else {}
-    return pa.Table.from_pylist([row])
+    names = ("study", "out", "status", "exit_code", "message")
+    return {name: getattr(found, name) for name in names} | (asdict(found.progress) if found.progress else {})
 
 
 def _jobs(address: str | None) -> Jobs:
@@ -162,9 +140,9 @@ def _follow(jobs: Jobs, job_id: str) -> NoReturn:
         message = f"detached; job {job_id} goes on: {_commands(jobs, job_id)}"
         raise Interrupted(stopped.exit_code - 128, message) from None
     if ended.exit_code == 0:
-        typer.echo(ended.out)
+        print_line(ended.out)
     else:
-        print_error(f"job {job_id} {ended.status.lower()}; submit the same study again to go on")
+        print_note(f"job {job_id} {ended.status.lower()}; submit the same study again to go on")
     raise typer.Exit(ended.exit_code or 0)
 
 

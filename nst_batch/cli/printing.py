@@ -1,9 +1,13 @@
-"""Rows on stdout or in a file, as a table for people or as JSON, CSV or Parquet for programs."""
+"""Everything that reaches the terminal: lines, notes, rows as a table for people or as JSON, CSV or Parquet.
+
+What comes from outside (names of files, messages of other programs) cannot steer the terminal: see `printable`.
+"""
 
 from __future__ import annotations
 
 import io
 import json
+import re
 import sys
 from datetime import datetime
 from decimal import Decimal
@@ -11,19 +15,42 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from nst_batch.errors import QueryError
-from nst_batch.records import finite
-from nst_batch.results.labels import layer_set
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-Format = Literal["table", "json", "csv", "parquet"]
-
 _SHOWN_ITEMS = 4
+_UNPRINTABLE = re.compile("[\0-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
+"""Control characters but tab and newline, characters that turn the direction of writing, halves of characters."""
+
+
+def printable(text: str) -> str:
+    r"""`text` with its control characters as escapes such as `\x1b`."""
+    return _UNPRINTABLE.sub(lambda found: ascii(found[0])[1:-1], text)
+
+
+def print_line(text: str) -> None:
+    """A line of the answer, on stdout."""
+    sys.stdout.write(f"{printable(text)}\n")
+
+
+def print_note(text: str) -> None:
+    """A line for the person, on stderr."""
+    sys.stderr.write(f"{printable(text)}\n")
+    sys.stderr.flush()
+
+
+def print_json(value: Any) -> None:
+    """One JSON document on stdout, without NaN or infinities: they become null."""
+    sys.stdout.write(_json(value))
 
 
 def print_rows(
-    rows: pa.Table, format: Format = "table", output: Path | None = None, *, upright: bool = False
+    rows: pa.Table,
+    format: Literal["table", "json", "csv", "parquet"] = "table",
+    output: Path | None = None,
+    *,
+    upright: bool = False,
 ) -> None:
     """Writes rows to stdout, or to `output`.
 
@@ -33,46 +60,98 @@ def print_rows(
     Raises:
         QueryError: `output` cannot be written, or Parquet was to go to a terminal.
     """
-    data = encoded(rows, format, upright=upright)
-    if output is not None:
-        try:
-            output.write_bytes(data)
-        except OSError as error:
-            raise QueryError(f"{output}: cannot be written: {error.strerror}") from error
-        return
-    if format == "parquet" and sys.stdout.isatty():
+    if output is None and format == "parquet" and sys.stdout.isatty():
         raise QueryError("Parquet is not for a terminal: give --output FILE, or redirect it to one")
-    binary = getattr(sys.stdout, "buffer", None)
-    if binary is None:
-        sys.stdout.write(data.decode(errors="replace"))
+    if format == "json":
+        values = rows.to_pylist()
+        data = _json(values[0] if upright and values else values).encode()
+    elif format == "table":
+        data = _table(rows, upright).encode()
+    else:
+        data = _csv(rows) if format == "csv" else _parquet(rows)
+    if output is None:
+        _write(data)
+        return
+    try:
+        output.write_bytes(data)
+    except OSError as error:
+        raise QueryError(f"{output}: cannot be written: {error.strerror}") from error
+
+
+def _write(data: bytes) -> None:
+    if sys.stdout.isatty() or not hasattr(sys.stdout, "buffer"):
+        sys.stdout.write(data.decode())
         return
     sys.stdout.flush()
-    binary.write(data)
-    binary.flush()
+    sys.stdout.buffer.write(data)
+    sys.stdout.buffer.flush()
 
 
-def encoded(rows: pa.Table, format: Format, *, upright: bool = False) -> bytes:
-    """Rows in a format; text is UTF-8."""
-    if format == "json":
-        values = finite([{name: _plain(value) for name, value in row.items()} for row in rows.to_pylist()])
-        text = json.dumps(
-            values[0] if upright and values else values, indent=2, ensure_ascii=False, allow_nan=False
-        )
-        return f"{text}\n".encode()
-    if format == "table":
-        return _drawn(rows, upright).encode()
+def _json(value: Any) -> str:
+    from nst_batch.records import finite
+
+    text = json.dumps(finite(_plain(value)), indent=2, ensure_ascii=False, allow_nan=False)
+    return _UNPRINTABLE.sub(lambda found: f"\\u{ord(found[0]):04x}", text) + "\n"
+
+
+def _plain(value: Any) -> Any:
+    """A value as JSON has it: times in ISO 8601, decimals as numbers, bytes in hexadecimal."""
+    if isinstance(value, datetime):
+        return value.isoformat()
+    if isinstance(value, Decimal):
+        return int(value) if value == value.to_integral_value() else float(value)
+    if isinstance(value, bytes):
+        return value.hex()
+    if isinstance(value, dict):
+        return {str(key): _plain(each) for key, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(each) for each in value]
+    return value if value is None or isinstance(value, str | int | float) else str(value)
+
+
+def _csv(rows: pa.Table) -> bytes:
+    import pyarrow.csv
+
+    from nst_batch.results.export import plain_columns
+
     sink = io.BytesIO()
-    if format == "csv":
-        import pyarrow.csv
+    pyarrow.csv.write_csv(plain_columns(rows), sink)
+    return printable(sink.getvalue().decode()).encode() if sys.stdout.isatty() else sink.getvalue()
 
-        from nst_batch.results.export import plain_columns
 
-        pyarrow.csv.write_csv(plain_columns(rows), sink)
-    else:
-        import pyarrow.parquet
+def _parquet(rows: pa.Table) -> bytes:
+    import pyarrow.parquet
 
-        pyarrow.parquet.write_table(rows, sink, compression="zstd")
+    sink = io.BytesIO()
+    pyarrow.parquet.write_table(rows, sink, compression="zstd")
     return sink.getvalue()
+
+
+def _table(rows: pa.Table, upright: bool) -> str:
+    """A table as wide as the terminal; as wide as its content where there is none."""
+    from rich.box import SIMPLE_HEAD
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=None if upright else SIMPLE_HEAD, show_header=not upright, pad_edge=False, show_edge=False)
+    if upright:
+        table.add_column(style="dim")
+        table.add_column(overflow="fold")
+        for row in rows.to_pylist():
+            for name, value in row.items():
+                table.add_row(Text(name), Text(cell(value)))
+    else:
+        for field in rows.schema:
+            numeric = str(field.type).startswith(("int", "uint", "double", "float", "decimal"))
+            table.add_column(Text(field.name), justify="right" if numeric else "left", overflow="fold")
+        for row in rows.to_pylist():
+            table.add_row(*(Text(cell(value)) for value in row.values()))
+    on_terminal = sys.stdout.isatty()
+    console = Console(file=io.StringIO(), force_terminal=on_terminal, width=None if on_terminal else 10_000)
+    with console.capture() as capture:
+        console.print(table)
+    return "".join(f"{line.rstrip()}\n" for line in capture.get().splitlines())
 
 
 def cell(value: Any) -> str:
@@ -87,53 +166,15 @@ def cell(value: Any) -> str:
         return f"{value:%Y-%m-%d %H:%M:%S}"
     if isinstance(value, dict):
         return "  ".join(f"{name} {cell(each)}" for name, each in value.items())
-    if isinstance(value, list):
-        if value and all(isinstance(each, dict) for each in value):
-            return "\n".join(map(cell, value))
-        if value and all(isinstance(each, str) for each in value):
-            return layer_set(value)
-        more = ["…"] if len(value) > _SHOWN_ITEMS else []
-        return f"[{', '.join([*map(cell, value[:_SHOWN_ITEMS]), *more])}]"
-    return str(value)
+    return _list_cell(value) if isinstance(value, list) else printable(str(value))
 
 
-def _plain(value: Any) -> Any:
-    """A value as JSON has it: times in ISO 8601, decimals as numbers, bytes in hexadecimal."""
-    if isinstance(value, datetime):
-        return value.isoformat()
-    if isinstance(value, Decimal):
-        return int(value) if value == value.to_integral_value() else float(value)
-    if isinstance(value, bytes):
-        return value.hex()
-    if isinstance(value, dict):
-        return {str(key): _plain(each) for key, each in value.items()}
-    if isinstance(value, list):
-        return [_plain(each) for each in value]
-    return value if value is None or isinstance(value, str | int | float) else str(value)
+def _list_cell(values: list[Any]) -> str:
+    from nst_batch.results.labels import layer_set
 
-
-def _drawn(rows: pa.Table, upright: bool) -> str:
-    """A table as wide as the terminal; as wide as its content where there is none."""
-    from rich.box import SIMPLE_HEAD
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
-
-    table = Table(box=None if upright else SIMPLE_HEAD, show_header=not upright, pad_edge=False, show_edge=False)
-    if upright:
-        table.add_column()
-        table.add_column(overflow="fold")
-        for row in rows.to_pylist():
-            for name, value in row.items():
-                table.add_row(Text(name, style="dim"), Text(cell(value)))
-    else:
-        for field in rows.schema:
-            numeric = str(field.type).startswith(("int", "uint", "double", "float", "decimal"))
-            table.add_column(Text(field.name), justify="right" if numeric else "left", overflow="fold")
-        for row in rows.to_pylist():
-            table.add_row(*(Text(cell(value)) for value in row.values()))
-    on_terminal = sys.stdout.isatty()
-    console = Console(file=io.StringIO(), force_terminal=on_terminal, width=None if on_terminal else 10_000)
-    with console.capture() as capture:
-        console.print(table)
-    return "".join(f"{line.rstrip()}\n" for line in capture.get().splitlines())
+    if values and all(isinstance(each, dict) for each in values):
+        return "\n".join(map(cell, values))
+    if values and all(isinstance(each, str) for each in values):
+        return printable(layer_set(values))
+    more = ["…"] if len(values) > _SHOWN_ITEMS else []
+    return f"[{', '.join([*map(cell, values[:_SHOWN_ITEMS]), *more])}]"

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path, PurePosixPath
 from string import Formatter
-from typing import Any, Literal, get_args
+from typing import Any, get_args
 
 import pyarrow as pa
 import pyarrow.csv
@@ -24,8 +24,7 @@ from nst_batch.results.pictures import picture_bytes
 from nst_batch.results.query import Session, condition
 from nst_batch.store import tables
 from nst_batch.store.run_directory import RunDirectory
-
-Kind = Literal["hf", "csv", "long", "images"]
+from nst_batch.vocabulary import ExportKind
 
 _UNSAFE = re.compile(r"[^\w.+=-]+")
 _MAX_NAME_BYTES = 180
@@ -37,7 +36,7 @@ NAMES = "{content}__{style}__{configuration}"
 
 
 def export(
-    run: RunDirectory, kind: Kind, to: str | Path, *, where: str | None = None, names: str = NAMES
+    run: RunDirectory, kind: ExportKind, to: str | Path, *, where: str | None = None, names: str = NAMES
 ) -> list[Path]:
     """Writes a run, or the trials that `where` chooses, and returns the files that hold tables, or the folder.
 
@@ -54,13 +53,13 @@ def export(
         QueryError: `kind`, `where` or `names` is wrong, or the folder is not empty.
     """
     _check_names(names)
-    if kind not in get_args(Kind):
-        raise QueryError(f"expected one of {', '.join(get_args(Kind))}, found {kind!r}")
+    if kind not in get_args(ExportKind):
+        raise QueryError(f"expected one of {', '.join(get_args(ExportKind))}, found {kind!r}")
     folder = Path(to)
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise QueryError(f"{folder}: expected a new or an empty folder")
     folder.mkdir(parents=True, exist_ok=True)
-    writers: dict[Kind, Callable[[RunDirectory, Session, Path, str], list[Path]]] = {
+    writers: dict[ExportKind, Callable[[RunDirectory, Session, Path, str], list[Path]]] = {
         "hf": partial(_write_hf, names=names), "images": partial(_write_images, names=names),
         "csv": _write_csv, "long": _write_long,
     }  # fmt: skip

@@ -14,7 +14,7 @@ import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal, get_args
+from typing import Any, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -36,15 +36,13 @@ from nst_batch.results.rank_statistics import (
 )
 from nst_batch.store import tables
 from nst_batch.store.run_directory import RunDirectory
-
-By = Literal["both", "content", "style", "ssim", "color"]
-"""both: the mean of the content and style ranks; ssim and color: the measures of `nst_batch.results.metrics`."""
+from nst_batch.vocabulary import RankBy
 
 _HIGHER_IS_BETTER = ("ssim",)
 _COLUMNS = {"content": "content_distance", "style": "style_distance", "ssim": "ssim", "color": "color_distance"}
 
 
-def rank(run: RunDirectory, by: By = "both", *, where: str | None = None, metrics: bool = False) -> pa.Table:
+def rank(run: RunDirectory, by: RankBy = "both", *, where: str | None = None, metrics: bool = False) -> pa.Table:
     """The configurations of a run, best first; a run in progress is ranked on what has ended.
 
     Columns: `rank` (equal where `mean_rank` is), what differs between the configurations, `weights`, `mean_rank`
@@ -54,16 +52,17 @@ def rank(run: RunDirectory, by: By = "both", *, where: str | None = None, metric
     reader must know beside the numbers is in `notes(table)`.
 
     Args:
-        by: What the order follows.
+        by: What the order follows; both: the mean of the content and style ranks; ssim and color: the measures of
+            `results.metrics`.
         where: An SQL condition on `trials`: only these are ranked.
         metrics: Also measure the pictures: `ssim` to the content, `color_distance` to the style. Reads them all.
 
     Raises:
         QueryError: `by` or `where` is wrong, no trial has ended, or a package for the measures is missing.
     """
-    if by not in get_args(By):
+    if by not in get_args(RankBy):
         raise QueryError(
-            f"expected to rank by {', '.join(get_args(By))}, found {by!r}; training losses of different layers "
+            f"expected to rank by {', '.join(get_args(RankBy))}, found {by!r}; training losses of different layers "
             f"cannot be compared, so nothing is ranked by them"
         )
     with Session(run) as session:
@@ -94,7 +93,7 @@ class _Cells:
 
     configurations: list[str]
     measures: dict[str, Floats]
-    """By short name; lower is better."""
+    """RankBy short name; lower is better."""
     contents: npt.NDArray[np.int64]
     styles: npt.NDArray[np.int64]
     """The pictures of each pair, by number."""
@@ -153,7 +152,7 @@ class _Cells:
         return np.asarray(np.isinf(next(iter(self.measures.values()))).sum(axis=0), np.int64)
 
 
-def _table(cells: _Cells, configurations: Mapping[str, Configuration], by: By) -> pa.Table:
+def _table(cells: _Cells, configurations: Mapping[str, Configuration], by: RankBy) -> pa.Table:
     chosen = [configurations[identity] for identity in cells.configurations]
     ranks = {name: rankdata(values, axis=1) for name, values in cells.measures.items()}
     score = _score(ranks, by)
@@ -179,7 +178,7 @@ def _table(cells: _Cells, configurations: Mapping[str, Configuration], by: By) -
     return pa.table(columns).take(pa.array(order))
 
 
-def _score(ranks: Mapping[str, Floats], by: By) -> Floats:
+def _score(ranks: Mapping[str, Floats], by: RankBy) -> Floats:
     """What the order follows: the ranks by one measure, or the mean of those by content and style."""
     if by != "both":
         if by not in ranks:
@@ -189,7 +188,7 @@ def _score(ranks: Mapping[str, Floats], by: By) -> Floats:
     return np.asarray(np.mean(chosen, axis=0), np.float64)
 
 
-def _note(cells: _Cells, chosen: list[Configuration], by: By) -> None:
+def _note(cells: _Cells, chosen: list[Configuration], by: RankBy) -> None:
     pairs, contents, styles = cells.num_pairs, len(set(cells.contents)), len(set(cells.styles))
     if pairs < MIN_PAIRS:
         few = "1 pair" if pairs == 1 else f"{pairs} pairs"

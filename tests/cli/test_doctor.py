@@ -6,9 +6,9 @@ import json
 from pathlib import Path
 
 import pytest
+from nst_batch.cli.doctor import examine
 from typer.testing import CliRunner
 
-from nst_batch.cli.doctor import examine
 from nst_batch.cli.program import app
 
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import pytest
-
 from nst_batch.cli.console import TerminalReporter
+
 from nst_batch.cluster import job_log
 from nst_batch.cluster.progress import Progress
 

@@ -9,11 +9,11 @@ from typing import Any
 
 import pytest
 import torch
-from typer.testing import CliRunner
-
 from nst_batch.cli.confirm import confirm, num_trials
 from nst_batch.cli.console import seconds
 from nst_batch.cli.plan_text import describe
+from typer.testing import CliRunner
+
 from nst_batch.cli.program import app
 from nst_batch.errors import StudyError
 from nst_batch.inputs.images import Encoding

@@ -1,15 +1,13 @@
-"""What a person sees in the terminal: progress, notes, tables; JSON and CSV for programs."""
+"""How far a run is, for a person who watches: a bar on a terminal, elsewhere a line every 30 seconds."""
 
 from __future__ import annotations
 
-import json
-import re
 import sys
 import time
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Self
 
-from nst_batch.records import finite
+from nst_batch.cli.printing import print_note, printable
 from nst_batch.vocabulary import duration
 
 if TYPE_CHECKING:
@@ -19,35 +17,11 @@ if TYPE_CHECKING:
     from nst_batch.cluster.progress import Progress
     from nst_batch.records import Result
 
-_LINE_SECONDS = 30.0
-
-
-def print_error(text: str) -> None:
-    """A line for the person, on stderr."""
-    sys.stderr.write(f"{text}\n")
-    sys.stderr.flush()
-
-
-def print_json(value: Any) -> None:
-    """One JSON document on stdout, without NaN or infinities: they become null."""
-    sys.stdout.write(json.dumps(finite(value), indent=2, ensure_ascii=False, default=str, allow_nan=False) + "\n")
-
-
-def seconds(text: str) -> float:
-    """The inverse of `duration`, more or less: `45s`, `90 min`, `6h`, `2 d`.
-
-    Raises:
-        ValueError: It is no such text.
-    """
-    lengths = {"s": 1, "min": 60, "m": 60, "h": 3600, "d": 86400}
-    match = re.fullmatch(r"(\d+(?:\.\d+)?) ?(s|m|min|h|d)", text.strip())
-    if not match:
-        raise ValueError(f"expected a time such as 90min, 6h or 2d, found {text!r}")
-    return float(match[1]) * lengths[match[2]]
+LINE_SECONDS = 30.0
 
 
 class TerminalReporter:
-    """A progress bar on a terminal; elsewhere a line every 30 seconds. All on stderr."""
+    """Shows a run's notes and progress on stderr; use it in a `with` block."""
 
     def __init__(self) -> None:
         self._bar: Bar | None = None
@@ -81,18 +55,18 @@ class TerminalReporter:
     def note(self, text: str) -> None:
         """One line that stays."""
         if self._bar:
-            self._bar.console.print(text, markup=False, highlight=False)
+            self._bar.console.print(printable(text), markup=False, highlight=False)
         else:
-            print_error(text)
+            print_note(text)
 
     def progress(self, progress: Progress) -> None:
         """Moves the bar, or prints a line if the last one is old enough."""
         done = progress.num_trials - progress.pending
         if self._bar and self._task is not None:
             self._bar.update(self._task, completed=done, total=progress.num_trials, description=describe(progress))
-        elif time.monotonic() - self._lined >= _LINE_SECONDS:
+        elif time.monotonic() - self._lined >= LINE_SECONDS:
             self._lined = time.monotonic()
-            print_error(f"{done}/{progress.num_trials} {describe(progress)}")
+            print_note(f"{done}/{progress.num_trials} {describe(progress)}")
 
     def ended(self, result: Result) -> None:
         """Says nothing: the bar counts."""
@@ -100,13 +74,14 @@ class TerminalReporter:
 
 def describe(progress: Progress) -> str:
     """`3 failed · 2 workers · 4 min left`."""
+    if not progress.num_workers:
+        return "starting workers"
     parts = []
-    failed = progress.failed + progress.diverged
-    if failed:
+    if failed := progress.failed + progress.diverged:
         parts.append(f"{failed} failed")
     if progress.worker_deaths:
         parts.append(f"{progress.worker_deaths} workers died")
-    parts.append(f"{progress.num_workers} worker{'s' if progress.num_workers != 1 else ''}")
+    parts.append(f"{progress.num_workers} worker{'s' * (progress.num_workers != 1)}")
     if progress.eta_seconds is not None and progress.pending:
         parts.append(f"{duration(progress.eta_seconds)} left")
-    return " · ".join(parts) if progress.num_workers else "starting workers"
+    return " · ".join(parts)
