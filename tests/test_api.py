@@ -1,8 +1,8 @@
+"""The Python face: `open_run` and what a `Run` answers."""
+
 from __future__ import annotations
 
 import dataclasses
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -35,12 +35,6 @@ def test_the_public_names() -> None:
         _ = nst_batch.nothing
 
 
-def test_importing_the_package_loads_nothing() -> None:
-    heavy = "{'torch', 'ray', 'pyarrow', 'numpy', 'PIL', 'duckdb'}"
-    code = f"import sys, nst_batch; print(sorted({heavy} & set(sys.modules)))"
-    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.strip() == "[]"
-
-
 def test_tables_are_arrow_tables(run: nst_batch.Run) -> None:
     assert run.trials().num_rows == 4
     assert run.curves().num_rows == 3
@@ -54,7 +48,7 @@ def test_pictures(run: nst_batch.Run) -> None:
     assert run.image(ids[0]).size == (small_run.EDGE, small_run.EDGE)
     with pytest.raises(QueryError, match="failed, so it has no picture: bad luck"):
         run.image(ids[3])
-    with pytest.raises(QueryError, match="no trial with this trial_id has ended"):
+    with pytest.raises(QueryError, match="no such trial has ended"):
         run.image("none")
 
 
@@ -62,6 +56,14 @@ def test_questions(run: nst_batch.Run) -> None:
     assert run.query("SELECT max(alpha) AS most FROM trials").to_pylist() == [{"most": 2.0}]
     assert run.rank("content").num_rows == 2
     assert Path(run.report()).exists()
+    assert run.show(where="status = 'failed'")["trial_index"].to_pylist() == [3]
+    assert run.verify(images=False).num_rows == 4
+
+
+def test_exports_and_sheets(run: nst_batch.Run, tmp_path: Path) -> None:
+    assert [path.name for path in run.export("csv", tmp_path / "tables")] == ["trials.csv", "layers.csv"]
+    assert all(Path(sheet).exists() for sheet in run.sheets())
+    assert run.is_complete
 
 
 def test_what_is_not_there_is_said_so(tmp_path: Path) -> None:

@@ -31,7 +31,7 @@ def test_help_loads_neither_torch_nor_ray() -> None:
     assert shown == []
 
 
-HEAVY = "torch ray pyarrow duckdb numpy PIL"
+HEAVY = "torch ray pyarrow duckdb numpy PIL pydantic rich scipy altair fsspec ruamel jinja2"
 
 
 def indented(code: str) -> str:

@@ -62,6 +62,14 @@ def init(
     print_note(f"wrote {file}; put your pictures into it, then: nst-batch plan {file}")
 
 
+@app.command(epilog="Example: nst-batch schema > study.schema.json")
+def schema() -> None:
+    """Print the JSON Schema of a study file, for editors that complete and check one."""
+    from nst_batch.study.model import json_schema
+
+    print_json(json_schema())
+
+
 @app.command(epilog="Example: nst-batch plan week7_content_layers --content photos/ --style paintings/ --json")
 @overriding
 def plan(

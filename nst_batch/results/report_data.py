@@ -22,9 +22,10 @@ from nst_batch.results import labels
 from nst_batch.results.overview import Overview
 from nst_batch.results.pictures import finished_picture, input_picture
 from nst_batch.results.query import Session
-from nst_batch.results.rank import By, notes, rank
+from nst_batch.results.rank import notes, rank
 from nst_batch.store.files import Directory
 from nst_batch.store.run_directory import RunDirectory
+from nst_batch.vocabulary import RankBy
 
 MAX_TRIALS = 5_000
 """More are not shown one by one; the ranking is of all of them."""
@@ -249,7 +250,7 @@ def _sampled(steps: Sequence[int], values: Sequence[float], at: npt.NDArray[np.i
 def _rankings(run: RunDirectory) -> dict[str, Any]:
     """The ranking by both distances and by each, with notes; empty while nothing can be ranked."""
     rankings: dict[str, Any] = {}
-    orders: tuple[By, ...] = ("both", "content", "style")
+    orders: tuple[RankBy, ...] = ("both", "content", "style")
     for by in orders:
         try:
             table = rank(run, by)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import pytest
-from nst_batch.cli.console import TerminalReporter
 
+from nst_batch.cli.progress import TerminalReporter
 from nst_batch.cluster import job_log
 from nst_batch.cluster.progress import Progress
 
@@ -12,7 +12,7 @@ from nst_batch.cluster.progress import Progress
 def test_what_a_job_prints_becomes_notes_and_progress_again(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("nst_batch.cli.console._LINE_SECONDS", 0)
+    monkeypatch.setattr("nst_batch.cli.progress.LINE_SECONDS", 0)
     progress = Progress(
         num_trials=9, ok=3, failed=1, diverged=0, pending=5, num_workers=2, worker_deaths=0,
         elapsed_seconds=8.0, eta_seconds=61.0,

@@ -10,10 +10,11 @@ import pytest
 from PIL import Image
 
 from nst_batch.errors import ImageError, QueryError, RunDirectoryError
-from nst_batch.results.export import Kind, export
+from nst_batch.results.export import export
 from nst_batch.results.pictures import finished_picture
 from nst_batch.store import tables
 from nst_batch.store.run_directory import RunDirectory
+from nst_batch.vocabulary import ExportKind
 from tests import small_run
 
 CONFIGURATIONS = small_run.configurations({})
@@ -87,7 +88,7 @@ def test_what_is_there_is_not_overwritten(run: RunDirectory, tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize("kind", ["images", "hf"])
-def test_no_link_is_followed_out_of_a_received_directory(tmp_path: Path, kind: Kind) -> None:
+def test_no_link_is_followed_out_of_a_received_directory(tmp_path: Path, kind: ExportKind) -> None:
     contents = small_run.inputs(tmp_path / "photos", ["a.png"])
     run = small_run.write(tmp_path / "run", list(small_run.plan(contents, [contents], CONFIGURATIONS)))
     secret = tmp_path / "secret"

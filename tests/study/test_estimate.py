@@ -9,12 +9,10 @@ from typing import Any
 
 import pytest
 import torch
-from nst_batch.cli.confirm import confirm, num_trials
-from nst_batch.cli.console import seconds
-from nst_batch.cli.plan_text import describe
 from typer.testing import CliRunner
 
 from nst_batch.cli.program import app
+from nst_batch.cli.studies import described
 from nst_batch.errors import StudyError
 from nst_batch.inputs.images import Encoding
 from nst_batch.records import Configuration
@@ -106,8 +104,8 @@ def test_price_and_deadline(photos: list[str], tmp_path: Path) -> None:
     assert made.cost == pytest.approx(0.072)
     assert made.num_workers_for_deadline == 2
     assert replace(made, deadline_seconds=20.0).num_workers_for_deadline is None
-    assert "cost      0.07 (0.02 worker hours at 3.6)" in describe(made)
-    assert "2 workers like these for 55 s" in describe(made)
+    assert "cost      0.07 (0.02 worker hours at 3.6)" in described(made)
+    assert "2 workers like these for 55 s" in described(made)
     assert found(photos, tmp_path).cost is None
 
 
@@ -117,7 +115,7 @@ def test_bad_inputs_and_duplicates_are_named(photos: list[str], tmp_path: Path) 
     made = found([*photos, str(bad), draw(tmp_path / "again.png", 0)], tmp_path)
     assert (made.num_trials, made.num_runnable) == (8, 6)
     assert made.bad_inputs[0][:2] == (str(bad), "not_an_image")
-    shown = describe(made)
+    shown = described(made)
     assert "page.jpg" in shown
     assert "2 cannot run" in shown
     assert "again.png has the same content as" in shown
@@ -131,12 +129,12 @@ def test_nothing_that_can_run_is_no_error(tmp_path: Path) -> None:
     bad.write_bytes(b"<html>")
     made = found([str(bad)], tmp_path)
     assert (made.num_runnable, made.worker_seconds, made.seconds) == (0, 0.0, 0.0)
-    assert "none" in describe(made)
+    assert "none" in described(made)
 
 
 def test_weights_that_are_not_here_are_noted_and_not_downloaded(photos: list[str], tmp_path: Path) -> None:
     network = {"weights": "http://127.0.0.1:9/absent.pth"}
-    assert "a run downloads them from http://127.0.0.1:9/absent.pth" in describe(
+    assert "a run downloads them from http://127.0.0.1:9/absent.pth" in described(
         found(photos, tmp_path, {"network": network})
     )
 
@@ -199,38 +197,3 @@ def test_the_command_prints_a_table_or_json(
     assert (values["num_trials"], values["num_bad_inputs"], values["cost"]) == (7, 0, None)
     wrong = CliRunner().invoke(app, [*arguments[:-1], "abacus"])
     assert isinstance(wrong.exception, StudyError)
-
-
-# Asking before a large study
-
-
-def test_a_time_is_read_as_it_is_written() -> None:
-    assert [seconds(text) for text in ("45s", "90 min", "6h", "1.5 d")] == [45, 5400, 21600, 129600]
-    for wrong in ("6", "h", "6 hours", "-1h", "nan h"):
-        with pytest.raises(ValueError, match="expected a time"):
-            seconds(wrong)
-
-
-@pytest.mark.parametrize(
-    ("terminal", "yes", "alphas", "asked"),
-    [(True, False, 400, True), (True, True, 400, False), (False, False, 400, False), (True, False, 3, False)],
-)
-def test_only_a_person_is_asked_and_only_before_a_large_study(
-    photos: list[str],
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    terminal: bool,
-    yes: bool,
-    alphas: int,
-    asked: bool,
-) -> None:
-    questions: list[str] = []
-    monkeypatch.setattr("sys.stdin.isatty", lambda: terminal)
-    monkeypatch.setattr("typer.confirm", lambda text, **_: questions.append(text))
-    grid = {"content_layers": ["block2_conv2"], "alpha": list(range(1, alphas + 1))}
-    confirm(study(photos, tmp_path, grid=grid), yes)
-    assert bool(questions) == asked
-
-
-def test_pictures_that_are_not_here_cannot_be_asked_about(tmp_path: Path) -> None:
-    assert num_trials(study([str(tmp_path / "elsewhere")], tmp_path)) == 0

@@ -1,3 +1,5 @@
+"""The commands that ask a run, on the examples' run directory `runs/w7`."""
+
 from __future__ import annotations
 
 import csv
@@ -5,23 +7,18 @@ import io
 import json
 import re
 import shlex
-import subprocess
-import sys
 import threading
 import time
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
 from typer.main import get_command
 from typer.testing import CliRunner, Result
 
-from nst_batch.cli import answers as cli_answers
-from nst_batch.cli import printing
-from nst_batch.cli.program import app
+from nst_batch.cli import app
 from nst_batch.errors import NstBatchError
-from nst_batch.results import export, rank
 from nst_batch.store.committer import Committer
 from nst_batch.store.run_directory import RunDirectory
 from tests import simulated, small_run
@@ -68,19 +65,6 @@ def test_the_example_in_the_help_runs(name: str) -> None:
     result = call(*example[1:])
     assert result.exit_code == 0
     assert result.stdout
-
-
-@pytest.mark.parametrize("name", COMMANDS)
-def test_the_help_ends_with_an_example(name: str) -> None:
-    last = call(name, "--help").stdout.strip().split("\n\n")[-1]
-    assert last.strip().startswith(f"Example: nst-batch {name} ")
-
-
-def test_help_is_instant() -> None:
-    heavy = "{'torch', 'ray', 'pyarrow', 'duckdb', 'PIL', 'jinja2'}"
-    code = f"import sys; from nst_batch.cli import app; import nst_batch; print(sorted({heavy} & set(sys.modules)))"
-    loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert loaded.stdout.strip() == "[]"
 
 
 @pytest.mark.parametrize(
@@ -144,12 +128,6 @@ def test_show_lists_what_fits() -> None:
     assert [row["trial_index"] for row in rows] == [3, 5, 7, 9, 11]
 
 
-def test_choices_are_those_of_the_library() -> None:
-    assert tuple(cli_answers.By) == get_args(rank.By)
-    assert tuple(cli_answers.Kind) == get_args(export.Kind)
-    assert tuple(cli_answers.QueryFormat) == get_args(printing.Format)
-
-
 def test_notes_are_not_data() -> None:
     result = call("rank", "runs/w7", "--format", "json")
     assert "RANDOM weights" in result.stderr
@@ -169,7 +147,7 @@ def test_status_while_it_runs_and_after(tmp_path: Path) -> None:
 
 
 def test_watch_waits_for_the_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("nst_batch.cli.answers._WATCH_SECONDS", 0.05)
+    monkeypatch.setattr("nst_batch.cli.answers.WATCH_SECONDS", 0.05)
     with Committer(RunDirectory(tmp_path)) as committer:
         committer.write_plan(simulated.STUDY, simulated.trials(2))
         committer.commit(simulated.result(simulated.trial(0)))

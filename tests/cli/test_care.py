@@ -6,10 +6,10 @@ import json
 from pathlib import Path
 
 import pytest
-from nst_batch.cli.doctor import examine
 from typer.testing import CliRunner
 
-from nst_batch.cli.program import app
+from nst_batch.cli import app
+from nst_batch.cli.care import examine
 
 
 def test_everything_is_named_and_fine(tmp_path: Path, embedded_ray: str) -> None:
