@@ -1,34 +1,44 @@
 """How fast this machine is: a few evaluations of the real objective at the real size, remembered for next time.
 
-What is timed is what `transfer.solve` does at each step, on noise with cheap weights: convolutions take as long
-whatever they multiply. The measurements are kept in a small JSON file under the user's cache directory.
+What is timed is `transfer.solve` itself, on noise with cheap weights: convolutions take as long whatever they
+multiply. The measurements are kept in a small JSON file under the user's cache directory.
 """
 
 from __future__ import annotations
 
-import json
 import os
 import platform
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any
 
 import torch
+from pydantic import NonNegativeFloat, TypeAdapter
 
 from nst_batch.errors import StudyError
 from nst_batch.inputs import images
 from nst_batch.records import ALGORITHM, CPU_BATCH, GPU_BATCH, MAX_CPUS_PER_WORKER, Configuration
-from nst_batch.transfer import Objective, Picture, Problem, Targets, build_network, layer_distances, part_size
-from nst_batch.transfer.engine import initial_image
-from nst_batch.transfer.optimizers import Adam, Lbfgs
+from nst_batch.transfer import (
+    Options,
+    Picture,
+    Problem,
+    Solution,
+    Targets,
+    Vgg,
+    build_network,
+    layer_distances,
+    part_size,
+    solve,
+)
 from nst_batch.transfer.vgg import conv_shapes
-from nst_batch.vocabulary import layer_names, layer_shape
+from nst_batch.vocabulary import Encoding, layer_names, layer_shape, scaled_size
 
 _LONG_ENOUGH_SECONDS = 1.0
-_LEAST_GOES, _MOST_GOES = 3, 40
+_MOST_GOES = 40
+_SHORT, _LONG = 2, 6  # evaluations of the two runs that are compared
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -70,10 +80,13 @@ class Machine:
 class Rate:
     """What one image costs at one size, sharing its batch with others."""
 
-    evaluation_seconds: float
+    evaluation_seconds: NonNegativeFloat
     """Of the objective and its gradient, with the optimiser's share."""
-    fixed_seconds: float
+    fixed_seconds: NonNegativeFloat
     """What is done once per trial: initial losses, the finished image's distances, encoding it."""
+
+
+_RATES = TypeAdapter(dict[str, Rate])
 
 
 class Calibration:
@@ -89,19 +102,20 @@ class Calibration:
         self, machine: Machine, *, note: Callable[[str], None] = lambda _: None, path: Path | None = None
     ) -> None:
         self.machine, self.path, self._note = machine, path or default_path(), note
-        self._networks: dict[tuple[str, ...], Targets] = {}
 
-    def rate(self, chosen: Configuration, width: int, height: int, format: images.Encoding = "png") -> Rate:
+    def rate(self, chosen: Configuration, width: int, height: int, format: Encoding = "png") -> Rate:
         """What a trial of this configuration costs at `width` × `height` pixels."""
-        key = self._key(chosen, width, height, format)
-        known = _read(self.path)
-        if key in known:
-            return Rate(**known[key])
-        self._note(f"measuring {width}×{height} pixels on {self.machine.name} …")
-        with _threads(self.machine.threads):
-            rate = self._measured(chosen, width, height, format)
-        _write(self.path, known | {key: asdict(rate)})
-        return rate
+        objective = f"{chosen.arch} {chosen.pooling} {chosen.content_layers} {chosen.style_layers}"
+        how = f"{chosen.loss} {chosen.optimizer} {chosen.precision} tv={chosen.tv_weight > 0}"
+        where = f"{self.machine.name}; torch {torch.__version__}; algorithm {ALGORITHM}"
+        key = f"{where}; {objective}; {how}; {width}×{height} {format}"
+        known = _remembered(self.path)
+        if key not in known:
+            self._note(f"measuring {width}×{height} pixels on {self.machine.name} …")
+            with _threads(self.machine.threads):
+                known[key] = self._measured(chosen, width, height, format)
+            _remember(self.path, known)
+        return known[key]
 
     @property
     def batch_size(self) -> int:
@@ -113,65 +127,39 @@ class Calibration:
         device = self.machine.device
         return min(self.batch_size, part_size(device, chosen.arch, _problem(chosen, width, height, device)))
 
-    def _key(self, chosen: Configuration, width: int, height: int, format: str) -> str:
-        objective = (
-            f"{chosen.arch} {chosen.pooling} {','.join(chosen.content_layers)}|{','.join(chosen.style_layers)}"
-        )
-        how = f"{chosen.loss} {chosen.optimizer} {chosen.precision} tv={chosen.tv_weight > 0}"
-        where = f"{self.machine.name}; torch {torch.__version__}; algorithm {ALGORITHM}"
-        return f"{where}; {objective}; {how}; {width}×{height} {format}"
+    def _measured(self, chosen: Configuration, width: int, height: int, format: Encoding) -> Rate:
+        """From two short runs of the engine: what the longer one takes more is its further evaluations."""
+        device, batch = self.machine.device, self.batch(chosen, width, height)
+        problems = [_problem(chosen, width, height, device)] * batch
+        targets = Targets(_network(chosen, device))
 
-    def _measured(self, chosen: Configuration, width: int, height: int, format: images.Encoding) -> Rate:
-        targets, batch = self._targets(chosen), self.batch(chosen, width, height)
-        problems = [_problem(chosen, width, height, self.machine.device)] * batch
-        objective = Objective(targets, problems, size=(height, width), scale=1.0, convention=chosen.loss)
-        points = torch.stack([initial_image(problem, self.machine.device) for problem in problems]).flatten(1)
-        optimizer = Lbfgs(points) if chosen.optimizer == "lbfgs" else Adam(points, learning_rate=0.02)
+        def optimise(steps: int) -> list[Solution]:
+            options = Options(
+                steps=steps, optimizer=chosen.optimizer, pyramid="off", convention=chosen.loss, plateau=0.0
+            )
+            return solve(targets, problems, options)
 
-        def evaluate() -> None:
-            losses, gradient = objective.losses_and_gradient(optimizer.point)
-            optimizer.update(losses[:, 3], gradient)
-
-        def first() -> None:
-            with torch.no_grad():
-                objective.terms(points.view(batch, 3, height, width))
-
-        def finish() -> None:
-            image = points[0].view(3, height, width)
+        def finish(image: torch.Tensor) -> None:
             layer_distances(targets, image, problems[0])
             images.encode(images.from_array(image.cpu().numpy()), format)
 
-        return Rate(self._least(evaluate) / batch, self._least(first) / batch + self._least(finish))
+        image = optimise(1)[0].image  # the libraries choose their algorithms, and targets are computed
+        finish(image)
+        short, long = (self._seconds(partial(optimise, steps)) for steps in (_SHORT, _LONG))
+        evaluation = max(0.0, (long - short) / (_LONG - _SHORT))
+        rest = max(0.0, short - _SHORT * evaluation)
+        return Rate(evaluation / batch, rest / batch + self._seconds(partial(finish, image)))
 
-    def _least(self, action: Callable[[], None]) -> float:
-        """The seconds of the quickest of a few goes: whatever disturbs a measurement makes it longer."""
-        action()  # the libraries choose their algorithms, and targets are computed
-        self._wait()
+    def _seconds(self, action: Callable[[], object]) -> float:
+        """Of the quickest of a few goes: whatever disturbs a measurement makes it longer."""
         goes: list[float] = []
-        while len(goes) < _LEAST_GOES or (sum(goes) < _LONG_ENOUGH_SECONDS and len(goes) < _MOST_GOES):
+        while not goes or (sum(goes) < _LONG_ENOUGH_SECONDS and len(goes) < _MOST_GOES):
             begun = time.perf_counter()
             action()
-            self._wait()
+            if self.machine.device.type == "cuda":
+                torch.cuda.synchronize(self.machine.device)
             goes.append(time.perf_counter() - begun)
         return min(goes)
-
-    def _wait(self) -> None:
-        if self.machine.device.type == "cuda":
-            torch.cuda.synchronize(self.machine.device)
-
-    def _targets(self, chosen: Configuration) -> Targets:
-        key = chosen.arch, chosen.pooling, chosen.precision
-        if key not in self._networks:
-            network = build_network(
-                chosen.arch,
-                _cheap_weights(chosen.arch),
-                pooling=chosen.pooling,
-                normalization=chosen.normalization,
-                device=self.machine.device,
-                precision=chosen.precision,
-            )
-            self._networks[key] = Targets(network)
-        return self._networks[key]
 
 
 def operations(chosen: Configuration, width: int, height: int) -> float:
@@ -198,14 +186,13 @@ def default_path() -> Path:
 
 def _problem(chosen: Configuration, width: int, height: int, device: torch.device) -> Problem:
     generator = torch.Generator().manual_seed(0)
-    side = max(1, round(chosen.size * chosen.style_scale))
-    content = Picture(key=f"content {width}×{height}", pixels=torch.rand(3, height, width, generator=generator))
-    style = Picture(key=f"style {side}", pixels=torch.rand(3, side, side, generator=generator))
+    side = scaled_size(chosen.size, chosen.style_scale)
+    content, style = (torch.rand(3, *size, generator=generator) for size in ((height, width), (side, side)))
     return Problem(
         height=height,
         width=width,
-        content=Picture(key=content.key, pixels=content.pixels.to(device)),
-        styles=(style,),
+        content=Picture(key="content", pixels=content.to(device)),
+        styles=(Picture(key="style", pixels=style.to(device)),),
         content_layers=chosen.content_layers,
         style_layers=chosen.style_layers,
         style_layer_weights=chosen.style_layer_weights,
@@ -213,6 +200,17 @@ def _problem(chosen: Configuration, width: int, height: int, device: torch.devic
         beta=chosen.beta,
         tv_weight=chosen.tv_weight,
         init="noise",
+    )
+
+
+def _network(chosen: Configuration, device: torch.device) -> Vgg:
+    return build_network(
+        chosen.arch,
+        _cheap_weights(chosen.arch),
+        pooling=chosen.pooling,
+        normalization=chosen.normalization,
+        device=device,
+        precision=chosen.precision,
     )
 
 
@@ -237,31 +235,20 @@ def _threads(count: int) -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def _read(path: Path) -> dict[str, dict[str, float]]:
-    """What is remembered; nothing, where the file is missing or damaged: it can always be measured again."""
+def _remembered(path: Path) -> dict[str, Rate]:
+    """Nothing, where the file is missing or damaged: it can always be measured again."""
     try:
-        found: Any = json.loads(path.read_text(encoding="utf-8"))
+        return _RATES.validate_json(path.read_bytes())
     except (OSError, ValueError):
         return {}
-    if not isinstance(found, dict):
-        return {}
-    return {key: rate for key, rate in found.items() if _is_rate(rate)}
 
 
-def _is_rate(value: Any) -> bool:
-    return (
-        isinstance(value, dict)
-        and value.keys() == set(Rate.__slots__)
-        and all(isinstance(number, float) and number >= 0 for number in value.values())
-    )
-
-
-def _write(path: Path, known: Mapping[str, Any]) -> None:
-    """Remembers, where there is a place to; a read-only home costs a measurement next time, no more."""
-    partial = path.with_suffix(f".{os.getpid()}")
+def _remember(path: Path, known: dict[str, Rate]) -> None:
+    """Where there is a place to; a read-only home costs a measurement next time, no more."""
+    partial_path = path.with_suffix(f".{os.getpid()}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        partial.write_text(json.dumps(known, indent=1), encoding="utf-8")
-        partial.replace(path)
+        partial_path.write_bytes(_RATES.dump_json(known, indent=1))
+        partial_path.replace(path)
     except OSError:
         return

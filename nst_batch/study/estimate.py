@@ -18,7 +18,7 @@ from nst_batch.inputs import images, weights
 from nst_batch.inputs.finding import list_inputs
 from nst_batch.inputs.images import Inspection
 from nst_batch.records import Configuration
-from nst_batch.study.calibration import Calibration, Machine, Rate, operations
+from nst_batch.study.calibration import Calibration, Machine, operations
 from nst_batch.study.model import Study
 from nst_batch.study.plan import Plan, make_plan
 from nst_batch.transfer import predicted_bytes
@@ -172,25 +172,21 @@ def _configurations(study: Study) -> tuple[tuple[Configuration, ...], list[str]]
 def _worker_seconds(
     calibration: Calibration, study: Study, configurations: Sequence[Configuration], sizes: Counter[_Size]
 ) -> float:
-    """All trials, one after the other: the cheapest and the dearest configuration are timed at the most frequent
-    size, the others lie between them as their multiplications do, and other sizes as their pixels."""
+    """All trials, one after the other: the dearest configuration is timed at the most frequent size; the others
+    take their share of its multiplications, and other sizes of its pixels."""
     size = sizes.most_common(1)[0][0]
     work = [operations(each, *size) for each in configurations]
-    least, most = work.index(min(work)), work.index(max(work))
-    low = _trial_seconds(calibration, study, configurations[least], size)
-    high = low if most == least else _trial_seconds(calibration, study, configurations[most], size)
-    span = work[most] - work[least]
-    shares = [(each - work[least]) / span if span else 0.0 for each in work]
-    mean = sum(low + (high - low) * share for share in shares) / len(shares)
+    dearest = _trial_seconds(calibration, study, configurations[work.index(max(work))], size)
+    share = sum(work) / len(work) / max(work) if max(work) else 1.0
     pixels = sum(width * height * count for (width, height), count in sizes.items())
-    return mean * pixels / (size[0] * size[1])
+    return dearest * share * pixels / (size[0] * size[1])
 
 
 def _trial_seconds(calibration: Calibration, study: Study, chosen: Configuration, size: _Size) -> float:
     width, height = size
     total = 0.0
     for stage in schedule(chosen.steps, height, width, chosen.pyramid):
-        rate: Rate = calibration.rate(chosen, stage.width, stage.height, study.output.format)
+        rate = calibration.rate(chosen, stage.width, stage.height, study.output.format)
         total += stage.evaluations * rate.evaluation_seconds
     return total + rate.fixed_seconds  # the last stage is the full size
 
