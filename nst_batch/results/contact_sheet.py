@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import functools
 import math
-import re
 import unicodedata
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -66,33 +65,29 @@ class Font:
 
     def wrap(self, text: str, width: int, max_lines: int) -> list[str]:
         """`text` in lines of at most `width` pixels; an ellipsis stands for what does not fit `max_lines`."""
-        lines: list[str] = []
-        for paragraph in _plain(text).splitlines():
-            line = ""
-            for word in paragraph.split():
-                if self.width(f"{line} {word}".lstrip()) <= width:
-                    line = f"{line} {word}".lstrip()
-                    continue
-                lines += [line] if line else []
-                *full, line = self._broken(word, width)
-                lines += full
-            lines.append(line)
+        lines = [line for paragraph in _plain(text).splitlines() for line in self._lines(paragraph, width)]
         if len(lines) <= max_lines:
             return lines
-        *kept, last = lines[:max_lines] or [""]
+        last = lines[max(max_lines - 1, 0)]
         while last and self.width(last + "…") > width:
             last = last[:-1]
-        return [*kept, last + "…"][:max_lines]
+        return [*lines[: max_lines - 1], last + "…"][:max_lines]
 
-    def _broken(self, word: str, width: int) -> Iterator[str]:
-        """A word in pieces of at most `width` pixels, broken after punctuation where there is some."""
-        while self.width(word) > width and len(word) > 1:
-            fitting = [end for end in range(1, len(word)) if self.width(word[:end]) <= width] or [1]
-            natural = [match.end() for match in re.finditer(r"[_/,.=+-]", word) if match.end() < fitting[-1]]
-            end = natural[-1] if natural else fitting[-1]
-            yield word[:end]
-            word = word[end:]
-        yield word
+    def _lines(self, paragraph: str, width: int) -> Iterator[str]:
+        """A paragraph broken between words, and in a word that is too long after punctuation if there is some."""
+        line = ""
+        for word in paragraph.split():
+            if line and self.width(f"{line} {word}") > width:
+                yield line
+                line = ""
+            line = f"{line} {word}".lstrip()
+            while self.width(line) > width and len(line) > 1:
+                fitting = [end for end in range(1, len(line)) if self.width(line[:end]) <= width] or [1]
+                natural = [end for end in fitting if line[end - 1] in "_/,.=+-"]
+                end = (natural or fitting)[-1]
+                yield line[:end]
+                line = line[end:]
+        yield line
 
 
 def contact_sheet(

@@ -6,6 +6,7 @@ click. Titles and subtitles are the page's headings and hints.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -13,10 +14,12 @@ import altair as alt
 import numpy as np
 import vl_convert
 
+from nst_batch.results.report_data import TERMS
+
 Spec = dict[str, Any]
 Rows = Sequence[Mapping[str, Any]]
 
-MAX_RANKED = 40
+MAX_SHOWN = 40
 """Configurations in a plot; the best ones, when there are more."""
 MAX_LINES = 100
 """Trials drawn one by one for one configuration."""
@@ -25,6 +28,7 @@ _WIDTH = 760
 _MARK, _FRONT = "#2b62b3", "#cf5a1f"
 _COLORS = alt.Scale(range=[_MARK, _FRONT], domain=[False, True])
 _PER_LAYER = alt.Scale(scheme=alt.SchemeParams(name="plasma", extent=[0.0, 0.85]))
+_NAME = alt.Tooltip("label:N", title="configuration")
 _MAX_LINEAR_SPREAD = 30
 _LABELLED_FRONT = 12
 _VEGA_LITE = alt.SCHEMA_VERSION[1:].rpartition(".")[0]
@@ -50,6 +54,7 @@ def plots(data: Mapping[str, Any]) -> dict[str, Spec]:
     return found
 
 
+@functools.cache
 def vega_javascript() -> str:
     """Vega, Vega-Lite and vega-embed with the expression interpreter, as one script that needs nothing else."""
     return vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;", vl_version=_VEGA_LITE)
@@ -70,17 +75,17 @@ def ranking_plot(rankings: Mapping[str, Rows], labels: Mapping[str, str]) -> Spe
         {name: row[name] for name in ("configuration", "mean_rank", "low", "high", "won", "pairs", "pareto")}
         | {"by": _ORDERS[by], "label": labels.get(row["configuration"], row["configuration"])}
         for by, ranked in rankings.items()
-        for row in ranked[:MAX_RANKED]
+        for row in ranked[:MAX_SHOWN]
     ]
     by = alt.param(name="by", value=rows[0]["by"], bind=_choice("ranked by", [_ORDERS[by] for by in rankings]))
     base = (
-        alt.Chart(alt.NamedData("ranks"), height=22 * min(len(next(iter(rankings.values()))), MAX_RANKED))
+        alt.Chart(alt.NamedData("ranks"), height=22 * min(len(next(iter(rankings.values()))), MAX_SHOWN))
         .transform_filter("datum.by == by")
         .encode(
             y=alt.Y("label:N", sort=None, title=None),
             color=alt.Color("pareto:N", scale=_COLORS, legend=None),
             tooltip=[
-                alt.Tooltip("label:N", title="configuration"),
+                _NAME,
                 alt.Tooltip("mean_rank:Q", title="mean rank", format=".3~f"),
                 alt.Tooltip("low:Q", title="95% from", format=".3~f"),
                 alt.Tooltip("high:Q", title="to", format=".3~f"),
@@ -94,7 +99,7 @@ def ranking_plot(rankings: Mapping[str, Rows], labels: Mapping[str, str]) -> Spe
         alt.X("mean_rank:Q", scale=scale, title="mean rank (1 is best)")
     )
     lines = base.transform_filter("isValid(datum.low)").mark_rule(strokeWidth=2, opacity=0.6)
-    more = f", the best {MAX_RANKED}" if len(next(iter(rankings.values()))) > MAX_RANKED else ""
+    more = f", the best {MAX_SHOWN}" if len(next(iter(rankings.values()))) > MAX_SHOWN else ""
     return _finished(
         (lines.encode(x="low:Q", x2="high:Q") + dots).add_params(by),
         title=f"Ranking{more}",
@@ -119,7 +124,7 @@ def pareto_plot(rows: Rows, labels: Mapping[str, str]) -> Spec:
     dots = base.mark_circle(size=90, opacity=1).encode(
         color=alt.Color("pareto:N", scale=_COLORS, legend=None),
         tooltip=[
-            alt.Tooltip("label:N", title="configuration"),
+            _NAME,
             alt.Tooltip("content_distance:Q", title="content distance", format=".4~g"),
             alt.Tooltip("style_distance:Q", title="style distance", format=".4~g"),
         ],
@@ -140,27 +145,21 @@ def curves_plot(curves: Mapping[str, Any], labels: Mapping[str, str]) -> Spec:
     groups: dict[str, list[Mapping[str, Any]]] = {}
     for trial in curves["trials"]:
         groups.setdefault(trial["configuration"], []).append(trial)
-    shown = dict(list(groups.items())[:MAX_RANKED])
+    shown = {key: groups[key] for key in list(groups)[:MAX_SHOWN]}
     names = [labels[key] for key in shown]
-    terms = alt.param(name="term", value="total", bind=_choice("loss", ["total", "content", "style"]))
-    only = names[0] if len(names) == 1 else None
     choice = alt.binding_select(options=[None, *names], labels=["all (medians)", *names], name="show ")
-    chosen = alt.param(name="shown", value=only, bind=choice)
+    term = alt.param(name="term", value=TERMS[0], bind=_choice("loss", TERMS))
+    only = alt.param(name="shown", value=names[0] if len(names) == 1 else None, bind=choice)
     steps = alt.param(name="steps", value=curves["steps"])
 
     x = alt.X("step:Q", title="step", scale=alt.Scale(nice=False))
     y = alt.Y("value:Q", title="loss / initial loss", scale=alt.Scale(type="log", nice=False))
-    color = alt.Color(
-        "label:N", sort=names, scale=_PER_LAYER, title=None, legend=alt.Legend(symbolLimit=MAX_RANKED)
-    )
-    tooltip = [alt.Tooltip("step:Q"), alt.Tooltip("value:Q", title="loss / initial", format=".3~g")]
+    color = alt.Color("label:N", sort=names, scale=_PER_LAYER, title=None, legend=alt.Legend(symbolLimit=MAX_SHOWN))
+    numbers = [alt.Tooltip("step:Q"), alt.Tooltip("value:Q", title="loss / initial", format=".3~g")]
     medians = (
         alt.Chart(alt.NamedData("medians"), height=400)
-        .transform_filter("datum.term == term && (shown == null || datum.label == shown)")
-        .encode(x=x)
-    )
-    middle = medians.encode(
-        y=y, detail="label:N", tooltip=[alt.Tooltip("label:N", title="configuration"), *tooltip]
+        .transform_filter("datum.term == term && datum.low > 0 && (shown == null || datum.label == shown)")
+        .encode(x=x, detail="label:N", tooltip=[_NAME, *numbers])
     )
     band = medians.transform_filter("shown != null").mark_area(opacity=0.15).encode(y="low:Q", y2="high:Q")
     single = (
@@ -169,63 +168,42 @@ def curves_plot(curves: Mapping[str, Any], labels: Mapping[str, str]) -> Spec:
         .transform_calculate(step="steps", value="datum[term]")
         .transform_flatten(["step", "value"])
         .transform_filter("datum.value > 0")
-        .encode(x=x, y=y, detail="trial:N", tooltip=[alt.Tooltip("pair:N"), *tooltip])
+        .encode(x=x, y=y, detail="trial:N", tooltip=[alt.Tooltip("pair:N"), *numbers])
     )
     chart = alt.layer(
         band,
         single.mark_line(color="gray", strokeWidth=0.7),
-        middle.mark_line(strokeWidth=2).encode(color=color),
+        medians.mark_line(strokeWidth=2).encode(y=y, color=color),
         single.mark_point(opacity=0, size=60),
-        middle.mark_point(opacity=0, size=90),
+        medians.mark_point(opacity=0, size=90).encode(y=y),
     )
     return _finished(
-        chart.add_params(terms, chosen, steps),
+        chart.add_params(term, only, steps),
         title="Loss curves",
         subtitle="Relative to the initial picture: medians over pairs, or one configuration's trials with the "
         "middle 80%. Losses of different layers differ in scale: compare the shapes only.",
         datasets={
             "medians": [
-                row for key, trials in shown.items() for row in _medians(curves["steps"], trials, labels[key])
+                row | {"label": labels[key], "configuration": key}
+                for key, trials in shown.items()
+                for row in _medians(curves["steps"], trials)
             ],
             "trials": [
-                {"label": labels[key], **{name: trial[name] for name in ("pair", "trial")}, **_relative(trial)}
-                for key, trials in shown.items()
-                for trial in trials[:MAX_LINES]
+                {**trial, "label": labels[key]} for key, trials in shown.items() for trial in trials[:MAX_LINES]
             ],
         },
     )
 
 
-def _medians(steps: Sequence[int], trials: Rows, label: str) -> Iterator[dict[str, Any]]:
-    """One row per term and step; a curve that has ended keeps its last value."""
-    for term in ("total", "content", "style"):
-        curves = [values for trial in trials if (values := _relative(trial)[term])]
-        if not curves:
-            continue
-        padded = np.array([values + values[-1:] * (len(steps) - len(values)) for values in curves], np.float64)
-        middle, low, high = np.quantile(padded, [0.5, 0.1, 0.9], axis=0)
-        for step, *values in zip(steps, middle, low, high, strict=True):
-            if min(values) > 0:
-                found = dict(zip(("value", "low", "high"), map(_rounded, values), strict=True))
-                yield {
-                    "label": label,
-                    "configuration": trials[0]["configuration"],
-                    "term": term,
-                    "step": step,
-                } | found
-
-
-def _relative(trial: Mapping[str, Any]) -> dict[str, list[float]]:
-    """Each term of a trial's loss as shares of its first value; empty where that is zero or missing."""
-    terms = {term: trial[term] for term in ("total", "content", "style")}
-    return {
-        term: [_rounded((value or 0.0) / values[0]) for value in values] if values and values[0] else []
-        for term, values in terms.items()
-    }
-
-
-def _rounded(value: float) -> float:
-    return float(f"{value:.4g}")
+def _medians(steps: Sequence[int], trials: Rows) -> Iterator[dict[str, Any]]:
+    """The median and the middle 80% of trials: one row per term and step."""
+    for term in TERMS:
+        curves = [trial[term] for trial in trials if term in trial]
+        if curves:
+            for step, (low, middle, high) in zip(
+                steps, np.quantile(curves, [0.1, 0.5, 0.9], axis=0).T, strict=True
+            ):
+                yield {"term": term, "step": step, "value": middle, "low": low, "high": high}
 
 
 def _distances(row: Mapping[str, Any]) -> tuple[float | None, float | None]:

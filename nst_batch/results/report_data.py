@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import base64
 import io
-import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from typing import Any, TypeVar
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow.compute as pc
 from PIL import Image
 
@@ -40,7 +38,7 @@ _THUMBNAIL_EDGES = ((150, 256), (400, 192), (10**9, 144))
 _INPUT_EDGE = 256
 _THREADS = 4
 _MAX_VALUES = 12
-_TERMS = ("total", "content", "style")
+TERMS = ("total", "content", "style")
 _TRIAL_COLUMNS = (
     "trial_index", "trial_id", "status", "attempt", "error_type", "error_message", "image_path", "content_distance",
     "style_distance", "final_content_loss", "final_style_loss", "final_total_loss", "steps_done", "stop_reason",
@@ -76,14 +74,7 @@ def report_data(run: RunDirectory, thumbnails: Directory | None, pictures_at: st
             "study": _study(overview),
             "fields": _fields(overview),
             "configurations": _configurations(overview),
-            "pairs": [
-                {
-                    "label": label,
-                    "content": numbers[pair.content] if pair.content else None,
-                    "styles": [numbers[style] for style in pair.styles],
-                }
-                for pair, label in zip(overview.pairs, overview.pair_labels, strict=True)
-            ],
+            "pairs": _pairs(overview, numbers),
             "inputs": _inputs(overview, inputs),
             "trials": trials,
             "curves": _curves(overview, session, trials),
@@ -124,23 +115,36 @@ def _range(values: Iterable[int]) -> str:
 
 def _fields(overview: Overview) -> list[Row]:
     """What varies: each field with its values, in the study's order."""
-    fields = []
-    for name in overview.varying:
-        values = [labels.value_text(name, getattr(each, name)) for each in overview.configurations.values()]
-        fields.append({"name": name, "label": name.replace("_", " "), "values": list(dict.fromkeys(values))})
-    return fields
+    values = {
+        name: [labels.value_text(name, getattr(each, name)) for each in overview.configurations.values()]
+        for name in overview.varying
+    }
+    return [
+        {"name": name, "label": name.replace("_", " "), "values": list(dict.fromkeys(texts))}
+        for name, texts in values.items()
+    ]
 
 
 def _configurations(overview: Overview) -> list[Row]:
+    names = zip(overview.configurations.items(), overview.configuration_labels, strict=True)
     return [
         {
             "id": identity,
             "label": label,
             "values": [labels.value_text(name, getattr(configuration, name)) for name in overview.varying],
         }
-        for (identity, configuration), label in zip(
-            overview.configurations.items(), overview.configuration_labels, strict=True
-        )
+        for (identity, configuration), label in names
+    ]
+
+
+def _pairs(overview: Overview, numbers: Mapping[Picture, int]) -> list[Row]:
+    return [
+        {
+            "label": label,
+            "content": numbers[pair.content] if pair.content else None,
+            "styles": [numbers[style] for style in pair.styles],
+        }
+        for pair, label in zip(overview.pairs, overview.pair_labels, strict=True)
     ]
 
 
@@ -222,29 +226,26 @@ def _data_url(data: bytes) -> str:
 
 
 def _curves(overview: Overview, session: Session, trials: Sequence[Row]) -> dict[str, Any]:
-    """Loss curves of the trials shown, all at the same few steps."""
+    """Loss curves of the trials shown, all at the same few steps, as shares of the initial picture's loss.
+
+    A curve that has ended keeps its last value; a loss that begins at zero has no curve.
+    """
     known = {trial["trial_index"]: trial for trial in trials if trial["status"] == "ok"}
     wanted = ", ".join(map(str, list(known)[:MAX_CURVES])) or "NULL"
-    chosen = f"SELECT trial_index, step, {', '.join(_TERMS)} FROM curves WHERE trial_index IN ({wanted})"
+    chosen = f"SELECT trial_index, step, {', '.join(TERMS)} FROM curves WHERE trial_index IN ({wanted})"
     table = session.query(f"{chosen} ORDER BY trial_index")
     recorded = np.unique(pc.list_flatten(table["step"]).to_numpy())
-    places = np.linspace(0, len(recorded) - 1, min(len(recorded), CURVE_POINTS))
-    at = recorded[places.round().astype(int)]
-    identities = list(overview.configurations)
-    curves = []
+    at = recorded[np.linspace(0, len(recorded) - 1, min(len(recorded), CURVE_POINTS)).round().astype(int)]
+    identities, curves = list(overview.configurations), []
     for row in table.to_pylist():
         trial = known[row["trial_index"]]
-        curve = {term: _sampled(row["step"], row[term], at) for term in _TERMS}
-        place = {"configuration": identities[trial["configuration"]], "pair": overview.pair_labels[trial["pair"]]}
-        curves.append({"trial": row["trial_index"]} | place | curve)
+        found = {"trial": row["trial_index"], "configuration": identities[trial["configuration"]]}
+        for term in TERMS:
+            if first := row[term][0]:
+                shares = np.interp(at, row["step"], row[term]) / first
+                found[term] = [float(f"{share:.4g}") for share in shares]
+        curves.append(found | {"pair": overview.pair_labels[trial["pair"]]})
     return {"steps": at.tolist(), "trials": curves}
-
-
-def _sampled(steps: Sequence[int], values: Sequence[float], at: npt.NDArray[np.int64]) -> list[float | None]:
-    """A curve at other steps, as far as it goes; between its own a straight line on a logarithmic scale."""
-    with np.errstate(divide="ignore", invalid="ignore"):
-        logarithms = np.interp(at[at <= steps[-1]], steps, np.log(np.array(values, np.float64)))
-    return [float(f"{value:.5g}") if value > 0 and math.isfinite(value) else None for value in np.exp(logarithms)]
 
 
 def _rankings(run: RunDirectory) -> dict[str, Any]:

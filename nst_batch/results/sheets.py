@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Mapping, Sequence
 from typing import Literal
 
 from PIL import Image, ImageOps
@@ -41,10 +42,14 @@ def draw_sheets(run: RunDirectory) -> dict[str, Image.Image]:
     overview = _overview(run, MAX_PAIRS)
     if not overview.num_ended:
         return {}
-    pictures = _Pictures(overview)
-    drawn = {"sheet.png": _sheet(overview, pictures)}
+    pictures, name = _Pictures(overview), str(run.study["name"])
+    configurations = dict(zip(overview.configurations, overview.configuration_labels, strict=True))
+    drawn = {"sheet.png": _sheet(pictures, name, pictures.kinds, configurations)}
     if kind := reconstructs(run):
-        drawn["reconstruction.png"] = _reconstructions(overview, pictures, kind)
+        title = f"{name}: {kind} reconstructions"
+        used = {key: overview.configurations[key] for key in _by_depth(overview).values()}
+        layers = {key: labels.layer_set(each.content_layers or each.style_layers) for key, each in used.items()}
+        drawn["reconstruction.png"] = _sheet(pictures, title, [kind], layers)
     return drawn
 
 
@@ -108,47 +113,26 @@ def _first_row(run: RunDirectory, kind: Kind) -> tuple[Tile, dict[str, Tile]]:
     }
 
 
-def _sheet(overview: Overview, pictures: _Pictures) -> Image.Image:
-    """Pairs down, configurations across; content and style come first, where the study has them."""
-    inputs = {
-        "content": any(pair.content for pair in overview.pairs),
-        "style": any(pair.styles for pair in overview.pairs),
-    }
-    originals: list[Kind] = [kind for kind in ("content", "style") if inputs[kind]]
+def _sheet(
+    pictures: _Pictures, title: str, kinds: Sequence[Kind], configurations: Mapping[str, str]
+) -> Image.Image:
+    """Pairs down; across first the originals, then the configurations, under their labels."""
+    overview = pictures.overview
     rows = [
         [
-            *(pictures.original(pair, kind) for kind in originals),
-            *(pictures.result(pair, configuration) for configuration in overview.configurations),
+            *(pictures.original(pair, kind) for kind in kinds),
+            *(pictures.result(pair, configuration) for configuration in configurations),
         ]
         for pair in range(len(overview.pairs))
     ]
     return contact_sheet(
         rows,
-        column_labels=[*originals, *overview.configuration_labels],
+        column_labels=[*kinds, *configurations.values()],
         row_labels=overview.pair_labels if any(overview.pair_labels) else (),
-        title=str(overview.run.study["name"]),
+        title=title,
         caption=caption(overview),
         tile_edge=pictures.edge,
-        repeated_columns=len(originals),
-    )
-
-
-def _reconstructions(overview: Overview, pictures: _Pictures, kind: Kind) -> Image.Image:
-    """One row per picture: the original, then what is left of it from layer to layer."""
-    ordered = _by_depth(overview)
-    deeper = [overview.configurations[key].style_layers for key in ordered.values()][1:]
-    growing = kind == "style" and all(len(layers) > 1 for layers in deeper)
-    return contact_sheet(
-        [
-            [pictures.original(pair, kind), *(pictures.result(pair, key) for key in ordered.values())]
-            for pair in range(len(overview.pairs))
-        ],
-        column_labels=["original", *(f"+ {layer}" if growing and n else layer for n, layer in enumerate(ordered))],
-        row_labels=overview.pair_labels if any(overview.pair_labels) else (),
-        title=f"{overview.run.study['name']}: {kind} reconstructions",
-        caption=caption(overview),
-        tile_edge=pictures.edge,
-        repeated_columns=1,
+        repeated_columns=len(kinds),
     )
 
 
@@ -187,14 +171,21 @@ class _Pictures:
     """The tiles of an overview: every picture is reduced as soon as it is read, and inputs are read once."""
 
     def __init__(self, overview: Overview) -> None:
-        self._overview = overview
+        self.overview = overview
         num_tiles = len(overview.pairs) * (len(overview.configurations) + 2)
         self.edge = next(edge for limit, edge in _TILE_EDGES if num_tiles <= limit)
         self._inputs: dict[Picture, Tile] = {}
 
+    @property
+    def kinds(self) -> list[Kind]:
+        """The kinds of originals that the study has."""
+        pairs = self.overview.pairs
+        content: list[Kind] = ["content"] if any(pair.content for pair in pairs) else []
+        return [*content, "style"] if any(pair.styles for pair in pairs) else content
+
     def original(self, pair: int, kind: Kind) -> Tile:
         """The pair's content or style; several styles are strips beside each other."""
-        found = self._overview.pairs[pair]
+        found = self.overview.pairs[pair]
         tiles = [self._input(each) for each in (found.styles if kind == "style" else (found.content,)) if each]
         images = [tile.image for tile in tiles if tile.image]
         if len(tiles) < 2 or not images:
@@ -207,19 +198,19 @@ class _Pictures:
 
     def result(self, pair: int, configuration: str) -> Tile:
         """What became of a pair under a configuration."""
-        trial = self._overview.trials.get((pair, configuration))
+        trial = self.overview.trials.get((pair, configuration))
         if trial is None:
             return Tile(None, "not in the plan")
         if trial["image_path"] is None:
             return Tile(None, trial["error_message"] or trial["status"])
         try:
-            return Tile(self._reduced(finished_picture(self._overview.run, trial["image_path"])))
+            return Tile(self._reduced(finished_picture(self.overview.run, trial["image_path"])))
         except ImageError as error:
             return Tile(None, str(error))
 
     def _input(self, picture: Picture) -> Tile:
         if picture not in self._inputs:
-            shape = next(iter(self._overview.run.configurations.values()))
+            shape = next(iter(self.overview.run.configurations.values()))
             try:
                 image = input_picture(picture, shape, edge=min(self.edge, shape.size))
                 self._inputs[picture] = Tile(self._reduced(image))

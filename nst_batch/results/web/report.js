@@ -284,11 +284,6 @@ async function drawPlot(name, { title, config, ...plot }) {
   view.addEventListener("click", (_, item) => { if (item?.datum) openPictures(item.datum); });
 }
 
-byId("theme").addEventListener("click", () => {
-  const root = document.documentElement, dark = matchMedia("(prefers-color-scheme: dark)").matches;
-  root.style.colorScheme = (root.style.colorScheme || (dark ? "dark" : "light")) === "dark" ? "light" : "dark";
-});
-
 const [ranking] = Object.values(data.rankings);
 if (ranking) compare.sides[1] = numberById.get(ranking.rows[0].configuration) ?? 0;
 if (ranking) drawRankingTable();
