@@ -17,10 +17,13 @@ import os
 import subprocess
 import sys
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pyarrow.parquet as pq
+
+from nst_batch.store import tables
 
 HERE = Path(__file__).parents[1]
 PICTURES = HERE / "examples"
@@ -33,6 +36,10 @@ PRESETS = {
     "demo": (80, 12),
 }
 """Pixels and steps: enough for coarse stages and for pairs of L-BFGS."""
+ADDED = {
+    "content_kept", "style_taken", "transfer_score", "score_reason", "content_baseline", "style_baseline",
+}  # fmt: skip
+"""Columns that came with the second version of the tables; a comparison with the first leaves them out."""
 VOLATILE = {"seconds", "peak_memory_bytes", "device", "node", "code_version", "started_at", "finished_at"}
 
 
@@ -74,13 +81,14 @@ def _read(run: Path) -> dict[str, str]:
     trials = pq.ParquetDataset(sorted((run / "trials").glob("*.parquet"))).read().sort_by("trial_index")
     rows = trials.drop_columns([name for name in trials.column_names if name in VOLATILE]).to_pylist()
     plan = pq.ParquetDataset(sorted((run / "plan").glob("*.parquet"))).read().to_pylist()
+    rows = [{name: value for name, value in row.items() if name not in ADDED} for row in rows]
     return {
         "ids": _digest([row["trial_id"] for row in rows]),
-        "columns": _digest(trials.column_names),
+        "columns": _digest([name for name in trials.column_names if name not in ADDED]),
         "trials": _digest(rows),
         "plan": _digest(plan),
-        "curves": _files(run / "curves"),
-        "layers": _files(run / "layers"),
+        "curves": _files(run / "curves", _as_before),
+        "layers": _files(run / "layers", _as_before),
         "pictures": _files(run / "images"),
     }
 
@@ -89,10 +97,18 @@ def _digest(value: Any) -> str:
     return hashlib.sha256(json.dumps(value, sort_keys=True, default=str).encode()).hexdigest()
 
 
-def _files(folder: Path) -> str:
+def _as_before(path: Path) -> bytes:
+    """A part as the first version of the tables had it: without what was added since."""
+    table = pq.read_table(path)
+    table = table.drop_columns([name for name in table.column_names if name in ADDED])
+    metadata = {"table": path.parent.name, "schema_version": "1"}
+    return tables.parquet_bytes(table.replace_schema_metadata(metadata), path.parent.name)
+
+
+def _files(folder: Path, read: Callable[[Path], bytes] = Path.read_bytes) -> str:
     digest = hashlib.sha256()
     for path in sorted(path for path in folder.rglob("*") if path.is_file()):
-        digest.update(path.name.encode() + path.read_bytes())
+        digest.update(path.name.encode() + read(path))
     return digest.hexdigest()
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
 from datetime import datetime
 from typing import Any
@@ -25,6 +26,7 @@ from nst_batch.vocabulary import (
     Precision,
     Pyramid,
     Status,
+    block_and_index,
 )
 
 ALGORITHM = 3
@@ -156,6 +158,51 @@ class LayerDistance:
     """‖F − F_content‖² / ‖F_content‖²; None without a content picture."""
     style_distance: float | None
     """‖G − G_style‖²_F / ‖G_style‖²_F; None without a style picture."""
+    content_baseline: float | None = None
+    """The style picture's own content distance, at the image's size; None unless there are both pictures."""
+    style_baseline: float | None = None
+    """The content picture's own style distance."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Scores:
+    """How good a transfer is, 0 to 1 each: comparable across configurations, pairs and networks."""
+
+    content_kept: float | None = None
+    """1 − the mean of min(1, √(content distance / baseline)) over the convolutions of blocks 3 to 5.
+
+    The shallow layers hold exact pixels, which a transfer is meant to change."""
+    style_taken: float | None = None
+    """The same of the style distances, over all convolutions."""
+    transfer_score: float | None = None
+    """Their product: 0 for doing nothing and for pasting the style."""
+    score_reason: str | None = None
+    """Why they are None: a picture is missing, or the two are the same to the network."""
+
+
+def transfer_scores(layers: Sequence[LayerDistance]) -> Scores:
+    """The scores of a finished picture from its distances at all convolutions."""
+    missing = [
+        name for name in ("content", "style") if all(getattr(each, f"{name}_distance") is None for each in layers)
+    ]
+    if missing:
+        return Scores(score_reason=f"no {' and no '.join(missing)} picture")
+    deep = [layer for layer in layers if block_and_index(layer.layer)[0] >= 3]
+    kept = _reached([(layer.content_distance, layer.content_baseline) for layer in deep])
+    taken = _reached([(layer.style_distance, layer.style_baseline) for layer in layers])
+    if kept is None or taken is None:
+        return Scores(score_reason="content and style are the same to the network")
+    return Scores(content_kept=kept, style_taken=taken, transfer_score=kept * taken)
+
+
+def _reached(distances: Sequence[tuple[float | None, float | None]]) -> float | None:
+    """1 − the mean of min(1, √(distance / baseline)); layers at which the two pictures are equal say nothing."""
+    ratios = [
+        1.0 if distance is None or not distance < baseline else math.sqrt(distance / baseline)
+        for distance, baseline in distances
+        if baseline is not None and math.isfinite(baseline) and baseline > 0
+    ]
+    return 1 - sum(ratios) / len(ratios) if ratios else None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -176,6 +223,11 @@ class Outcome:
     content_distance: float | None = None
     style_distance: float | None = None
     """Means of the layer distances over the network's convolutions."""
+    content_kept: float | None = None
+    style_taken: float | None = None
+    transfer_score: float | None = None
+    score_reason: str | None = None
+    """See `Scores`."""
     image_path: str | None = None
     """Relative to the run directory."""
     image_sha256: str | None = None

@@ -4,11 +4,22 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from typing import Any
 
-from nst_batch.records import Configuration, Curve, LayerDistance, Losses, Outcome, Picture, Result, Trial, trial_id
+from nst_batch.records import (
+    Configuration,
+    Curve,
+    LayerDistance,
+    Losses,
+    Outcome,
+    Picture,
+    Result,
+    Trial,
+    transfer_scores,
+    trial_id,
+)  # fmt: skip
 from nst_batch.vocabulary import conv_layers
 
 STUDY: dict[str, Any] = {"name": "simulated", "fingerprint": "f00d", "code_version": "0"}
@@ -77,15 +88,15 @@ def result(of: Trial, *, steps: int = 20, size_bytes: int = 200, **outcome: Any)
         best_step=steps, content_distance=0.25, style_distance=0.5, seconds=1.5, peak_memory_bytes=1 << 33,
         device="cpu", node="here", code_version="0", started_at=STARTED, finished_at=STARTED,
     )  # fmt: skip
-    distances = tuple(
+    layers = tuple(
         LayerDistance(layer=layer, content_distance=index + position / 16, style_distance=None)
         for position, layer in enumerate(conv_layers("vgg16"))
     )
     return Result(
         trial=of,
-        outcome=replace(ended, **outcome),
+        outcome=replace(ended, **asdict(transfer_scores(layers)), **outcome),
         curve=history,
-        layers=distances,
+        layers=layers,
         image=image(index, size_bytes),
     )
 

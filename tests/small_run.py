@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ import numpy as np
 from PIL import Image
 
 from nst_batch.inputs.images import encode
-from nst_batch.records import Configuration, Curve, LayerDistance, Picture, Result, Trial, trial_id
+from nst_batch.records import Configuration, Curve, LayerDistance, Picture, Result, Trial, transfer_scores, trial_id
 from nst_batch.store.committer import Committer
 from nst_batch.store.run_directory import RunDirectory
 from nst_batch.vocabulary import conv_layers
@@ -78,17 +78,22 @@ def curve(index: int, steps: int = 10) -> Curve:
 
 
 def result(of: Trial, distances: tuple[float | None, float | None]) -> Result:
-    """A trial that ended well, with a picture that its index determines."""
+    """A trial that ended well, with a picture that its index determines; baselines are 1."""
     content, style = distances
     history = curve(of.trial_index)
     ended = simulated.result(of)
+    baseline = None if content is None or style is None else 1.0
+    layers = tuple(
+        LayerDistance(
+            layer=layer, content_distance=content, style_distance=style, content_baseline=baseline,
+            style_baseline=baseline,
+        )
+        for layer in conv_layers("vgg16")
+    )  # fmt: skip
     outcome = replace(
         ended.outcome, content_distance=content, style_distance=style, steps_done=10, best_step=10,
-        initial=history.at(0), final=history.at(-1),
+        initial=history.at(0), final=history.at(-1), **asdict(transfer_scores(layers)),
     )  # fmt: skip
-    layers = tuple(
-        LayerDistance(layer=layer, content_distance=content, style_distance=style) for layer in conv_layers("vgg16")
-    )
     picture = encode(drawing(1000 + of.trial_index))
     return replace(ended, outcome=outcome, curve=history, layers=layers, image=picture)
 

@@ -12,7 +12,7 @@ import socket
 import sys
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
+from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from itertools import groupby
 
@@ -24,7 +24,7 @@ from nst_batch.cluster.options import WorkerOptions
 from nst_batch.cluster.pictures import PictureReader
 from nst_batch.errors import ImageError, WeightsError
 from nst_batch.inputs import images, weights
-from nst_batch.records import Configuration, LayerDistance, Outcome, Result, Trial
+from nst_batch.records import Configuration, LayerDistance, Outcome, Result, Trial, transfer_scores
 from nst_batch.transfer import (
     Options,
     Problem,
@@ -126,10 +126,7 @@ class Worker:
     def _distances(self, targets: Targets, picture: Image.Image, problem: Problem) -> tuple[LayerDistance, ...]:
         """How far the picture that a person will see is from what was wanted."""
         pixels = torch.from_numpy(images.to_array(picture)).to(self.device)
-        return tuple(
-            LayerDistance(layer=layer, content_distance=content, style_distance=style)
-            for layer, content, style in layer_distances(targets, pixels, problem)
-        )
+        return layer_distances(targets, pixels, problem)
 
     def _encoded(self, picture: Image.Image) -> bytes:
         return images.encode(picture, self.options.format, self.options.quality)
@@ -205,6 +202,7 @@ def _result(trial: Trial, solution: Solution, distances: tuple[LayerDistance, ..
         best_step=solution.best_step,
         content_distance=_mean([distance.content_distance for distance in distances]),
         style_distance=_mean([distance.style_distance for distance in distances]),
+        **asdict(transfer_scores(distances)),
     )
     return Result(trial=trial, outcome=outcome, curve=curve, layers=distances)
 

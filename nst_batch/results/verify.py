@@ -21,7 +21,7 @@ import pyarrow.parquet as pq
 
 from nst_batch.errors import ImageError, RunDirectoryError
 from nst_batch.inputs.images import sha256
-from nst_batch.records import TERMS, Outcome, Result, Trial, trial_id
+from nst_batch.records import TERMS, LayerDistance, Outcome, Result, Trial, transfer_scores, trial_id
 from nst_batch.results.pictures import picture_bytes
 from nst_batch.store import tables
 from nst_batch.store.rows import identity, result_row
@@ -226,6 +226,10 @@ def _layer_problems(part: str, ran: dict[str, Row], layers: Iterable[Row]) -> It
         row, own = ran[key], of_trial[key]
         if [layer["layer"] for layer in own] != list(conv_layers(row["arch"])):
             yield f"layers of trial {row['trial_index']}: not every convolution once and in order"
+        scores = dataclasses.asdict(transfer_scores([_distances(layer) for layer in own]))
+        for column, value in scores.items():
+            if row[column] != value:
+                yield f"trial {row['trial_index']}: {column} is {row[column]}, its layers make {value}"
         for column in ("content_distance", "style_distance"):
             values = [layer[column] for layer in own if layer[column] is not None]
             mean = sum(values) / len(values) if values else None
@@ -233,6 +237,10 @@ def _layer_problems(part: str, ran: dict[str, Row], layers: Iterable[Row]) -> It
                 mean is not None and not math.isclose(mean, row[column], rel_tol=DISTANCE_TOLERANCE, abs_tol=1e-30)
             ):
                 yield f"trial {row['trial_index']}: {column} is {row[column]}, its layers' mean is {mean}"
+
+
+def _distances(layer: Row) -> LayerDistance:
+    return LayerDistance(**{each.name: layer[each.name] for each in dataclasses.fields(LayerDistance)})
 
 
 def _image_problem(run: RunDirectory, row: Row) -> str | None:

@@ -34,7 +34,7 @@ from nst_batch.store.snapshot import Snapshot, take_snapshot
 from nst_batch.store.status import Mask
 
 STUDY, PROGRESS, SUCCESS = "study.json", "progress.json", "_SUCCESS"
-FORMAT, FORMAT_VERSION = "nst-batch run directory", 1
+FORMAT, FORMAT_VERSION = "nst-batch run directory", 2
 SEGMENTS = f"{STAGING}/segment-"
 
 _OURS = {"lock", STAGING, "plan"}
@@ -112,6 +112,12 @@ class RunDirectory:
             raise RunDirectoryError(
                 f"{self.directory.url(STUDY)}: written by a newer nst-batch: expected format {FORMAT_VERSION}, "
                 f"found {study['format_version']}; upgrade nst-batch"
+            )
+        if study["format_version"] < FORMAT_VERSION:
+            raise RunDirectoryError(
+                f"{self.directory.url(STUDY)}: written by an older nst-batch: expected format {FORMAT_VERSION}, "
+                f"found {study['format_version']}, whose tables have no transfer score; run the study into another "
+                f"--out, or read it with the nst-batch that wrote it"
             )
         return study
 

@@ -19,7 +19,7 @@ import pyarrow.parquet as pq
 
 from nst_batch.records import TERMS, Configuration, Outcome, Trial
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 """Raised when a column is added, removed or changes its meaning; kept in every file's metadata."""
 
 LOSS_COLUMNS = {f"{when}_{term}_loss": (when, term) for when in ("initial", "final") for term in TERMS}
@@ -32,6 +32,7 @@ _TRIALS = f"""
     content_layers style_layers style_layer_weights alpha beta tv_weight style_scale
     size fit color init seed optimizer steps learning_rate pyramid plateau precision
     steps_done stop_reason width height {" ".join(LOSS_COLUMNS)} best_step
+    content_kept style_taken transfer_score score_reason
     content_distance style_distance image_path image_sha256
     seconds peak_memory_bytes device node code_version started_at finished_at
 """.split()
@@ -68,7 +69,8 @@ def _trials_schema() -> pa.Schema:
 
 _KEYS = [("trial_id", pa.string()), ("trial_index", pa.int64()), ("configuration", pa.string())]
 _CURVE = [("step", list_of(pa.int32())), *[(term, list_of(pa.float32())) for term in TERMS]]
-_LAYER = [("layer", pa.string()), ("content_distance", pa.float64()), ("style_distance", pa.float64())]
+_DISTANCES = ("content_distance", "style_distance", "content_baseline", "style_baseline")
+_LAYER = [("layer", pa.string()), *[(name, pa.float64()) for name in _DISTANCES]]
 
 TRIALS = _trials_schema()
 """One row per trial, scalars and short lists only: the authority on which trials have ended."""
@@ -77,7 +79,7 @@ CURVES = _schema("curves", [*_KEYS, ("status", pa.string()), *_CURVE])
 """One row per trial that ran: its loss history; step 0 is the initial image. float32 keeps 7 digits."""
 
 LAYERS = _schema("layers", [*_KEYS, *_LAYER])
-"""One row per trial and layer: the finished picture's relative distances from its targets."""
+"""One row per trial and layer: the finished picture's relative distances from its targets, and their baselines."""
 
 SCHEMAS = {"trials": TRIALS, "curves": CURVES, "layers": LAYERS}
 """The published tables, by name."""

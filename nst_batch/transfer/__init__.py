@@ -6,9 +6,10 @@ The door is `solve`:
     [solution] = solve(Targets(network), [problem], Options(steps=60))
 """
 
+from nst_batch.transfer.distances import layer_distances
 from nst_batch.transfer.engine import Options, Solution, solve
 from nst_batch.transfer.memory import keep_freed_memory, part_size, predicted_bytes
-from nst_batch.transfer.objective import Objective, Picture, Problem, Targets, layer_distances
+from nst_batch.transfer.objective import Objective, Picture, Problem, Targets
 from nst_batch.transfer.random_weights import random_weights
 from nst_batch.transfer.vgg import Vgg, build_network
 

@@ -71,7 +71,7 @@ class Targets:
 
     def __init__(self, network: Vgg, limit_bytes: int = 1 << 30) -> None:
         self.network, self.limit_bytes = network, limit_bytes
-        self._cache: OrderedDict[tuple[str, str, int, int, str], Tensor] = OrderedDict()
+        self._cache: OrderedDict[tuple[str | int, ...], Tensor] = OrderedDict()
         self._bytes = 0
 
     def content(self, picture: Picture, size: tuple[int, int], layers: Sequence[str]) -> dict[str, Tensor]:
@@ -108,7 +108,13 @@ class Targets:
             self._keep(key, found[layer])
         return found
 
-    def _keep(self, key: tuple[str, str, int, int, str], tensor: Tensor) -> None:
+    def kept(self, key: tuple[str | int, ...], make: Callable[[], Tensor]) -> Tensor:
+        """The tensor under `key`, made if it is not in the cache."""
+        tensor = self._cache[key] if key in self._cache else make()
+        self._keep(key, tensor)
+        return tensor
+
+    def _keep(self, key: tuple[str | int, ...], tensor: Tensor) -> None:
         if key not in self._cache:
             self._bytes += tensor.nbytes
         self._cache[key] = tensor
@@ -209,32 +215,6 @@ def style_weights(problem: Problem) -> dict[str, float]:
     """The weight of each style layer; they sum to one."""
     weights = problem.style_layer_weights or (1.0,) * len(problem.style_layers)
     return {layer: weight / sum(weights) for layer, weight in zip(problem.style_layers, weights, strict=True)}
-
-
-def layer_distances(
-    targets: Targets, image: Tensor, problem: Problem
-) -> list[tuple[str, float | None, float | None]]:
-    """How far an image (3xHxW) is from the problem's pictures at every convolution, whatever was optimised.
-
-    Returns:
-        For each layer its name, the content distance ‖F − F_c‖² / ‖F_c‖² and the style distance
-        ‖G − G_s‖²_F / ‖G_s‖²_F; None without such a picture. Unlike losses, these compare across layers.
-    """
-    layers = [layer for layer in targets.network.layers if "_conv" in layer]
-    pictures = [image, problem.content.pixels.to(image)] if problem.content else [image]
-    with torch.no_grad():
-        features = targets.network.features(torch.stack(pictures), [layers] * len(pictures))
-        styles = targets.style(problem.styles, 1.0, layers) if problem.styles else {}
-        content = [_relative(features[layer][0], features[layer][-1]) for layer in layers]
-        style = [_relative(gram_matrix(features[layer][:1]), styles[layer]) for layer in layers if styles]
-    contents = torch.stack(content).tolist() if problem.content else [None] * len(layers)
-    return list(zip(layers, contents, torch.stack(style).tolist() if styles else [None] * len(layers), strict=True))
-
-
-def _relative(found: Tensor, wanted: Tensor) -> Tensor:
-    """‖found − wanted‖² / ‖wanted‖², at least in float32; where nothing was wanted, by the smallest number."""
-    found, wanted = found.float(), wanted.float()
-    return (found - wanted).square().sum() / wanted.square().sum().clamp_min(torch.finfo(torch.float32).tiny)
 
 
 def _stacked(targets: Sequence[Tensor]) -> Tensor:

@@ -238,11 +238,15 @@ def test_what_is_not_a_run_directory_is_refused(tmp_path: Path) -> None:
         _ = RunDirectory(tmp_path / "nothing").study
 
 
-def test_a_newer_format_is_refused(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("version", "message"),
+    [(99, "expected format 2, found 99; upgrade nst-batch"), (1, "found 1, whose tables have no transfer score")],
+)
+def test_another_format_is_refused(tmp_path: Path, version: int, message: str) -> None:
     run = planned(tmp_path)
     study = json.loads(run.directory.read("study.json"))
-    run.directory.write("study.json", json.dumps(study | {"format_version": 99}).encode())
-    with pytest.raises(RunDirectoryError, match="expected format 1, found 99"):
+    run.directory.write("study.json", json.dumps(study | {"format_version": version}).encode())
+    with pytest.raises(RunDirectoryError, match=message):
         RunDirectory(tmp_path).check_usable()
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import io
 import math
@@ -30,7 +31,8 @@ size: int64, fit: string, color: string, init: string, seed: int64, optimizer: s
 learning_rate: double, pyramid: string, plateau: double, precision: string, steps_done: int64, stop_reason: string,
 width: int64, height: int64, initial_content_loss: double, initial_style_loss: double, initial_tv_loss: double,
 initial_total_loss: double, final_content_loss: double, final_style_loss: double, final_tv_loss: double,
-final_total_loss: double, best_step: int64, content_distance: double, style_distance: double, image_path: string,
+final_total_loss: double, best_step: int64, content_kept: double, style_taken: double,
+transfer_score: double, score_reason: string, content_distance: double, style_distance: double, image_path: string,
 image_sha256: string, seconds: double, peak_memory_bytes: int64, device: string, node: string,
 code_version: string, started_at: timestamp[us, tz=UTC], finished_at: timestamp[us, tz=UTC]
 """
@@ -49,7 +51,7 @@ def test_the_schemas_change_only_on_purpose() -> None:
     )
     assert spelled(tables.LAYERS) == (
         "trial_id: string, trial_index: int64, configuration: string, layer: string, content_distance: double, "
-        "style_distance: double"
+        "style_distance: double, content_baseline: double, style_baseline: double"
     )
     assert spelled(tables.PLAN) == (
         "trial_index: int64, trial_id: string, batch: int64, content_uri: string, "
@@ -57,7 +59,7 @@ def test_the_schemas_change_only_on_purpose() -> None:
         "width: int64, height: int64, "
         "configuration: string, error_type: string, error_message: string"
     )
-    assert tables.TRIALS.metadata[b"schema_version"] == b"1"
+    assert tables.TRIALS.metadata[b"schema_version"] == b"2"
 
 
 def test_every_field_of_the_records_is_a_column() -> None:
@@ -99,7 +101,8 @@ outcomes = st.builds(
     Outcome, status=st.sampled_from(get_args(vocabulary.Status)), error_type=optional_text,
     error_message=optional_text, attempt=st.integers(1, 100), steps_done=st.none() | count,
     stop_reason=optional_text, initial=st.none() | losses, final=st.none() | losses,
-    best_step=st.none() | count, content_distance=st.none() | scalar,
+    best_step=st.none() | count, content_kept=st.none() | scalar, style_taken=st.none() | scalar,
+    transfer_score=st.none() | scalar, score_reason=optional_text, content_distance=st.none() | scalar,
     style_distance=st.none() | scalar, image_path=optional_text, image_sha256=optional_text, seconds=scalar,
     peak_memory_bytes=st.none() | count, device=optional_text, node=optional_text, code_version=optional_text,
     started_at=st.none() | moment, finished_at=st.none() | moment,
@@ -114,7 +117,12 @@ def curves(draw: st.DrawFn) -> Curve:
 
 
 distances = st.builds(
-    LayerDistance, layer=text, content_distance=st.none() | scalar, style_distance=st.none() | scalar
+    LayerDistance,
+    layer=text,
+    content_distance=st.none() | scalar,
+    style_distance=st.none() | scalar,
+    content_baseline=st.none() | scalar,
+    style_baseline=st.none() | scalar,
 )
 results = st.builds(
     Result, trial=planned_trials, outcome=outcomes, curve=st.none() | curves(),
@@ -153,8 +161,9 @@ def test_results_survive_being_written_and_read(result: Result) -> None:
                 expected = np.array(getattr(curve, term), np.float32)
                 np.testing.assert_array_equal(np.array(row[term], np.float32), expected)
     read = written_and_read(result, "layers")
-    kept = [(row["layer"], row["content_distance"], row["style_distance"]) for row in read]
-    assert kept == [(at.layer, finite(at.content_distance), finite(at.style_distance)) for at in result.layers]
+    fields = [field.name for field in dataclasses.fields(LayerDistance)]
+    kept = [{name: row[name] for name in fields} for row in read]
+    assert kept == [{name: finite(getattr(at, name)) for name in fields} for at in result.layers]
 
 
 @settings(deadline=None, max_examples=100)

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from nst_batch.study.reading import load_study, preset_names
-from nst_batch.transfer import Objective, Targets, Vgg, layer_distances
+from nst_batch.transfer import Objective, Targets, Vgg
 from nst_batch.transfer.losses import content_loss, gram_matrix, style_loss, tv_loss
 from nst_batch.vocabulary import Loss, Pooling, layer_names
 from tests.transfer import reference
@@ -164,15 +164,3 @@ def test_targets_are_computed_once_and_forgotten_in_order() -> None:
         cache.style([picture(seed)], 1.0, ["block1_conv1"])
     cache.style([picture(1)], 1.0, ["block1_conv1"])
     assert Counting.calls == 5
-
-
-def test_layer_distances_vanish_at_the_pictures_themselves() -> None:
-    posed = problem()
-    content = layer_distances(targets(), picture(1).pixels, posed)
-    assert len(content) == 13
-    assert all(distance == 0 for _, distance, _ in content)
-    style = layer_distances(targets(), picture(2).pixels, posed)
-    assert all(distance is not None and distance < 1e-9 for _, _, distance in style)
-    assert all(distance is not None and distance > 0.01 for _, distance, _ in style)
-    alone = layer_distances(targets(), picture(1).pixels, problem(styles=(), style_layers=()))
-    assert all(distance is None for _, _, distance in alone)
