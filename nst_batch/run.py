@@ -219,7 +219,7 @@ def _fingerprint(study: Study, listing: str, configurations: Sequence[Configurat
 def _study_json(study: Study, fingerprint: str) -> dict[str, Any]:
     return {
         "name": study.name,
-        "study": study.to_dict(),
+        "study": study.shown(),
         "fingerprint": fingerprint,
         "created_at": datetime.now(UTC).isoformat(),
         "code_version": nst_batch.__version__,

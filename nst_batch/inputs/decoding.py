@@ -13,11 +13,9 @@ import io
 import math
 import re
 import struct
-import threading
 import warnings
 import zlib
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 
 import numpy as np
 from PIL import Image, ImageCms, ImageFile
@@ -99,21 +97,23 @@ def decode_sized(data: bytes, uri: str, *, target_edge: int | None = None) -> tu
         raise ImageError("empty", uri, "the file is empty (0 bytes)")
     format_name = _format_of(data, uri)
     Image.core.set_block_size(_BLOCK_BYTES)  # type: ignore[attr-defined]
-    with _muted_pillow():
-        try:
-            opened = _open(data, uri, format_name)
-            full_size = opened.size
-            if target_edge is not None:
-                opened.draft("", (2 * target_edge, 2 * target_edge))  # does nothing to formats other than JPEG
-            drafted = opened.size != full_size
-            with memory.DECODING.holding(math.prod(opened.size)):
-                opened.load()
-                orientation = _orientation(opened)
-                image = _to_srgb(opened, uri)
-        except Image.DecompressionBombError as error:
-            raise ImageError("too_large", uri, f"{format_name} file that unpacks to too many pixels") from error
-        except PILLOW_ERRORS as error:
-            raise _explained(error, data, uri, format_name) from error
+    warnings.filterwarnings(
+        "ignore", module=r"PIL\.|nst_batch\.inputs"
+    )  # about odd metadata; a filter is kept once
+    try:
+        opened = _open(data, uri, format_name)
+        full_size = opened.size
+        if target_edge is not None:
+            opened.draft("", (2 * target_edge, 2 * target_edge))  # does nothing to formats other than JPEG
+        drafted = opened.size != full_size
+        with memory.DECODING.holding(math.prod(opened.size)):
+            opened.load()
+            orientation = _orientation(opened)
+            image = _to_srgb(opened, uri)
+    except Image.DecompressionBombError as error:
+        raise ImageError("too_large", uri, f"{format_name} file that unpacks to too many pixels") from error
+    except PILLOW_ERRORS as error:
+        raise _explained(error, data, uri, format_name) from error
     if not drafted:
         full_size = image.size
     if orientation in _TO_UPRIGHT:
@@ -248,34 +248,3 @@ def _grey_range(mode: str, lowest: float, highest: float, bits: tuple[int, ...] 
     if (lowest >= 0 and highest <= full) or lowest == highest:
         return 0.0, full
     return lowest, highest
-
-
-# Warnings
-
-_muting = threading.Lock()
-_muted_by = 0
-_muted_state: warnings.catch_warnings[None] | None = None
-
-
-@contextmanager
-def _muted_pillow() -> Iterator[None]:
-    """Keeps Pillow quiet about odd metadata while any thread decodes.
-
-    Filters belong to the process, so threads that saved and restored them independently could leave each other's
-    behind for ever: the first thread in mutes, the last one out restores.
-    """
-    global _muted_by, _muted_state
-    with _muting:
-        _muted_by += 1
-        if _muted_state is None:
-            _muted_state = warnings.catch_warnings()
-            _muted_state.__enter__()
-            warnings.filterwarnings("ignore", module=r"PIL\.|nst_batch\.")
-    try:
-        yield
-    finally:
-        with _muting:
-            _muted_by -= 1
-            if _muted_by == 0 and _muted_state is not None:
-                _muted_state.__exit__(None, None, None)
-                _muted_state = None

@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from nst_batch.errors import ImageError, WeightsError
+from nst_batch.errors import ImageError, WeightsError, without_secrets
 from nst_batch.inputs import images, weights
 from nst_batch.inputs.finding import list_inputs
 from nst_batch.inputs.images import Inspection
@@ -220,4 +220,4 @@ def _bytes_per_pixel(study: Study, plan: Plan) -> float:
 
 
 def _reason(picture: Inspection) -> tuple[str, str, str]:
-    return picture.picture.uri, picture.error_type or "", picture.error_message or ""
+    return without_secrets(picture.picture.uri), picture.error_type or "", picture.error_message or ""

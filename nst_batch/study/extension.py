@@ -28,7 +28,7 @@ def extension(plan: Plan, *, where: str, study: dict[str, Any], planned: PlanTab
     Args:
         plan: Of the study as it is now.
         where: The run directory, for the message.
-        study: The study that it holds.
+        study: The study that it holds, as `Study.shown` gave it.
         planned: Columns of its plan, as `RunDirectory.plan` gives them.
 
     Raises:
@@ -38,7 +38,7 @@ def extension(plan: Plan, *, where: str, study: dict[str, Any], planned: PlanTab
     known, wanted = packed(_texts(old["trial_id"])), plan.trial_ids()
     needed = known[pc.is_null(old["error_type"]).to_numpy()]
     lost = len(needed) - int(np.isin(needed, wanted).sum())
-    changes = list(_differences(study, plan.study.to_dict()))
+    changes = list(_differences(study, plan.study.shown()))
     renamed = [line for line in changes if line.startswith(("name:", "output."))]
     if lost or renamed:
         shown = "\n  ".join((*changes, *_gone(planned, plan)))
@@ -60,7 +60,7 @@ def _gone(planned: PlanTable, plan: Plan) -> Iterator[str]:
     styles = pa.table([pc.list_flatten(old["style_sha256s"]), pc.list_flatten(old["style_uris"])], contents.schema)
     named = pa.concat_tables([contents, styles]).group_by(["digest", "uri"]).aggregate([]).sort_by("uri")
     gone = [row["uri"] for row in named.to_pylist() if row["digest"] is not None and row["digest"] not in there]
-    yield from (f"{uri}: changed or gone" for uri in gone[:_SHOWN])
+    yield from (f"{uri}: changed or gone" for uri in gone[:_SHOWN])  # the error shows them without secrets
     if len(gone) > _SHOWN:
         yield f"… and {len(gone) - _SHOWN:,} more pictures"
 

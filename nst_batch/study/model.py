@@ -8,44 +8,42 @@ from __future__ import annotations
 
 import itertools
 import math
-import re
-import unicodedata
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from functools import cache
-from typing import Annotated, Any, ClassVar, Literal, Self, TypeVar
+from typing import Annotated, Any, ClassVar, Self
 
 from pydantic import (
-    AfterValidator,
-    AllowInfNan,
     BeforeValidator,
     ConfigDict,
     Field,
-    GetCoreSchemaHandler,
-    GetJsonSchemaHandler,
     ModelWrapValidatorHandler,
-    Strict,
     TypeAdapter,
     ValidationError,
     model_validator,
 )
 from pydantic.dataclasses import dataclass as checked_dataclass
-from pydantic_core import ArgsKwargs, CoreSchema, core_schema, to_jsonable_python
+from pydantic_core import ArgsKwargs, to_jsonable_python
 
+from nst_batch.errors import without_secrets
 from nst_batch.records import Configuration
 from nst_batch.study import rules
-from nst_batch.study.mistakes import (
-    KeyPath,
-    Mistake,
-    MistakesError,
-    as_written,
-    dotted,
-    expected,
-    found_by_pydantic,
-    told,
+from nst_batch.study.mistakes import KeyPath, Mistake, MistakesError, as_written, dotted, found_by_pydantic
+from nst_batch.study.values import (
+    ONE_ZERO,
+    Axis,
+    Integer,
+    LayerSets,
+    Name,
+    Names,
+    NotNegative,
+    Number,
+    Pairing,
+    PoolingName,
+    WeightSets,
+    WeightsName,
 )
 from nst_batch.vocabulary import (
-    LIST_SUFFIXES,
     Arch,
     Color,
     Encoding,
@@ -54,115 +52,15 @@ from nst_batch.vocabulary import (
     Loss,
     Normalization,
     OptimizerName,
-    Pooling,
     Precision,
     Pyramid,
-    is_list_file,
-    is_weights_file,
-    layer_names,
 )
 
 MAX_SEED = 2**63 - 1
 """The largest that the tables' 64-bit column holds."""
-PAIRINGS = ("cross", "zip", "blend")
-
-T = TypeVar("T")
+NO_KEYS = BeforeValidator(lambda value: {} if value is None else value)
+"""A section that holds nothing is as its defaults say."""
 _STRICT = ConfigDict(extra="forbid", revalidate_instances="always", use_attribute_docstrings=True)
-
-
-# Types of values
-
-
-@dataclass(frozen=True)
-class Listed:
-    """Marks a tuple that may also be written as the single value that it would hold.
-
-    Args:
-        when_empty: What an empty list stands for.
-    """
-
-    when_empty: tuple[Any, ...] = ()
-
-    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
-        return core_schema.no_info_before_validator_function(self._listed, handler(source))
-
-    def __get_pydantic_json_schema__(self, core: Any, handler: GetJsonSchemaHandler) -> dict[str, Any]:
-        listed = handler(core["schema"])
-        return {"anyOf": [listed["items"], listed]}
-
-    def _listed(self, value: object) -> object:
-        return value or self.when_empty if isinstance(value, list | tuple) else (value,)
-
-
-def _line_of_text(value: str) -> str:
-    if not value.strip():
-        raise expected("text", value)
-    if any(unicodedata.category(character) in {"Cc", "Cs", "Zl", "Zp"} for character in value):
-        raise expected("one line of text without control characters", value)
-    return value
-
-
-def _short(value: str) -> str:
-    if len(value) > 200:
-        raise expected("at most 200 characters", value)
-    return value
-
-
-def _pairing(value: object) -> object:
-    if isinstance(value, str) and (value in PAIRINGS or is_list_file(value)):
-        return value
-    raise expected(f"cross, zip, blend or a list file ({', '.join(LIST_SUFFIXES)})", value)
-
-
-def _weights_name(value: object) -> object:
-    named = isinstance(value, str) and (value in ("imagenet", "imagenet_v1") or is_weights_file(value))
-    if named or (isinstance(value, str) and re.fullmatch(r"random:[0-9]{1,18}", value)):
-        return value
-    raise expected("imagenet, imagenet_v1, random:SEED, or the path or URL of a state dict", value)
-
-
-def _list_of_weights(value: object) -> object:
-    if isinstance(value, list | tuple):
-        return value
-    raise expected("a list of weights, one per style layer, as in [[1, 1, 0.5]]", value)
-
-
-def _not_all_zero(value: tuple[float, ...]) -> tuple[float, ...]:
-    if value and not any(value):
-        raise told("expected at least one weight above 0, found only 0")
-    return value
-
-
-Text = Annotated[str, AfterValidator(_line_of_text)]
-Name = Annotated[Text, AfterValidator(_short)]
-Integer = Annotated[int, Strict()]
-Number = Annotated[float, Strict(), AllowInfNan(False)]
-ONE_ZERO = AfterValidator(lambda value: value + 0.0)
-"""-0.0 becomes 0.0, so that equal values have one spelling."""
-NotNegative = Annotated[Number, Field(ge=0), ONE_ZERO]
-Names = Annotated[tuple[Text, ...], Listed()]
-Axis = Annotated[tuple[T, ...], Field(min_length=1), Listed()]
-"""The values of the grid along one key."""
-Layer = Annotated[Name, Field(examples=list(layer_names("vgg16")))]
-LayerSets = Annotated[tuple[Annotated[tuple[Layer, ...], Listed()], ...], Listed(when_empty=((),))]
-WeightSet = Annotated[
-    tuple[NotNegative, ...], BeforeValidator(_list_of_weights, list[NotNegative]), AfterValidator(_not_all_zero)
-]
-PoolingName = Annotated[
-    Pooling, BeforeValidator(lambda value: "average" if value == "avg" else value, Literal[Pooling, "avg"])
-]
-
-
-def _section(kind: type[T]) -> Any:
-    """A field that holds keys of its own; without any of them it is as the defaults say."""
-    return field(default_factory=kind)
-
-
-def _no_keys(value: object) -> object:
-    return {} if value is None else value
-
-
-# The keys
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -182,7 +80,7 @@ class Network:
 
     __pydantic_config__: ClassVar[ConfigDict] = _STRICT
     arch: Arch = "vgg16"
-    weights: Annotated[Text, BeforeValidator(_weights_name, str)] = "imagenet"
+    weights: WeightsName = "imagenet"
     """imagenet (the original VGG weights, vgg16 only), imagenet_v1, random:SEED, a path or a URL."""
     pooling: PoolingName = "max"
     """average (or avg): smoother pictures, as in the paper."""
@@ -199,7 +97,7 @@ class Grid:
     """Sets of layers for the content loss; [] is no content loss."""
     style_layers: LayerSets = (("block1_conv1", "block2_conv1", "block3_conv1", "block4_conv1", "block5_conv1"),)
     """Sets of layers for the style loss, likewise. The defaults of both are those of Gatys et al. (2016)."""
-    style_layer_weights: Annotated[tuple[WeightSet, ...], Listed(when_empty=((),))] = ((),)
+    style_layer_weights: WeightSets = ((),)
     """One weight per style layer; [] weighs them equally."""
     alpha: Axis[NotNegative] = (0.5,)
     """Weight of the content loss."""
@@ -260,18 +158,18 @@ class Study:
     """Files, globs, directories, URLs, or list files with a `uri` column."""
     style: Names = ()
     """Likewise."""
-    pairs: Annotated[Text, BeforeValidator(_pairing, str)] = "cross"
+    pairs: Pairing = "cross"
     """cross: every content with every style; zip: first with first; blend: every content with all styles in
     equal parts; or a list file with `content` and `style` columns."""
-    image: Annotated[ImageOptions, BeforeValidator(_no_keys)] = _section(ImageOptions)
-    network: Annotated[Network, BeforeValidator(_no_keys)] = _section(Network)
-    grid: Annotated[Grid, BeforeValidator(_no_keys)] = _section(Grid)
-    optimizer: Annotated[Optimizer, BeforeValidator(_no_keys)] = _section(Optimizer)
+    image: Annotated[ImageOptions, NO_KEYS] = field(default_factory=ImageOptions)
+    network: Annotated[Network, NO_KEYS] = field(default_factory=Network)
+    grid: Annotated[Grid, NO_KEYS] = field(default_factory=Grid)
+    optimizer: Annotated[Optimizer, NO_KEYS] = field(default_factory=Optimizer)
     loss: Loss = "sum"
     """sum: the paper's sums; mean: per-element means."""
     precision: Precision = "auto"
     """Of the arithmetic; auto: float32 on a CPU, tf32 on a GPU."""
-    output: Annotated[Output, BeforeValidator(_no_keys)] = _section(Output)
+    output: Annotated[Output, NO_KEYS] = field(default_factory=Output)
 
     @model_validator(mode="wrap")
     @classmethod
@@ -300,6 +198,15 @@ class Study:
         plain: dict[str, Any] = to_jsonable_python(self)
         return plain
 
+    def shown(self) -> dict[str, Any]:
+        """As `to_dict`, without the secrets of URLs: what a run directory and a message may hold."""
+        plain = self.to_dict()
+        for key in ("content", "style"):
+            plain[key] = [without_secrets(uri) for uri in plain[key]]
+        plain["pairs"] = without_secrets(self.pairs)
+        plain["network"]["weights"] = without_secrets(self.network.weights)
+        return plain
+
     @property
     def num_configurations(self) -> int:
         """How many `configurations` yields."""
@@ -312,25 +219,12 @@ class Study:
             weights_sha256: Of the resolved weights.
             normalization: As resolved with the weights, never `auto`.
         """
+        fixed = asdict(self.image) | asdict(self.network) | asdict(self.optimizer)
+        fixed |= {"optimizer": fixed.pop("name"), "loss": self.loss, "precision": self.precision}
+        fixed |= {"weights_sha256": weights_sha256, "normalization": normalization}
         names = [each.name for each in fields(Grid)]
         for point in itertools.product(*(getattr(self.grid, name) for name in names)):
-            yield Configuration(
-                size=self.image.size,
-                fit=self.image.fit,
-                arch=self.network.arch,
-                weights=self.network.weights,
-                weights_sha256=weights_sha256,
-                pooling=self.network.pooling,
-                normalization=normalization,
-                loss=self.loss,
-                optimizer=self.optimizer.name,
-                steps=self.optimizer.steps,
-                learning_rate=self.optimizer.learning_rate,
-                pyramid=self.optimizer.pyramid,
-                plateau=self.optimizer.plateau,
-                precision=self.precision,
-                **dict(zip(names, point, strict=True)),
-            )
+            yield Configuration(**fixed, **dict(zip(names, point, strict=True)))
 
 
 def study_from_dict(values: object) -> Study:

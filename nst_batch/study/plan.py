@@ -12,7 +12,7 @@ from itertools import compress, islice, product
 import numpy as np
 import numpy.typing as npt
 
-from nst_batch.errors import LayerError, StudyError
+from nst_batch.errors import LayerError, StudyError, without_secrets
 from nst_batch.inputs.finding import Listing, inspect_all
 from nst_batch.inputs.images import Inspection, fitted_size
 from nst_batch.records import Configuration, Picture, Trial, trial_id
@@ -46,7 +46,7 @@ class Plan:
     bad: tuple[Inspection, ...]
     """Pictures that cannot be used."""
     duplicates: tuple[tuple[str, str], ...]
-    """(left out, same content as)."""
+    """(left out, same content as), as they may be shown."""
 
     @property
     def num_trials(self) -> int:
@@ -190,7 +190,7 @@ def _distinct(pictures: Sequence[Inspection], duplicates: list[tuple[str, str]])
         if same is picture:
             yield picture
         else:
-            duplicates.append((picture.picture.uri, same.picture.uri))
+            duplicates.append((without_secrets(picture.picture.uri), without_secrets(same.picture.uri)))
 
 
 def _content_of(picture: Inspection) -> str:
@@ -253,7 +253,8 @@ def _size_or_reason(pair: PicturePair, configuration: Configuration) -> tuple[in
         )
         if reason is not None:
             resized = f"{picture.width}×{picture.height} pixels become {width}×{height}"
-            return 0, 0, "too_small", f"{picture.picture.uri}: {resized}: {reason}"
+            message = without_secrets(f"{picture.picture.uri}: {resized}: {reason}")
+            return 0, 0, "too_small", message
     width, height = _working_size(pair, configuration)
     return width, height, None, None
 

@@ -1,0 +1,109 @@
+"""What the values of a study's keys may be: pydantic types for text, numbers, layers and lists of them."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal, TypeVar
+
+from pydantic import (
+    AfterValidator,
+    AllowInfNan,
+    BeforeValidator,
+    Field,
+    GetCoreSchemaHandler,
+    GetJsonSchemaHandler,
+    Strict,
+)
+from pydantic_core import CoreSchema, core_schema
+
+from nst_batch.study.mistakes import expected, told
+from nst_batch.vocabulary import LIST_SUFFIXES, Pooling, is_list_file, is_weights_file, layer_names
+
+PAIRINGS = ("cross", "zip", "blend")
+_WEIGHTS = re.compile(r"imagenet|imagenet_v1|random:[0-9]{1,18}")
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Listed:
+    """Marks a tuple that may also be written as the single value that it would hold.
+
+    Args:
+        when_empty: What an empty list stands for.
+    """
+
+    when_empty: tuple[Any, ...] = ()
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        return core_schema.no_info_before_validator_function(self._listed, handler(source))
+
+    def __get_pydantic_json_schema__(self, core: Any, handler: GetJsonSchemaHandler) -> dict[str, Any]:
+        listed = handler(core["schema"])
+        return {"anyOf": [listed["items"], listed]}
+
+    def _listed(self, value: object) -> object:
+        return value or self.when_empty if isinstance(value, list | tuple) else (value,)
+
+
+def _line_of_text(value: str) -> str:
+    if not value.strip():
+        raise expected("text", value)
+    if any(unicodedata.category(character) in {"Cc", "Cs", "Zl", "Zp"} for character in value):
+        raise expected("one line of text without control characters", value)
+    return value
+
+
+def _short(value: str) -> str:
+    if len(value) > 200:
+        raise expected("at most 200 characters", value)
+    return value
+
+
+def _pairing(value: object) -> object:
+    if isinstance(value, str) and (value in PAIRINGS or is_list_file(value)):
+        return value
+    raise expected(f"cross, zip, blend or a list file ({', '.join(LIST_SUFFIXES)})", value)
+
+
+def _weights_name(value: object) -> object:
+    if isinstance(value, str) and (_WEIGHTS.fullmatch(value) or is_weights_file(value)):
+        return value
+    raise expected("imagenet, imagenet_v1, random:SEED, or the path or URL of a state dict", value)
+
+
+def _list_of_weights(value: object) -> object:
+    if isinstance(value, list | tuple):
+        return value
+    raise expected("a list of weights, one per style layer, as in [[1, 1, 0.5]]", value)
+
+
+def _not_all_zero(value: tuple[float, ...]) -> tuple[float, ...]:
+    if value and not any(value):
+        raise told("expected at least one weight above 0, found only 0")
+    return value
+
+
+Text = Annotated[str, AfterValidator(_line_of_text)]
+Name = Annotated[Text, AfterValidator(_short)]
+Integer = Annotated[int, Strict()]
+Number = Annotated[float, Strict(), AllowInfNan(False)]
+ONE_ZERO = AfterValidator(lambda value: value + 0.0)
+"""-0.0 becomes 0.0, so that equal values have one spelling."""
+NotNegative = Annotated[Number, Field(ge=0), ONE_ZERO]
+Names = Annotated[tuple[Text, ...], Listed()]
+Axis = Annotated[tuple[T, ...], Field(min_length=1), Listed()]
+"""The values of the grid along one key."""
+Layer = Annotated[Name, Field(examples=list(layer_names("vgg16")))]
+LayerSets = Annotated[tuple[Annotated[tuple[Layer, ...], Listed()], ...], Listed(when_empty=((),))]
+WeightSet = Annotated[
+    tuple[NotNegative, ...], BeforeValidator(_list_of_weights, list[NotNegative]), AfterValidator(_not_all_zero)
+]
+Pairing = Annotated[Text, BeforeValidator(_pairing, str)]
+WeightsName = Annotated[Text, BeforeValidator(_weights_name, str)]
+WeightSets = Annotated[tuple[WeightSet, ...], Listed(when_empty=((),))]
+PoolingName = Annotated[
+    Pooling, BeforeValidator(lambda value: "average" if value == "avg" else value, Literal[Pooling, "avg"])
+]
