@@ -114,17 +114,23 @@ class Run:
 
         return rank(self.directory, by, where=where, metrics=metrics)
 
-    def report(self, folder: str | os.PathLike[str] | None = None) -> str:
+    def report(self, folder: str | os.PathLike[str] | None = None, *, fetch: bool = False) -> str:
         """Writes the HTML report, and returns where it is; see `results.report.write_report`."""
         from nst_batch.results.report import write_report
 
-        return write_report(self.directory, None if folder is None else Path(folder))
+        return write_report(self.directory, None if folder is None else Path(folder), fetch=fetch)
 
-    def sheets(self) -> list[str]:
+    def vote(self, folder: str | os.PathLike[str] | None = None, *, fetch: bool = False) -> str:
+        """Writes the page for votes, and returns where it is; see `results.vote.write_vote_page`."""
+        from nst_batch.results.vote import write_vote_page
+
+        return write_vote_page(self.directory, None if folder is None else Path(folder), fetch=fetch)
+
+    def sheets(self, *, fetch: bool = False) -> list[str]:
         """Draws the contact sheets into the run directory, and returns where they are."""
         from nst_batch.results.sheets import write_sheets
 
-        return [self.directory.directory.url(path) for path in write_sheets(self.directory)]
+        return [self.directory.directory.url(path) for path in write_sheets(self.directory, fetch=fetch)]
 
     def export(
         self, kind: ExportKind, to: str | os.PathLike[str], *, where: str | None = None, names: str | None = None

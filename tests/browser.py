@@ -22,7 +22,14 @@ _FLAGS = (
     "--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--disable-background-networking",
     "--disable-component-update", "--disable-sync", "--no-first-run", "--hide-scrollbars",
 )  # fmt: skip
-_KEYS = {"left": "\ue012", "right": "\ue014", "escape": "\ue00c", "enter": "\ue007", "tab": "\ue004"}
+_KEYS = {
+    "left": "\ue012",
+    "right": "\ue014",
+    "escape": "\ue00c",
+    "enter": "\ue007",
+    "tab": "\ue004",
+    "down": "\ue015",
+}
 
 
 class Browser:
@@ -44,7 +51,7 @@ class Browser:
         _call(f"{self._session}/element/{self._find(selector)}/click", {})
 
     def press(self, *keys: str) -> None:
-        """Presses keys one after the other: letters, or left, right, escape, enter, tab."""
+        """Presses keys one after the other: letters, or left, right, down, escape, enter, tab."""
         actions = [{"type": kind, "value": _KEYS.get(key, key)} for key in keys for kind in ("keyDown", "keyUp")]
         self._act({"type": "key", "id": "keyboard", "actions": actions})
 

@@ -20,6 +20,11 @@ if TYPE_CHECKING:
 
 app = typer.Typer()
 
+Folder = Annotated[
+    Path | None, typer.Option("--output", metavar="FOLDER", help="Write there instead of to DIR/report.")
+]
+Fetch = Annotated[bool, typer.Option("--fetch", help="Also fetch inputs that the run names by URLs.")]
+
 WATCH_SECONDS = 2.0
 _SAID = ("num_workers", "worker_deaths", "elapsed_seconds", "eta_seconds", "updated_at")
 """What `status` repeats of progress.json."""
@@ -108,14 +113,15 @@ def query(
 
 
 @app.command(epilog="Example: nst-batch report runs/w7")
-def report(
-    run: RunArgument,
-    output: Annotated[
-        Path | None, typer.Option(metavar="FOLDER", help="Write there instead of to DIR/report.")
-    ] = None,
-) -> None:
-    """Write the report: one HTML file to look at, compare and share, and PNG files of every plot."""
-    print_line(_opened(run).report(output))
+def report(run: RunArgument, output: Folder = None, fetch: Fetch = False) -> None:
+    """Write the report: one HTML file to look at, compare and share, and PNG and SVG files of every plot."""
+    print_line(_opened(run).report(output, fetch=fetch))
+
+
+@app.command(epilog="Example: nst-batch vote runs/w7")
+def vote(run: RunArgument, output: Folder = None, fetch: Fetch = False) -> None:
+    """Write a page on which people say which of two pictures is better; `rank --votes` reads what it saves."""
+    print_line(_opened(run).vote(output, fetch=fetch))
 
 
 @app.command(epilog="Example: nst-batch export runs/w7 images --to pictures")

@@ -148,7 +148,7 @@ def run(
     failed = progress.failed + progress.diverged
     summary = f"{progress.ok} of {progress.num_trials} trials ok in {duration(progress.elapsed_seconds)}"
     reporter.note(f"{summary}; {failed} failed" if failed else summary)
-    for sheet in open_run(out).sheets():
+    for sheet in open_run(out).sheets(fetch=True):
         reporter.note(f"to look at: {sheet}")
     if not log_json:
         print_line(out)

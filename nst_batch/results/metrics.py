@@ -104,7 +104,7 @@ class _Measured:
 
     def _read_input(self, picture: Picture, configuration: Configuration) -> Image.Image | None:
         try:
-            return input_picture(picture, configuration)
+            return input_picture(picture, configuration, fetch=True)
         except ImageError:
             return None
 

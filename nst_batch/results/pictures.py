@@ -41,14 +41,22 @@ def picture_bytes(run: RunDirectory, image_path: str) -> bytes:
     return data
 
 
-def input_picture(picture: Picture, configuration: Configuration, edge: int | None = None) -> Image.Image:
+def input_picture(
+    picture: Picture, configuration: Configuration, edge: int | None = None, *, fetch: bool = False
+) -> Image.Image:
     """An input as the network saw it: in the study's shape, at its size or with `edge` pixels.
+
+    Args:
+        fetch: Whether it may be fetched if it is named by a URL. A plan may come from anybody: whoever only looks
+            at a run asks no other machine for anything.
 
     Raises:
         ImageError: It cannot be read, or is not the file any more that the plan saw.
     """
     if picture.sha256 is None:
         raise ImageError("unreadable", picture.uri, "it could not be read when the study was planned")
+    if "://" in picture.uri and not fetch:
+        raise ImageError("unreadable", picture.uri, "it is not fetched without --fetch")
     data = read_bytes(picture.uri, expected_sha256=picture.sha256)
     size = edge or configuration.size
     return resize(decode(data, picture.uri, target_edge=size), size, configuration.fit)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import io
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
@@ -11,13 +9,13 @@ from typing import Any, TypeVar
 
 import numpy as np
 import pyarrow.compute as pc
-from PIL import Image
 
 from nst_batch import __version__
 from nst_batch.errors import ImageError, QueryError
 from nst_batch.records import Picture
 from nst_batch.results import labels
 from nst_batch.results.overview import Overview
+from nst_batch.results.pages import data_url, webp
 from nst_batch.results.pictures import finished_picture, input_picture
 from nst_batch.results.query import Session
 from nst_batch.results.rank import notes, rank
@@ -56,12 +54,15 @@ _Item = TypeVar("_Item")
 _Made = TypeVar("_Made")
 
 
-def report_data(run: RunDirectory, thumbnails: Directory | None, pictures_at: str | None) -> dict[str, Any]:
+def report_data(
+    run: RunDirectory, thumbnails: Directory | None, pictures_at: str | None, *, fetch: bool = False
+) -> dict[str, Any]:
     """The document; its curves are as `plots` takes them.
 
     Args:
         thumbnails: Where thumbnails are written when they are too many to be inlined.
         pictures_at: The run's directory as seen from the report; None when it cannot be reached from there.
+        fetch: Whether inputs that are named by a URL may be fetched.
     """
     max_pairs = max(1, MAX_TRIALS // max(len(run.configurations), 1))
     overview = Overview(run, max_pairs=max_pairs, max_configurations=MAX_TRIALS, columns=_TRIAL_COLUMNS)
@@ -75,7 +76,7 @@ def report_data(run: RunDirectory, thumbnails: Directory | None, pictures_at: st
             "fields": _fields(overview),
             "configurations": _configurations(overview),
             "pairs": _pairs(overview, numbers),
-            "inputs": _inputs(overview, inputs),
+            "inputs": _inputs(overview, inputs, fetch),
             "trials": trials,
             "curves": _curves(overview, session, trials),
             "rankings": _rankings(run),
@@ -180,25 +181,25 @@ def _add_pictures(
             trial["thumbnail"] = path
             return
         try:
-            data = _webp(finished_picture(run, trial["image_path"]), edge)
+            picture = finished_picture(run, trial["image_path"])
         except ImageError:
             return
-        trial["thumbnail"] = _data_url(data) if target is None else path
+        trial["thumbnail"] = data_url(picture, edge) if target is None else path
         if target is not None:
-            target.write(path, data)
+            target.write(path, webp(picture, edge))
 
     _in_threads(add, shown)
 
 
-def _inputs(overview: Overview, pictures: Sequence[Picture]) -> list[Row]:
+def _inputs(overview: Overview, pictures: Sequence[Picture], fetch: bool) -> list[Row]:
     shape = next(iter(overview.run.configurations.values()))
     names = labels.short_names(picture.uri for picture in pictures)
 
     def made(picture: Picture) -> Row:
         entry: Row = {"name": names[picture.uri], "uri": picture.uri, "thumbnail": None, "reason": None}
         try:
-            image = input_picture(picture, shape, edge=min(_INPUT_EDGE, shape.size))
-            entry["thumbnail"] = _data_url(_webp(image, _INPUT_EDGE))
+            image = input_picture(picture, shape, edge=min(_INPUT_EDGE, shape.size), fetch=fetch)
+            entry["thumbnail"] = data_url(image, _INPUT_EDGE)
         except ImageError as error:
             entry["reason"] = str(error)
         return entry
@@ -209,17 +210,6 @@ def _inputs(overview: Overview, pictures: Sequence[Picture]) -> list[Row]:
 def _in_threads(function: Callable[[_Item], _Made], items: Iterable[_Item]) -> list[_Made]:
     with ThreadPoolExecutor(_THREADS, "nst-batch report") as pool:
         return list(pool.map(function, items))
-
-
-def _webp(image: Image.Image, edge: int) -> bytes:
-    image.thumbnail((edge, edge), Image.Resampling.LANCZOS, reducing_gap=3.0)
-    file = io.BytesIO()
-    image.save(file, "webp", quality=80, method=2)
-    return file.getvalue()
-
-
-def _data_url(data: bytes) -> str:
-    return f"data:image/webp;base64,{base64.b64encode(data).decode()}"
 
 
 # Numbers

@@ -25,24 +25,27 @@ _TILE_EDGES = ((60, 256), (200, 192), (480, 128), (10**9, 96))
 """Pixels of a tile by the number of tiles at most."""
 
 
-def write_sheets(run: RunDirectory) -> list[str]:
+def write_sheets(run: RunDirectory, *, fetch: bool = False) -> list[str]:
     """Writes the run's contact sheet, and for reconstruction studies their figure; returns relative paths.
 
     At most 24 pairs and 40 configurations are shown; the caption says when there are more. Trials that have not
     ended, and failed ones, are boxes with the reason. Nothing is written while no trial has ended.
+
+    Args:
+        fetch: Whether inputs that are named by a URL may be fetched.
     """
-    drawn = draw_sheets(run)
+    drawn = draw_sheets(run, fetch=fetch)
     for name, sheet in drawn.items():
         run.directory.write(f"report/{name}", png(sheet))
     return [f"report/{name}" for name in drawn]
 
 
-def draw_sheets(run: RunDirectory) -> dict[str, Image.Image]:
+def draw_sheets(run: RunDirectory, *, fetch: bool = False) -> dict[str, Image.Image]:
     """What `write_sheets` writes, by file name."""
     overview = _overview(run, MAX_PAIRS)
     if not overview.num_ended:
         return {}
-    pictures, name = _Pictures(overview), str(run.study["name"])
+    pictures, name = _Pictures(overview, fetch), str(run.study["name"])
     configurations = dict(zip(overview.configurations, overview.configuration_labels, strict=True))
     drawn = {"sheet.png": _sheet(pictures, name, pictures.kinds, configurations)}
     if kind := reconstructs(run):
@@ -170,8 +173,8 @@ def _settings(configuration: Configuration) -> str:
 class _Pictures:
     """The tiles of an overview: every picture is reduced as soon as it is read, and inputs are read once."""
 
-    def __init__(self, overview: Overview) -> None:
-        self.overview = overview
+    def __init__(self, overview: Overview, fetch: bool = False) -> None:
+        self.overview, self._fetch = overview, fetch
         num_tiles = len(overview.pairs) * (len(overview.configurations) + 2)
         self.edge = next(edge for limit, edge in _TILE_EDGES if num_tiles <= limit)
         self._inputs: dict[Picture, Tile] = {}
@@ -212,7 +215,7 @@ class _Pictures:
         if picture not in self._inputs:
             shape = next(iter(self.overview.run.configurations.values()))
             try:
-                image = input_picture(picture, shape, edge=min(self.edge, shape.size))
+                image = input_picture(picture, shape, edge=min(self.edge, shape.size), fetch=self._fetch)
                 self._inputs[picture] = Tile(self._reduced(image))
             except ImageError as error:
                 self._inputs[picture] = Tile(None, str(error))

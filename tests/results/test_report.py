@@ -1,12 +1,15 @@
 from __future__ import annotations
 
+import http.server
 import json
 import re
 import statistics
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -185,6 +188,32 @@ def test_an_object_store_takes_a_report() -> None:
             committer.commit(simulated.result(trial))
     assert write_report(run) == "memory://reports/run/report/index.html"
     assert run.directory.exists("report/index.html")
+
+
+def test_a_report_fetches_nothing_unless_told_to(tmp_path: Path) -> None:
+    [picture] = small_run.inputs(tmp_path / "photos", ["p.png"])
+    asked: list[str] = []
+
+    class Handler(http.server.SimpleHTTPRequestHandler):
+        def __init__(self, *request: Any) -> None:
+            super().__init__(*request, directory=str(tmp_path / "photos"))
+
+        def log_message(self, _: str, *details: Any) -> None:
+            asked.append(str(details[0]))
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        named = replace(picture, uri=f"http://127.0.0.1:{server.server_port}/p.png")
+        run = small_run.write(
+            tmp_path / "run", list(small_run.plan([named], [[picture]], small_run.configurations({})))
+        )
+        _, data = page_of(run)
+        assert [bool(each["thumbnail"]) for each in data["inputs"]] == [False, True]
+        assert "not fetched without --fetch" in data["inputs"][0]["reason"]
+        assert asked == []
+        write_report(run, fetch=True)
+        server.shutdown()
+    assert asked
 
 
 # In a browser
