@@ -29,16 +29,18 @@ from benchmarks.report import write
 from benchmarks.textbook import textbook
 from nst_batch.study.reading import load_study
 from nst_batch.transfer import (
+    Evaluation,
     Objective,
-    Options,
     Problem,
     Solution,
+    SolveOptions,
     Targets,
     Vgg,
     keep_freed_memory,
     predicted_bytes,
     random_weights,
     solve,
+    step,
 )
 from nst_batch.transfer.optimizers import HISTORY, Lbfgs
 from nst_batch.transfer.vgg import conv_shapes
@@ -89,7 +91,7 @@ def floor(batch: int, size: int, deepest: str = "block5_conv1") -> Callable[[], 
     return run
 
 
-def step(targets: Targets, problem: Problem, batch: int) -> Callable[[], None]:
+def stepping(targets: Targets, problem: Problem, batch: int) -> Callable[[], None]:
     """One step of the engine on a batch, optimiser included, as late in a run: with all the pairs it keeps."""
     size = problem.height, problem.width
     objective = Objective(targets, [problem] * batch, size=size, scale=1.0, convention="sum")
@@ -97,8 +99,7 @@ def step(targets: Targets, problem: Problem, batch: int) -> Callable[[], None]:
     optimizer = Lbfgs(problem.content.pixels.flatten().repeat(batch, 1))
 
     def run() -> None:
-        losses, gradient = objective.losses_and_gradient(optimizer.point)
-        optimizer.update(losses[:, 3], gradient)
+        step(objective, optimizer)
 
     curvature = torch.linspace(1, 1000, optimizer.point.shape[1])
     for _ in range(HISTORY):  # of a paraboloid, to spare the convolutions
@@ -150,7 +151,9 @@ def bench_step(targets: Targets, size: int, steps: int) -> list[dict[str, Any]]:
     rows = []
     problem, peak = problems(size, 1, 1)[0], peak_flops()
     for batch in (1, 2, 4):
-        seconds, bare, ratio = alternate(step(targets, problem, batch), floor(batch, size), 11 if batch == 1 else 7)
+        seconds, bare, ratio = alternate(
+            stepping(targets, problem, batch), floor(batch, size), 11 if batch == 1 else 7
+        )
         flops = flops_per_step(size) * batch / seconds
         rows.append(
             {
@@ -201,7 +204,7 @@ def bench_race(
         solution, seconds = solve_timed(targets, problem, price)
         size, goal = (problem.height, problem.width), book["textbook_loss"]
         judge = Objective(targets, [problem], size=size, scale=1.0, convention="sum")
-        loss = float(judge.losses_and_gradient(solution.image.reshape(1, -1))[0][0, 3])
+        loss = float(judge(solution.image.unsqueeze(0)).total)
         reached = [at for at, total in zip(seconds, solution.curve.total[1:], strict=True) if total <= goal]
         rows.append(
             {
@@ -229,16 +232,16 @@ def bench_race(
 def solve_timed(targets: Targets, problem: Problem, price: int) -> tuple[Solution, list[float]]:
     """A solution, and the seconds after which each step of its curve was there."""
     stamps: list[float] = []
-    evaluate = Objective.losses_and_gradient
+    evaluate = Objective.with_gradient
 
-    def stamped(self: Objective, points: Tensor) -> tuple[Tensor, Tensor]:
+    def stamped(self: Objective, points: Tensor) -> tuple[Evaluation, Tensor]:
         found = evaluate(self, points)
         stamps.append(time.perf_counter() - begun)
         return found
 
     begun = time.perf_counter()
-    with patch.object(Objective, "losses_and_gradient", stamped):
-        [solution] = solve(targets, [problem], Options(steps=price))
+    with patch.object(Objective, "with_gradient", stamped):
+        [solution] = solve(targets, [problem], SolveOptions(steps=price))
     return solution, stamps[1 - len(solution.curve.step) :]
 
 
@@ -246,7 +249,7 @@ def bench_search(targets: Targets, posed: Sequence[Problem]) -> list[dict[str, A
     """Why the line search is what it is: total loss after so many evaluations, over that of the initial image."""
     rows = []
     for problem in posed:
-        [plain] = solve(targets, [problem], Options(steps=SEARCHED[-1], pyramid="off"))
+        [plain] = solve(targets, [problem], SolveOptions(steps=SEARCHED[-1], pyramid="off"))
         curves = {
             "ours": plain.curve.total[1:],
             "torch, fixed step": textbook(targets, problem, SEARCHED[-1]).losses,
@@ -279,7 +282,7 @@ def bench_memory(size: int) -> list[dict[str, Any]]:
 
 def bench_grid(targets: Targets, posed: Sequence[Problem], steps: int) -> dict[str, Any]:
     """(5) A grid of k configurations on one pair over k single runs, each with a network and targets of its own."""
-    options = Options(steps=steps)
+    options = SolveOptions(steps=steps)
     begun = time.perf_counter()
     shared = Targets(targets.network)
     for problem in posed:

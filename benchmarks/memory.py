@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 
-from nst_batch.transfer import Objective, Picture, Problem, Targets, Vgg, keep_freed_memory
+from nst_batch.transfer import Objective, Problem, TargetImage, Targets, Vgg, keep_freed_memory, step
 from nst_batch.transfer.optimizers import Lbfgs
 from nst_batch.transfer.vgg import conv_shapes
 
@@ -31,15 +31,14 @@ def network() -> Vgg:
 
 def run_steps(targets: Targets, size: int, steps: int) -> None:
     """A few steps of one image."""
-    picture = Picture(key=str(size), pixels=torch.full((3, size, size), 0.5))
+    picture = TargetImage(key=str(size), pixels=torch.full((3, size, size), 0.5))
     problem = Problem(
         height=size, width=size, content=picture, styles=(picture,), content_layers=LAYERS[3:4], style_layers=LAYERS
     )
     objective = Objective(targets, [problem], size=(size, size), scale=1.0, convention="sum")
     optimizer = Lbfgs(torch.rand(1, 3 * size * size))
     for _ in range(steps):
-        losses, gradient = objective.losses_and_gradient(optimizer.point)
-        optimizer.update(losses[:, 3], gradient)
+        step(objective, optimizer)
 
 
 def main() -> None:

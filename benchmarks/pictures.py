@@ -11,10 +11,10 @@ import torch
 from PIL import Image
 
 from nst_batch.inputs.images import resize, to_array
-from nst_batch.transfer import Picture
+from nst_batch.transfer import TargetImage
 
 
-def photo_pairs(size: int) -> list[tuple[Picture, Picture]]:
+def photo_pairs(size: int) -> list[tuple[TargetImage, TargetImage]]:
     """Two pairs of photos, cropped to size × size: a cat with coffee, a portrait with a flower."""
     bundled: Any = skimage.data
     photos = {name: getattr(bundled, name)() for name in ("chelsea", "coffee", "astronaut")}
@@ -23,6 +23,6 @@ def photo_pairs(size: int) -> list[tuple[Picture, Picture]]:
     return [(pictures["chelsea"], pictures["coffee"]), (pictures["astronaut"], pictures["flower"])]
 
 
-def _picture(name: str, array: Any, size: int) -> Picture:
+def _picture(name: str, array: Any, size: int) -> TargetImage:
     image = Image.fromarray(np.ascontiguousarray(array)).convert("RGB")
-    return Picture(key=name, pixels=torch.from_numpy(to_array(resize(image, size, "crop"))))
+    return TargetImage(key=name, pixels=torch.from_numpy(to_array(resize(image, size, "crop"))))

@@ -11,8 +11,7 @@ from dataclasses import dataclass
 
 import torch
 
-from nst_batch.transfer import Objective, Problem, Targets
-from nst_batch.transfer.engine import initial_image
+from nst_batch.transfer import Objective, Problem, Targets, initial_image
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,8 +41,8 @@ def textbook(targets: Targets, problem: Problem, evaluations: int, search: str |
 
     def closure() -> float:
         nonlocal scale
-        terms, gradient = objective.losses_and_gradient(image)
-        loss = float(terms[0, 3])
+        found, gradient = objective.with_gradient(image)
+        loss = float(found.total)
         scale = scale if losses else 1 / loss
         image.grad = gradient * scale
         seconds.append(time.perf_counter() - started)

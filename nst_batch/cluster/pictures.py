@@ -12,7 +12,7 @@ import torch
 from nst_batch.errors import ImageError
 from nst_batch.inputs import images
 from nst_batch.records import Trial
-from nst_batch.transfer import Picture, Problem
+from nst_batch.transfer import Problem, TargetImage
 from nst_batch.vocabulary import Fit
 
 _KEPT = 64  # decoded pictures, at their working size
@@ -41,18 +41,18 @@ class PictureReader:
 
     def __init__(self, pool: Executor) -> None:
         self._pool = pool
-        self._kept: OrderedDict[str, Picture] = OrderedDict()
+        self._kept: OrderedDict[str, TargetImage] = OrderedDict()
 
     def problems(self, trials: Sequence[Trial]) -> list[Problem | ImageError]:
         """The problem that each trial is, or what is wrong with one of its pictures."""
         wanted = dict.fromkeys(source for trial in trials for source in _sources(trial))
         missing = [source for source in wanted if source.key not in self._kept]
-        found: dict[Source, Picture | ImageError] = {
+        found: dict[Source, TargetImage | ImageError] = {
             source: self._kept[source.key] for source in wanted if source.key in self._kept
         }
         found |= zip(missing, self._pool.map(_read, missing), strict=True)
         for source, picture in found.items():
-            if isinstance(picture, Picture):
+            if isinstance(picture, TargetImage):
                 self._kept[source.key] = picture
                 self._kept.move_to_end(source.key)
         while len(self._kept) > _KEPT:
@@ -69,18 +69,18 @@ def _sources(trial: Trial) -> list[Source]:
     return [Source(picture.uri, picture.sha256, size, chosen.fit) for picture, size in wanted]
 
 
-def _read(source: Source) -> Picture | ImageError:
+def _read(source: Source) -> TargetImage | ImageError:
     try:
         data = images.read_bytes(source.uri, expected_sha256=source.sha256)
         image = images.decode(data, source.uri, target_edge=source.size)
     except ImageError as error:
         return error
     pixels = images.to_array(images.resize(image, source.size, source.fit))
-    return Picture(key=source.key, pixels=torch.from_numpy(pixels))
+    return TargetImage(key=source.key, pixels=torch.from_numpy(pixels))
 
 
-def _problem(trial: Trial, found: Mapping[Source, Picture | ImageError]) -> Problem | ImageError:
-    pictures: list[Picture] = []
+def _problem(trial: Trial, found: Mapping[Source, TargetImage | ImageError]) -> Problem | ImageError:
+    pictures: list[TargetImage] = []
     for source in _sources(trial):
         picture = found[source]
         if isinstance(picture, ImageError):
@@ -106,7 +106,7 @@ def _problem(trial: Trial, found: Mapping[Source, Picture | ImageError]) -> Prob
     )
 
 
-def _recolored(style: Picture, content: Picture) -> Picture:
+def _recolored(style: TargetImage, content: TargetImage) -> TargetImage:
     """The style in the content's colours: histogram matching before the transfer."""
     pixels = images.match_histogram(style.pixels.numpy(), content.pixels.numpy())
-    return Picture(key=f"{style.key}@{content.key}", pixels=torch.from_numpy(pixels))
+    return TargetImage(key=f"{style.key}@{content.key}", pixels=torch.from_numpy(pixels))

@@ -26,9 +26,9 @@ from nst_batch.errors import ImageError, WeightsError
 from nst_batch.inputs import images, weights
 from nst_batch.records import Configuration, LayerDistance, Outcome, Result, Trial, transfer_scores
 from nst_batch.transfer import (
-    Options,
     Problem,
     Solution,
+    SolveOptions,
     Targets,
     build_network,
     keep_freed_memory,
@@ -87,7 +87,7 @@ class Worker:
             results += self._in_parts(list(members), options)
         return results
 
-    def _in_parts(self, members: Sequence[_Ready], options: Options) -> Iterator[Result]:
+    def _in_parts(self, members: Sequence[_Ready], options: SolveOptions) -> Iterator[Result]:
         """Solves as many together as fit; where memory runs out all the same, halves, and at last records."""
         trial, problem = members[0]
         size = part_size(self.device, trial.configuration.arch, problem)
@@ -107,7 +107,7 @@ class Worker:
             yield from solved
             members = members[len(part) :]
 
-    def _solve(self, part: Sequence[_Ready], options: Options, begun: datetime) -> list[Result]:
+    def _solve(self, part: Sequence[_Ready], options: SolveOptions, begun: datetime) -> list[Result]:
         if self.device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(self.device)
         targets = self._targets(part[0][0].configuration)
@@ -207,8 +207,8 @@ def _result(trial: Trial, solution: Solution, distances: tuple[LayerDistance, ..
     return Result(trial=trial, outcome=outcome, curve=curve, layers=distances)
 
 
-def _options(chosen: Configuration) -> Options:
-    return Options(
+def _options(chosen: Configuration) -> SolveOptions:
+    return SolveOptions(
         steps=chosen.steps,
         optimizer=chosen.optimizer,
         learning_rate=chosen.learning_rate,

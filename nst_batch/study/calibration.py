@@ -22,10 +22,10 @@ from nst_batch.errors import StudyError
 from nst_batch.inputs import images
 from nst_batch.records import ALGORITHM, CPU_BATCH, GPU_BATCH, MAX_CPUS_PER_WORKER, Configuration
 from nst_batch.transfer import (
-    Options,
-    Picture,
     Problem,
     Solution,
+    SolveOptions,
+    TargetImage,
     Targets,
     Vgg,
     build_network,
@@ -134,7 +134,7 @@ class Calibration:
         targets = Targets(_network(chosen, device))
 
         def optimise(steps: int) -> list[Solution]:
-            options = Options(
+            options = SolveOptions(
                 steps=steps, optimizer=chosen.optimizer, pyramid="off", convention=chosen.loss, plateau=0.0
             )
             return solve(targets, problems, options)
@@ -191,8 +191,8 @@ def _problem(chosen: Configuration, width: int, height: int, device: torch.devic
     return Problem(
         height=height,
         width=width,
-        content=Picture(key="content", pixels=content.to(device)),
-        styles=(Picture(key="style", pixels=style.to(device)),),
+        content=TargetImage(key="content", pixels=content.to(device)),
+        styles=(TargetImage(key="style", pixels=style.to(device)),),
         content_layers=chosen.content_layers,
         style_layers=chosen.style_layers,
         style_layer_weights=chosen.style_layer_weights,

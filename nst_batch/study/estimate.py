@@ -21,8 +21,7 @@ from nst_batch.records import Configuration
 from nst_batch.study.calibration import Calibration, Machine, operations
 from nst_batch.study.model import Study
 from nst_batch.study.plan import Plan, make_plan
-from nst_batch.transfer import predicted_bytes
-from nst_batch.transfer.engine import schedule
+from nst_batch.transfer import predicted_bytes, schedule
 from nst_batch.vocabulary import Normalization
 
 START_SECONDS = 15.0  # Ray, a worker's process with torch, its network

@@ -3,29 +3,36 @@
 The door is `solve`:
 
     network = Vgg("vgg16", random_weights("vgg16", 0, "average"), pooling="average")
-    [solution] = solve(Targets(network), [problem], Options(steps=60))
+    [solution] = solve(Targets(network), [problem], SolveOptions(steps=60))
 """
 
 from nst_batch.transfer.distances import layer_distances
-from nst_batch.transfer.engine import Options, Solution, solve
+from nst_batch.transfer.engine import Solution, SolveOptions, minimizer, schedule, solve, step
 from nst_batch.transfer.memory import keep_freed_memory, part_size, predicted_bytes
-from nst_batch.transfer.objective import Objective, Picture, Problem, Targets
+from nst_batch.transfer.objective import Evaluation, Objective
+from nst_batch.transfer.problem import Problem, TargetImage, initial_image
 from nst_batch.transfer.random_weights import random_weights
+from nst_batch.transfer.targets import Targets
 from nst_batch.transfer.vgg import Vgg, build_network
 
 __all__ = [
+    "Evaluation",
     "Objective",
-    "Options",
-    "Picture",
     "Problem",
     "Solution",
+    "SolveOptions",
+    "TargetImage",
     "Targets",
     "Vgg",
     "build_network",
+    "initial_image",
     "keep_freed_memory",
     "layer_distances",
+    "minimizer",
     "part_size",
     "predicted_bytes",
     "random_weights",
+    "schedule",
     "solve",
+    "step",
 ]

@@ -6,8 +6,9 @@ import torch
 from torch import Tensor
 
 from nst_batch.records import LayerDistance
-from nst_batch.transfer.losses import gram_matrix
-from nst_batch.transfer.objective import Picture, Problem, Targets, resized
+from nst_batch.transfer.losses import STYLE, gram_matrix
+from nst_batch.transfer.problem import Problem, TargetImage, resized
+from nst_batch.transfer.targets import Targets
 
 
 def layer_distances(targets: Targets, image: Tensor, problem: Problem) -> tuple[LayerDistance, ...]:
@@ -16,7 +17,7 @@ def layer_distances(targets: Targets, image: Tensor, problem: Problem) -> tuple[
     pictures = [image, problem.content.pixels.to(image)] if problem.content else [image]
     with torch.no_grad():
         features = targets.network.features(torch.stack(pictures), [layers] * len(pictures))
-        styles = targets.style(problem.styles, 1.0, layers) if problem.styles else {}
+        styles = targets.of(STYLE, problem.styles, layers) if problem.styles else {}
         content = [_relative(features[layer][0], features[layer][-1]) for layer in layers]
         style = [_relative(gram_matrix(features[layer][:1]), styles[layer]) for layer in layers if styles]
     unknown = [None] * len(layers)
@@ -48,13 +49,13 @@ def _baselines(targets: Targets, problem: Problem, layers: list[str]) -> Tensor:
     assert content is not None
     size = (problem.height, problem.width)
 
-    def features(picture: Picture) -> dict[str, Tensor]:
+    def features(picture: TargetImage) -> dict[str, Tensor]:
         image = resized(picture.pixels.to(targets.network.device), *size).clamp(0, 1)
         return targets.network.features(image.unsqueeze(0), [layers])
 
     def measured() -> Tensor:
         with torch.no_grad():
-            kept, grams = features(content), targets.style(problem.styles, 1.0, layers)
+            kept, grams = features(content), targets.of(STYLE, problem.styles, layers)
             style = torch.stack([_relative(gram_matrix(kept[layer]), grams[layer]) for layer in layers])
             others = [
                 torch.stack([_relative(found[layer], kept[layer]) for layer in layers])

@@ -1,27 +1,30 @@
 """The optimisation of a batch of images, coarse to fine.
 
-`steps` is a price: evaluations of the full-size objective, or the worth of so many. With the pyramid off every
-step is spent at full size. With it, a part buys evaluations of smaller objectives first, each as cheap as its
-image is small, and the curve goes on at full size from where that price leads.
+`steps` is a budget in full-size evaluations. With the pyramid off every evaluation is at full size. With it, a
+part of the budget is spent on smaller objectives first, whose evaluations cost as little as their images are
+small, and the curve goes on at full size from what that part has cost.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from nst_batch.records import Curve
-from nst_batch.transfer.objective import Objective, Problem, Targets, resized
-from nst_batch.transfer.optimizers import DIVERGED, PLATEAU, RUNNING, STOP_REASONS, Adam, Lbfgs, Optimizer
+from nst_batch.transfer.losses import TERMS
+from nst_batch.transfer.objective import Evaluation, Objective
+from nst_batch.transfer.optimizers import DIVERGED, PLATEAU, RUNNING, STOP_REASONS, Adam, Lbfgs, Minimizer
+from nst_batch.transfer.problem import Problem, initial_image, resized
+from nst_batch.transfer.targets import Targets
 from nst_batch.vocabulary import Loss, OptimizerName, Pyramid
 
-# Halvings of the sides, and the part of the price spent there, coarsest first. To spend more (0.3 and 0.25) leaves
-# less to the full size and starts it hardly lower: at 300 pixels and a price of 65 the loss was 14 % higher.
+# Halvings of the sides, and the part of the budget spent there, coarsest first. To spend more (0.3 and 0.25) leaves
+# less to the full size and starts it hardly lower: at 300 pixels and a budget of 65 the loss was 14 % higher.
 _COARSE = ((2, 0.1), (1, 0.1))
-# Of one coarse stage. At 300 pixels and a price of 260, 416 at a quarter of the sides lead to where the full size
+# Of one coarse stage. At 300 pixels and a budget of 260, 416 at a quarter of the sides lead to where the full size
 # ends 6 % higher (content block4_conv3) than after 112. At 150 pixels 112 are within 3 % of 416, and 60 are not.
 _MOST_COARSE_EVALUATIONS = 120
 _SMALLEST_SIDE = 32  # pixels: of a coarser image too little reaches the deepest layers
@@ -30,7 +33,7 @@ _PLATEAU_STEPS = 20
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Options:
+class SolveOptions:
     """How a batch is optimised; the same for all of its problems."""
 
     steps: int
@@ -48,7 +51,7 @@ class Solution:
     image: Tensor
     """3xHxW, on the device: the best image found. Not clamped."""
     curve: Curve
-    """Losses of the best image so far, at full size; `step` counts the price paid."""
+    """Losses of the best image so far, at full size; `step` counts the budget spent."""
     best_step: int
     stop_reason: str
     diverged: bool
@@ -65,7 +68,7 @@ class Stage:
 
 
 def schedule(steps: int, height: int, width: int, pyramid: Pyramid) -> list[Stage]:
-    """The stages, coarsest first, that a price of `steps` buys; the last one is at full size."""
+    """The stages, coarsest first, that a budget of `steps` allows; the last one is at full size."""
     full = Stage(height, width, 1.0, steps)
     if pyramid == "off":
         return [full]
@@ -80,7 +83,7 @@ def schedule(steps: int, height: int, width: int, pyramid: Pyramid) -> list[Stag
     return [*stages, Stage(height, width, 1.0, max(1, steps - round(spent)))]
 
 
-def solve(targets: Targets, problems: Sequence[Problem], options: Options) -> list[Solution]:
+def solve(targets: Targets, problems: Sequence[Problem], options: SolveOptions) -> list[Solution]:
     """Optimises a batch of problems of one size together, each independently of the others.
 
     Args:
@@ -110,21 +113,10 @@ def solve(targets: Targets, problems: Sequence[Problem], options: Options) -> li
     full = stages[-1]
     everyone = range(len(ordered))
     with torch.no_grad():
-        first = objective(full, everyone).terms(initial)
+        first = objective(full, everyone)(initial)
     run = _descend(objective, full, _carried(images, initial, height, width), options)
     solutions = _solutions(run, first, initial, options.steps)
     return [solutions[order.index(index)] for index in everyone]
-
-
-def initial_image(problem: Problem, device: torch.device) -> Tensor:
-    """3xHxW: the content, the style at the content's size, or noise around mid grey."""
-    size = problem.height, problem.width
-    if problem.init == "noise":
-        generator = torch.Generator().manual_seed(problem.seed)
-        return (0.5 + 0.1 * torch.randn(3, *size, generator=generator)).clamp(0, 1).to(device)
-    picture = problem.content if problem.init == "content" else problem.styles[0]
-    assert picture is not None
-    return resized(picture.pixels.to(device), *size).clamp(0, 1)
 
 
 def _carried(images: Tensor, initial: Tensor, height: int, width: int) -> Tensor:
@@ -133,12 +125,30 @@ def _carried(images: Tensor, initial: Tensor, height: int, width: int) -> Tensor
     return resized(initial, height, width) + resized(images - base, height, width)
 
 
+def step(objective: Objective, minimizer: Minimizer) -> Evaluation:
+    """One evaluation, and the move that follows from it: what a run consists of. Reads no value of the device."""
+    found, gradient = objective.with_gradient(minimizer.point)
+    minimizer.update(found.total, gradient)
+    return found
+
+
+def minimizer(points: Tensor, options: SolveOptions) -> Minimizer:
+    """Of flattened images, BxD."""
+    if options.optimizer == "adam":
+        return Adam(points, learning_rate=options.learning_rate)
+    return Lbfgs(points)
+
+
 @dataclass(frozen=True, slots=True)
 class _Descent:
+    """What a batch went through at one size."""
+
     images: Tensor
     """Bx3xHxW: the best found."""
-    history: Tensor
-    """BxKx4: the losses of the best image so far after each evaluation; a finished image's last ones stay."""
+    terms: Tensor
+    """BxKxT: the losses of the best image so far after each evaluation; a finished image's last ones stay."""
+    totals: Tensor
+    """BxK"""
     evaluations: Tensor
     """B: how many each used."""
     best: Tensor
@@ -146,70 +156,74 @@ class _Descent:
     state: Tensor
     """B."""
 
+    @classmethod
+    def of(cls, start: Tensor, evaluations: int) -> _Descent:
+        """Before the first evaluation."""
+        batch = len(start)
+        count = torch.zeros(batch, dtype=torch.long, device=start.device)
+        terms = start.new_full((batch, evaluations, len(TERMS)), torch.nan)
+        totals = start.new_full((batch, evaluations), torch.nan)
+        return cls(start.clone(), terms, totals, count, count.clone(), torch.full_like(count, RUNNING))
+
+    def record(self, at: int, rows: Tensor, running: Tensor, accepted: Tensor, found: Evaluation) -> None:
+        """Puts down evaluation number `at` of the images at these rows."""
+        before = max(0, at - 1)
+        self.terms[rows, at] = torch.where(accepted.unsqueeze(1), found.terms, self.terms[rows, before])
+        self.totals[rows, at] = torch.where(accepted, found.total, self.totals[rows, before])
+        self.evaluations[rows] += running
+        self.best[rows] = torch.where(accepted, at, self.best[rows])
+
+    def flat(self, at: int, rows: Tensor, plateau: float) -> Tensor:
+        """Whose loss has hardly fallen for `_PLATEAU_STEPS`."""
+        before, now = self.totals[rows, at - _PLATEAU_STEPS], self.totals[rows, at]
+        return before - now < plateau * before
+
 
 def _descend(
-    objective: Callable[[Stage, Sequence[int]], Objective], stage: Stage, start: Tensor, options: Options
+    objective: Callable[[Stage, Sequence[int]], Objective], stage: Stage, start: Tensor, options: SolveOptions
 ) -> _Descent:
     """Optimises a batch at one size; images that finish leave it."""
-    batch, device = len(start), start.device
-    points = start.flatten(1)
-    optimizer = _optimizer(points, options)
-    active = torch.arange(batch, device=device)
-    current = objective(stage, range(batch))
-    out = _Descent(
-        points.clone(),
-        points.new_full((batch, stage.evaluations, 4), torch.nan),
-        torch.zeros(batch, dtype=torch.long, device=device),
-        torch.zeros(batch, dtype=torch.long, device=device),
-        torch.full((batch,), RUNNING, dtype=torch.uint8, device=device),
-    )
-    kept = points.new_full((batch, 4), torch.nan)
-    for evaluation in range(stage.evaluations):
-        losses, gradient = current.losses_and_gradient(optimizer.point)
-        running = optimizer.state == RUNNING
-        optimizer.update(losses[:, 3], gradient)
-        kept = torch.where(optimizer.accepted.unsqueeze(1), losses, kept)
-        out.history[active, evaluation] = kept
-        out.evaluations[active] += running
-        out.best[active] = torch.where(optimizer.accepted, evaluation, out.best[active])
-        if options.plateau and evaluation >= _PLATEAU_STEPS:
-            before = out.history[active, evaluation - _PLATEAU_STEPS, 3]
-            flat = (before - kept[:, 3] < options.plateau * before) & (optimizer.state == RUNNING)
-            optimizer.state = torch.where(flat, PLATEAU, optimizer.state)
-        last = evaluation == stage.evaluations - 1
-        if last or evaluation % _CHECK_EVERY == _CHECK_EVERY - 1:
-            out.images[active], out.state[active] = optimizer.best, optimizer.state
-            rows = (optimizer.state == RUNNING).nonzero().squeeze(1)
-            if not len(rows):
+    run = _Descent.of(start, stage.evaluations)
+    rows = torch.arange(len(start), device=start.device)
+    current, search = objective(stage, range(len(start))), minimizer(start.flatten(1), options)
+    for at in range(stage.evaluations):
+        running = search.state == RUNNING
+        found = step(current, search)
+        run.record(at, rows, running, search.accepted, found)
+        if options.plateau and at >= _PLATEAU_STEPS:
+            flat = run.flat(at, rows, options.plateau) & (search.state == RUNNING)
+            search.state = torch.where(flat, PLATEAU, search.state)
+        last = at == stage.evaluations - 1
+        if last or at % _CHECK_EVERY == _CHECK_EVERY - 1:
+            run.images[rows], run.state[rows] = search.best.view(-1, *start.shape[1:]), search.state.long()
+            left = (search.state == RUNNING).nonzero().squeeze(1)
+            if not len(left):
                 break
-            if len(rows) < len(active):
-                active, kept = active[rows], kept[rows]
-                optimizer.select(rows)
-                current = objective(stage, active.tolist())
-    return replace(out, images=out.images.view_as(start))
+            if len(left) < len(rows):
+                rows = rows[left]
+                search.select(left)
+                current = objective(stage, rows.tolist())
+    return run
 
 
-def _optimizer(points: Tensor, options: Options) -> Optimizer:
-    if options.optimizer == "adam":
-        return Adam(points, learning_rate=options.learning_rate)
-    return Lbfgs(points)
-
-
-def _solutions(run: _Descent, first: Tensor, initial: Tensor, steps: int) -> list[Solution]:
-    """Reads the device once, and puts the curve behind the loss of the initial image."""
-    history, initial_losses = run.history.cpu(), first.cpu()
+def _solutions(run: _Descent, first: Evaluation, initial: Tensor, steps: int) -> list[Solution]:
+    """Reads the device once, and puts the curve behind the losses of the initial image."""
+    terms = torch.cat((first.terms.unsqueeze(1), run.terms), 1).cpu()
+    totals = torch.cat((first.total.unsqueeze(1), run.totals), 1).cpu()
     states, used, best = run.state.tolist(), run.evaluations.tolist(), run.best.tolist()
-    offset = steps - history.shape[1]
+    spent = steps - run.totals.shape[1]
     solutions = []
     for row, (state, count, at) in enumerate(zip(states, used, best, strict=True)):
-        entries = torch.cat((initial_losses[row : row + 1], history[row, :count]))
-        price = (0, *range(offset + 1, offset + count + 1))
-        image, best_step = run.images[row], price[at + 1]
-        if not entries[at + 1, 3] < entries[0, 3]:
-            image, best_step = initial[row], 0
-            entries = entries[:1].expand(len(entries), 4)
-        content, style, tv, total = (tuple(column) for column in entries.T.tolist())
-        curve = Curve(step=price, content=content, style=style, tv=tv, total=total)
+        steps_ = (0, *range(spent + 1, spent + count + 1))
+        entries, image, best_step = torch.arange(count + 1), run.images[row], steps_[at + 1]
+        if not totals[row, at + 1] < totals[row, 0]:
+            entries, image, best_step = torch.zeros_like(entries), initial[row], 0
+        columns = zip(TERMS, terms[row, entries].T.tolist(), strict=True)
+        curve = Curve(
+            step=steps_,
+            total=tuple(totals[row, entries].tolist()),
+            **{term.name: tuple(values) for term, values in columns},
+        )
         solutions.append(
             Solution(
                 image=image,

@@ -1,4 +1,4 @@
-"""The terms of the objective, each per image: functions from B images' features to B numbers.
+"""The terms of the objective, each per image: functions from B images' features to B numbers, listed in `TERMS`.
 
 Content and style loss are equations 1 and 3 to 5 of Gatys, Ecker and Bethge, "Image style transfer using
 convolutional neural networks" (CVPR 2016). F are features (BxNxhxw: N channels, M = h·w positions), T targets.
@@ -7,11 +7,14 @@ All sums are accumulated in at least float32, whatever the features' precision.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from nst_batch.transfer.problem import Problem, TargetImage
 from nst_batch.vocabulary import Loss
 
 
@@ -103,3 +106,58 @@ def _exact(tensor: Tensor) -> torch.dtype:
 def _rows(features: Tensor) -> Tensor:
     """BxMxN: a view, not a copy, of features in the channels_last layout that the network uses."""
     return features.permute(0, 2, 3, 1).flatten(1, 2)
+
+
+IMAGE = "image"
+"""The layer, so to say, of a term that looks at the images themselves."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Term:
+    """A part of the objective: what it compares with what, and what it weighs."""
+
+    name: str
+    """Of its columns: one of `records.TERMS`."""
+    weight: Callable[[Problem], float]
+    layers: Callable[[Problem], dict[str, float]]
+    """Where it looks, and each layer's share."""
+    loss: Callable[[Tensor, Tensor, Loss], Tensor]
+    """Of features (BxCxhxw), their targets (from `target`) and the convention: B."""
+    target: Callable[[Tensor], Tensor] = lambda features: features
+    """What is kept of a picture's features."""
+    pictures: Callable[[Problem], tuple[TargetImage, ...]] = lambda _: ()
+    """Whose features are the target, in equal parts."""
+
+
+def _content_layers(problem: Problem) -> dict[str, float]:
+    return dict.fromkeys(problem.content_layers, 1 / max(1, len(problem.content_layers)))
+
+
+def _style_layers(problem: Problem) -> dict[str, float]:
+    weights = problem.style_layer_weights or (1.0,) * len(problem.style_layers)
+    return {layer: weight / sum(weights) for layer, weight in zip(problem.style_layers, weights, strict=True)}
+
+
+CONTENT = Term(
+    name="content",
+    weight=lambda problem: problem.alpha,
+    layers=_content_layers,
+    loss=content_loss,
+    pictures=lambda problem: (problem.content,) if problem.content else (),
+)
+STYLE = Term(
+    name="style",
+    weight=lambda problem: problem.beta,
+    layers=_style_layers,
+    loss=style_loss,
+    target=gram_matrix,
+    pictures=lambda problem: problem.styles,
+)
+TV = Term(
+    name="tv",
+    weight=lambda problem: problem.tv_weight,
+    layers=lambda problem: {IMAGE: 1.0} if problem.tv_weight else {},
+    loss=lambda images, _, convention: tv_loss(images, convention),
+)
+TERMS = (CONTENT, STYLE, TV)
+"""In the order of the columns. Another one is a function and an entry here, and a weight in `Problem`."""

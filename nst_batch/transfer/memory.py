@@ -8,8 +8,8 @@ from collections.abc import Sequence
 
 import torch
 
-from nst_batch.transfer.objective import Problem
 from nst_batch.transfer.optimizers import HISTORY
+from nst_batch.transfer.problem import Problem
 from nst_batch.vocabulary import layer_names, layer_shape
 
 _VECTORS = 2 * HISTORY + 8  # image-sized float32 tensors of an optimiser: history, point, best, gradient, direction

@@ -26,8 +26,8 @@ _CURVATURE = 1e-6  # of |s||y|: below this a pair says nothing about the Hessian
 _MAX_REJECTIONS = 12
 
 
-class Optimizer(Protocol):
-    """What the engine needs of an optimiser."""
+class Minimizer(Protocol):
+    """An optimiser as the engine needs it."""
 
     point: Tensor
     """BxD: where to evaluate next."""
@@ -57,7 +57,7 @@ class Lbfgs:
     Directions that the history does not span are scaled by the mean of |s|/|y| over its pairs. The usual scale,
     s·y/y·y of the last pair, is dominated by the few directions in which the objective is stiff; those the
     history does span, and all others are left with steps too short. Measured at 150 pixels, content block4_conv3
-    and block5_conv3: the loss that the usual scale reaches at a price of 65 is reached at 43 and 41. Over that loss
+    and block5_conv3: what the usual scale reaches with a budget of 65 it reaches with 43 and 41. Over that loss
     30, 40, 60 and 100 pairs end at 0.95, 0.86, 0.83 and 0.83 (measured with the root mean square of |s|/|y|).
 
     Each evaluation tries the full quasi-Newton step and keeps it if the loss fell enough (Armijo, 1e-4). If
@@ -92,7 +92,7 @@ class Lbfgs:
         self._ratios = start.new_full((batch, history), torch.nan)
 
     def update(self, loss: Tensor, gradient: Tensor) -> None:
-        """See `Optimizer.update`."""
+        """See `Minimizer.update`."""
         squares = _dot(gradient, gradient)
         finite = loss.isfinite() & squares.isfinite()
         first = self.best_loss.isinf()
@@ -116,7 +116,7 @@ class Lbfgs:
         self.point = self.best + self._length.unsqueeze(1) * self._direction
 
     def select(self, rows: Tensor) -> None:
-        """See `Optimizer.select`."""
+        """See `Minimizer.select`."""
         for name, value in vars(self).items():
             if isinstance(value, Tensor):
                 setattr(self, name, value[rows])
@@ -191,7 +191,7 @@ class Adam:
         self._mean, self._square = torch.zeros_like(start), torch.zeros_like(start)
 
     def update(self, loss: Tensor, gradient: Tensor) -> None:
-        """See `Optimizer.update`."""
+        """See `Minimizer.update`."""
         self._step += 1
         finite = loss.isfinite() & _dot(gradient, gradient).isfinite()
         running = self.state == RUNNING
@@ -210,7 +210,7 @@ class Adam:
         self.point = self.point - step * (self.state == RUNNING).unsqueeze(1)
 
     def select(self, rows: Tensor) -> None:
-        """See `Optimizer.select`."""
+        """See `Minimizer.select`."""
         for name, value in vars(self).items():
             if isinstance(value, Tensor):
                 setattr(self, name, value[rows])

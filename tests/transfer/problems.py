@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from nst_batch.records import Configuration
-from nst_batch.transfer import Picture, Problem, Targets, Vgg, random_weights
+from nst_batch.transfer import Problem, TargetImage, Targets, Vgg, random_weights
 from nst_batch.transfer.random_weights import dead_leaves
 from nst_batch.vocabulary import Pooling
 
@@ -33,10 +33,10 @@ def targets(pooling: Pooling = "average", dtype: torch.dtype = torch.float32) ->
 
 
 @functools.cache
-def picture(seed: int, side: int = 32, dtype: torch.dtype = torch.float32) -> Picture:
+def picture(seed: int, side: int = 32, dtype: torch.dtype = torch.float32) -> TargetImage:
     """Dead leaves: natural enough."""
     pixels = dead_leaves(side, torch.Generator().manual_seed(seed), leaves=80).to(dtype)
-    return Picture(key=f"{seed}/{side}", pixels=pixels)
+    return TargetImage(key=f"{seed}/{side}", pixels=pixels)
 
 
 def problem(
@@ -56,7 +56,7 @@ def problem(
     return Problem(**(values | changes))
 
 
-def problem_of(chosen: Configuration, content: Picture, style: Picture) -> Problem:
+def problem_of(chosen: Configuration, content: TargetImage, style: TargetImage) -> Problem:
     """The problem that a configuration poses for a pair."""
     return Problem(
         height=content.pixels.shape[1],

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from nst_batch.records import Scores, transfer_scores
-from nst_batch.transfer import Options, Problem, Targets, Vgg, layer_distances, solve
-from nst_batch.transfer.objective import resized
+from nst_batch.transfer import Problem, SolveOptions, Targets, Vgg, layer_distances, solve
+from nst_batch.transfer.problem import resized
 from tests.transfer.problems import network, picture, problem, targets, weights
 
 
@@ -105,7 +105,7 @@ def test_the_scale_of_the_features_does_not_count() -> None:
 def test_the_score_falls_from_a_good_transfer_towards_either_picture() -> None:
     """A transfer that is not quite the best may gain by a little of either picture, never by more."""
     posed, measured = problem(alpha=5.0), targets()
-    [solution] = solve(measured, [posed], Options(steps=40))
+    [solution] = solve(measured, [posed], SolveOptions(steps=40))
     parts = (0.0, 0.1, 0.2, 0.4, 0.7, 1.0)
     for other in (picture(1).pixels, picture(2).pixels):
         path = [solution.image * (1 - part) + other * part for part in parts]

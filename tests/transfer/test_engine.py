@@ -7,11 +7,11 @@ import dataclasses
 import pytest
 import torch
 
-from nst_batch.transfer import Options, Picture, Problem, Solution, solve
+from nst_batch.transfer import Problem, Solution, SolveOptions, TargetImage, solve
 from nst_batch.transfer.engine import schedule
 from tests.transfer.problems import picture, problem, targets
 
-PLAIN = Options(steps=12, pyramid="off")
+PLAIN = SolveOptions(steps=12, pyramid="off")
 
 
 def mixed(dtype: torch.dtype = torch.float32) -> list[Problem]:
@@ -33,7 +33,7 @@ def totals(solution: Solution) -> torch.Tensor:
 @pytest.mark.parametrize("optimizer", ["lbfgs", "adam"])
 def test_alone_or_together_is_the_same(pyramid: str, optimizer: str) -> None:
     """To the last digits of float64: whatever passed from one image to another would be far more."""
-    options = Options(steps=12, pyramid=pyramid, optimizer=optimizer)  # type: ignore[arg-type]
+    options = SolveOptions(steps=12, pyramid=pyramid, optimizer=optimizer)  # type: ignore[arg-type]
     posed, cache = mixed(torch.float64), targets(dtype=torch.float64)
     for one, found in zip(posed, solve(cache, posed, options), strict=True):
         [alone] = solve(cache, [one], options)
@@ -62,9 +62,9 @@ def test_order_does_not_matter() -> None:
 
 @pytest.mark.parametrize("steps", [1, 5, 30])
 def test_the_curve_begins_at_the_initial_image_and_falls(steps: int) -> None:
-    [plain] = solve(targets(), [problem()], Options(steps=steps, pyramid="off"))
+    [plain] = solve(targets(), [problem()], SolveOptions(steps=steps, pyramid="off"))
     assert plain.curve.step == tuple(range(steps + 1))
-    [coarse] = solve(targets(), [problem(side=64)], Options(steps=steps))
+    [coarse] = solve(targets(), [problem(side=64)], SolveOptions(steps=steps))
     assert coarse.curve.step[0] == 0
     assert coarse.curve.step[-1] == steps
     for solution in (plain, coarse):
@@ -77,7 +77,7 @@ def test_the_curve_begins_at_the_initial_image_and_falls(steps: int) -> None:
 
 
 def test_a_diverging_image_ends_alone_and_keeps_its_best() -> None:
-    broken = Picture(key="nan", pixels=torch.full((3, 32, 32), torch.nan))
+    broken = TargetImage(key="nan", pixels=torch.full((3, 32, 32), torch.nan))
     cache = targets()
     lost, kept = solve(cache, [problem(styles=(broken,)), problem()], PLAIN)
     assert lost.diverged
@@ -101,29 +101,29 @@ def test_an_image_that_has_arrived_leaves_the_others_alone() -> None:
 
 
 def test_a_plateau_ends_early() -> None:
-    [solution] = solve(targets(), [problem()], Options(steps=400, pyramid="off", plateau=0.2))
+    [solution] = solve(targets(), [problem()], SolveOptions(steps=400, pyramid="off", plateau=0.2))
     assert solution.stop_reason == "plateau"
     assert solution.curve.step[-1] < 400
 
 
 def test_reconstruction_from_noise_approaches_the_content() -> None:
     posed = problem(init="noise", style_layers=(), styles=(), content_layers=("block1_conv1",))
-    [solution] = solve(targets(), [posed], Options(steps=80, pyramid="off"))
+    [solution] = solve(targets(), [posed], SolveOptions(steps=80, pyramid="off"))
     assert solution.curve.total[-1] < 1e-3 * solution.curve.total[0]
     assert (solution.image - picture(1).pixels).abs().mean() < 0.02
 
 
 @pytest.mark.parametrize("size", [(300, 300), (31, 500), (64, 64), (1080, 1920)])
 @pytest.mark.parametrize("steps", [1, 10, 300])
-def test_a_schedule_costs_its_price(size: tuple[int, int], steps: int) -> None:
+def test_a_schedule_costs_its_budget(size: tuple[int, int], steps: int) -> None:
     stages = schedule(steps, *size, "auto")
     assert (stages[-1].height, stages[-1].width) == size
     assert all(stage.evaluations > 0 for stage in stages)
-    price = sum(stage.evaluations * stage.scale**2 for stage in stages)
-    assert price == pytest.approx(steps, abs=1)
+    cost = sum(stage.evaluations * stage.scale**2 for stage in stages)
+    assert cost == pytest.approx(steps, abs=1)
 
 
-def test_what_a_high_price_buys_more_of_is_the_full_size() -> None:
+def test_what_a_high_budget_has_more_of_is_the_full_size() -> None:
     *coarse, full = schedule(400, 300, 300, "auto")
     *as_coarse, fuller = schedule(4000, 300, 300, "auto")
     assert as_coarse == coarse

@@ -5,8 +5,18 @@ from __future__ import annotations
 import pytest
 import torch
 
-from nst_batch.transfer import Objective, Options, Problem, Solution, Targets, Vgg, build_network, solve
-from nst_batch.transfer.engine import initial_image
+from nst_batch.transfer import (
+    Objective,
+    Problem,
+    Solution,
+    SolveOptions,
+    Targets,
+    Vgg,
+    build_network,
+    initial_image,
+    solve,
+    step,
+)
 from nst_batch.transfer.optimizers import Lbfgs
 from nst_batch.vocabulary import Precision
 from tests.transfer.problems import problem, weights
@@ -37,25 +47,24 @@ def full_size_loss(solution: Solution, one: Problem) -> float:
     """In float32, on the CPU."""
     judge = Targets(Vgg("vgg16", weights(), pooling="average"))
     objective = Objective(judge, [one], size=(SIDE, SIDE), scale=1.0, convention="sum")
-    return float(objective.losses_and_gradient(solution.image.cpu().reshape(1, -1))[0][0, 3])
+    return float(objective(solution.image.cpu().unsqueeze(0)).total)
 
 
 def test_a_step_does_not_wait_for_the_device() -> None:
     problems = posed()
     objective = Objective(targets(), problems, size=(SIDE, SIDE), scale=1.0, convention="sum")
     optimizer = Lbfgs(torch.stack([initial_image(one, GPU) for one in problems]).flatten(1))
-    for step in range(8):
-        if step == 3:  # the libraries have chosen their algorithms
+    for number in range(8):
+        if number == 3:  # the libraries have chosen their algorithms
             torch.cuda.set_sync_debug_mode("error")
-        losses, gradient = objective.losses_and_gradient(optimizer.point)
-        optimizer.update(losses[:, 3], gradient)
+        step(objective, optimizer)
     torch.cuda.set_sync_debug_mode("default")
     assert optimizer.best_loss.isfinite().all()
 
 
 @pytest.mark.parametrize("precision", ["tf32", "bfloat16"])
 def test_what_auto_may_choose_ends_within_a_hundredth_of_float32(precision: Precision) -> None:
-    options = Options(steps=100)
+    options = SolveOptions(steps=100)
     exact, quick = (solve(targets(each), posed(), options) for each in ("float32", precision))
     ratios = [
         full_size_loss(fast, one) / full_size_loss(slow, one)
@@ -68,7 +77,7 @@ def test_what_auto_may_choose_ends_within_a_hundredth_of_float32(precision: Prec
 
 
 def test_a_gpu_ends_where_a_cpu_does() -> None:
-    options = Options(steps=60)
+    options = SolveOptions(steps=60)
     on_gpu = solve(targets(), posed()[:2], options)
     on_cpu = solve(Targets(Vgg("vgg16", weights(), pooling="average")), posed()[:2], options)
     for one, gpu, cpu in zip(posed(), on_gpu, on_cpu, strict=False):
@@ -76,7 +85,7 @@ def test_a_gpu_ends_where_a_cpu_does() -> None:
 
 
 def test_the_same_batch_gives_the_same_bytes() -> None:
-    options = Options(steps=20)
+    options = SolveOptions(steps=20)
     cache = targets()
     first, again = solve(cache, posed(), options), solve(cache, posed(), options)
     assert all(one.image.equal(other.image) for one, other in zip(first, again, strict=True))

@@ -8,9 +8,10 @@ from typing import get_args
 import pytest
 import torch
 
+from nst_batch.records import Losses
 from nst_batch.study.reading import load_study, preset_names
 from nst_batch.transfer import Objective, Targets, Vgg
-from nst_batch.transfer.losses import content_loss, gram_matrix, style_loss, tv_loss
+from nst_batch.transfer.losses import STYLE, TERMS, content_loss, gram_matrix, style_loss, tv_loss
 from nst_batch.vocabulary import Loss, Pooling, layer_names
 from tests.transfer import reference
 from tests.transfer.problems import network, picture, problem, problem_of, targets, weights
@@ -38,9 +39,10 @@ def test_loss_and_gradient_agree_with_the_reference(preset: str, convention: Los
         objective = Objective(
             cache, [problem_of(each, content, style)], size=(SIDE, SIDE), scale=1.0, convention=convention
         )
-        terms, gradient = objective.losses_and_gradient(start.reshape(1, -1))
-        for index, name in ((0, "content"), (1, "style"), (3, "total")):
-            assert terms[0, index].item() == pytest.approx(expected[name].item(), rel=1e-4), (each, name)
+        found, gradient = objective.with_gradient(start.reshape(1, -1))
+        terms = dict(zip((term.name for term in TERMS), found.terms[0].tolist(), strict=True))
+        for name, loss in (terms | {"total": found.total.item()}).items():
+            assert loss == pytest.approx(float(expected.get(name, 0)), rel=1e-4), (each, name)
         assert image.grad is not None
         assert _relative_error(gradient[0].double(), image.grad.flatten()) < 1e-4, each
 
@@ -120,19 +122,23 @@ def test_tv_of_a_ramp() -> None:
 def test_total_is_the_weighted_sum() -> None:
     posed = problem(alpha=0.3, beta=7.0, tv_weight=1e9)
     objective = Objective(targets(), [posed], size=(32, 32), scale=1.0, convention="sum")
-    terms, _ = objective.losses_and_gradient(torch.rand(1, 3 * 32 * 32))
-    content, style, tv, total = terms[0].tolist()
+    found = objective(torch.rand(1, 3, 32, 32))
+    (content, style, tv), total = found.terms[0].tolist(), float(found.total)
     assert total == pytest.approx(0.3 * content + 7.0 * style + 1e9 * tv, rel=1e-6)
     assert tv > 0
+
+
+def test_the_terms_are_the_columns() -> None:
+    assert (*(term.name for term in TERMS), "total") == tuple(field.name for field in dataclasses.fields(Losses))
 
 
 def test_a_blend_aims_at_the_mean_of_the_grams() -> None:
     cache = targets()
     first, second = picture(2), picture(3)
     layers = ["block1_conv1", "block3_conv1"]
-    blended = cache.style([first, second], 1.0, layers)
+    blended = cache.of(STYLE, [first, second], layers)
     for layer in layers:
-        mean = (cache.style([first], 1.0, layers)[layer] + cache.style([second], 1.0, layers)[layer]) / 2
+        mean = (cache.of(STYLE, [first], layers)[layer] + cache.of(STYLE, [second], layers)[layer]) / 2
         torch.testing.assert_close(blended[layer], mean)
 
 
@@ -142,7 +148,7 @@ def test_style_weights_are_relative() -> None:
             style_layers=("block1_conv1", "block2_conv1"), style_layer_weights=weights_, content_layers=()
         )
         objective = Objective(targets(), [posed], size=(32, 32), scale=1.0, convention="sum")
-        return float(objective.losses_and_gradient(picture(1).pixels.reshape(1, -1))[0][0, 1])
+        return float(objective(picture(1).pixels.unsqueeze(0)).terms[0, 1])
 
     assert loss((2.0, 2.0)) == pytest.approx(loss(()), rel=1e-6)
     assert loss((1.0, 3.0)) == pytest.approx((loss((1.0, 0.0)) + 3 * loss((0.0, 1.0))) / 4, rel=1e-6)
@@ -158,9 +164,9 @@ def test_targets_are_computed_once_and_forgotten_in_order() -> None:
 
     cache = Targets(Counting("vgg16", weights(), pooling="average"), limit_bytes=3 * 64 * 64 * 4)
     for _ in range(3):
-        cache.style([picture(1)], 1.0, ["block1_conv1"])
+        cache.of(STYLE, [picture(1)], ["block1_conv1"])
     assert Counting.calls == 1
     for seed in (2, 3, 4):
-        cache.style([picture(seed)], 1.0, ["block1_conv1"])
-    cache.style([picture(1)], 1.0, ["block1_conv1"])
+        cache.of(STYLE, [picture(seed)], ["block1_conv1"])
+    cache.of(STYLE, [picture(1)], ["block1_conv1"])
     assert Counting.calls == 5

@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from nst_batch.transfer import Objective, Targets, Vgg
-from nst_batch.transfer.optimizers import CONVERGED, DIVERGED, RUNNING, STALLED, Adam, Lbfgs, Optimizer
+from nst_batch.transfer import Objective, Targets, Vgg, step
+from nst_batch.transfer.optimizers import CONVERGED, DIVERGED, RUNNING, STALLED, Adam, Lbfgs, Minimizer
 from tests.transfer.problems import problem, weights
 
 Function = Callable[[Tensor], Tensor]
@@ -32,7 +32,7 @@ def evaluate(function: Function, point: Tensor) -> tuple[Tensor, Tensor]:
     return loss.detach(), gradient
 
 
-def evaluations(optimizer: Optimizer, function: Function, goal: float, limit: int = 600) -> list[int]:
+def evaluations(optimizer: Minimizer, function: Function, goal: float, limit: int = 600) -> list[int]:
     """How many evaluations each row needed to get below `goal`."""
     needed = [limit] * len(optimizer.point)
     for count in range(1, limit):
@@ -116,7 +116,7 @@ def two_loop(gradient: Tensor, pairs: list[tuple[Tensor, Tensor]]) -> Tensor:
     return -q
 
 
-def make(kind: str, start: Tensor) -> Optimizer:
+def make(kind: str, start: Tensor) -> Minimizer:
     return Lbfgs(start) if kind == "lbfgs" else Adam(start, learning_rate=0.02)
 
 
@@ -138,8 +138,8 @@ def test_rows_do_not_feel_each_other(kind: str) -> None:
 def test_selecting_rows_keeps_their_paths(kind: str) -> None:
     starts = torch.randn(4, 10, dtype=torch.float64, generator=torch.Generator().manual_seed(3))
     whole, part = make(kind, starts), make(kind, starts)
-    for step in range(30):
-        if step == 15:
+    for number in range(30):
+        if number == 15:
             part.select(torch.tensor([1, 3]))
         whole.update(*evaluate(rosenbrock, whole.point))
         part.update(*evaluate(rosenbrock, part.point))
@@ -154,8 +154,7 @@ def test_a_step_reads_no_value(kind: str) -> None:
     objective = Objective(Targets(network), problems, size=(32, 32), scale=1.0, convention="sum")
     optimizer = make(kind, torch.empty(2, 3 * 32 * 32, device="meta"))
     for _ in range(3):
-        losses, gradient = objective.losses_and_gradient(optimizer.point)
-        optimizer.update(losses[:, 3], gradient)
+        step(objective, optimizer)
     with pytest.raises(RuntimeError, match="meta"):
         optimizer.best_loss.tolist()
 

@@ -1,0 +1,64 @@
+"""What images are compared with: features and Gram matrices of pictures, computed once each."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor
+
+from nst_batch.transfer.losses import Term
+from nst_batch.transfer.problem import TargetImage, resized
+from nst_batch.transfer.vgg import Vgg
+
+
+class Targets:
+    """Content features and style Gram matrices, computed once per picture, size and layer.
+
+    Args:
+        network: What computes them.
+        limit_bytes: What the cache may hold; the least recently used targets make way.
+    """
+
+    def __init__(self, network: Vgg, limit_bytes: int = 1 << 30) -> None:
+        self.network, self.limit_bytes = network, limit_bytes
+        self._cache: OrderedDict[tuple[str | int, ...], Tensor] = OrderedDict()
+        self._bytes = 0
+
+    def of(
+        self, term: Term, pictures: Sequence[TargetImage], layers: Sequence[str], scale: float = 1.0
+    ) -> dict[str, Tensor]:
+        """What `term` compares with, at `scale` times the pictures' sizes: the mean over them, for each layer."""
+        targets = [self._of_one(term, picture, layers, scale) for picture in pictures]
+        if len(targets) == 1:
+            return targets[0]
+        return {layer: torch.stack([each[layer] for each in targets]).mean(0) for layer in layers}
+
+    def _of_one(self, term: Term, picture: TargetImage, layers: Sequence[str], scale: float) -> dict[str, Tensor]:
+        height, width = (max(1, round(side * scale)) for side in picture.pixels.shape[1:])
+        keys = {layer: (term.name, picture.key, height, width, layer) for layer in layers}
+        found = {layer: self._cache[key] for layer, key in keys.items() if key in self._cache}
+        missing = [layer for layer in layers if layer not in found]
+        if missing:
+            image = resized(picture.pixels.to(self.network.device), height, width).clamp(0, 1).unsqueeze(0)
+            with torch.no_grad():
+                features = self.network.features(image, [missing])
+            found |= {layer: term.target(features[layer]) for layer in missing}
+        for layer, key in keys.items():
+            self._keep(key, found[layer])
+        return found
+
+    def kept(self, key: tuple[str | int, ...], make: Callable[[], Tensor]) -> Tensor:
+        """The tensor under `key`, made if it is not in the cache."""
+        tensor = self._cache[key] if key in self._cache else make()
+        self._keep(key, tensor)
+        return tensor
+
+    def _keep(self, key: tuple[str | int, ...], tensor: Tensor) -> None:
+        if key not in self._cache:
+            self._bytes += tensor.nbytes
+        self._cache[key] = tensor
+        self._cache.move_to_end(key)
+        while self._bytes > self.limit_bytes and len(self._cache) > 1:
+            self._bytes -= self._cache.popitem(last=False)[1].nbytes
