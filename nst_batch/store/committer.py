@@ -21,7 +21,7 @@ import time
 from collections import deque
 from collections.abc import Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import replace
 from itertools import islice
 from typing import Any, Self
@@ -53,7 +53,7 @@ FLUSH_SECONDS = 5.0
 """A result is staged at the latest this long after its commit, as long as `tick` is called."""
 PLAN_ROWS_PER_FILE = 50_000
 """Bounds the memory that writing a plan takes."""
-_IMAGES_AT_ONCE = 8
+_IMAGES_AT_ONCE = 16
 _IMAGES_WAITING = 32
 
 _NO_PLAN: dict[str, Any] = {"num_trials": 0, "num_plan_files": 0, "rows_per_part": None, "configurations": {}}
@@ -98,7 +98,6 @@ class Committer:
         with ExitStack() as stack:
             self._lock = stack.enter_context(run_lock(self._directory))
             self._pool = stack.enter_context(ThreadPoolExecutor(_IMAGES_AT_ONCE, "nst-batch images"))
-            self._directory.remove_temporary()
             self._recover()
             self._stack = stack.pop_all()
         return self
@@ -134,7 +133,7 @@ class Committer:
         self.flush()
         old = self.run.study if self.run.exists() else _NO_PLAN
         plan = {name: old[name] for name in _NO_PLAN} | {"configurations": dict(old["configurations"])}
-        self._directory.remove(SUCCESS)
+        self._remove_success()
         planned = rows.plan_rows(trials, plan["num_trials"], plan["configurations"])
         while chunk := list(islice(planned, PLAN_ROWS_PER_FILE)):
             data = tables.parquet_bytes(pa.Table.from_pylist(chunk, tables.PLAN), "plan")
@@ -151,7 +150,7 @@ class Committer:
         self.flush()
         failed = self._status.failed()
         if len(failed):
-            self._directory.remove(SUCCESS)
+            self._remove_success()
             self._status.reopen(failed)
         return len(failed)
 
@@ -190,7 +189,7 @@ class Committer:
             path = image_path(result.trial.trial_id, result.image)
             outcome = replace(outcome, image_path=path, image_sha256=hashlib.sha256(result.image).hexdigest())
             self._await_images(_IMAGES_WAITING)
-            self._images.append(self._pool.submit(self._directory.write, path, result.image))
+            self._images.append(self._pool.submit(self._write, path, result.image))
         self._rows.append(rows.result_row(self.run.study["name"], replace(result, outcome=outcome)))
         self._status.record(index, attempt, outcome.status)
         return True
@@ -222,13 +221,27 @@ class Committer:
             self._write(SUCCESS, json.dumps(self.counts()).encode())
         return done
 
+    def _remove_success(self) -> None:
+        self._lock.check()
+        self._directory.remove(SUCCESS)
+
     def write_progress(self, progress: dict[str, Any]) -> None:
         """Replaces progress.json."""
         self._directory.write(PROGRESS, json.dumps(progress, allow_nan=False).encode())
 
     def _write(self, path: str, data: bytes) -> None:
-        self._lock.check()
-        self._directory.write(path, data)
+        """Publishes a file, unless the directory was taken over.
+
+        The lock is looked at between the two steps: whoever takes it later finds what was staged, and removes it.
+        """
+        staged = self._directory.stage(path, data)
+        try:
+            self._lock.check()
+            self._directory.move(staged, path)
+        except RunDirectoryError:
+            with suppress(RunDirectoryError):
+                self._directory.remove(staged)
+            raise
 
     def _await_images(self, allowed: int) -> None:
         """Waits until at most `allowed` pictures are still being written; one that failed fails here each time."""
@@ -287,7 +300,7 @@ class Committer:
         for path in self.run.segment_paths():
             self._recover_segment(path)
         if not self.ended.all():
-            self._directory.remove(SUCCESS)
+            self._remove_success()
         self._publish_whole_parts()
 
     def _recover_segment(self, path: str) -> None:

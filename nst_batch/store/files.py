@@ -1,7 +1,11 @@
 """A directory on a disk or in an object store, of which every file is written whole or not at all.
 
-On a local disk a file is written under `staging/`, synced and renamed into place; in an object store it is one PUT.
-Either way a reader sees the old file, the new one or none, and no temporary file ever lies beside the tables.
+What is published is first staged under a name of its own in `staging/` and then moved to its place: synced and
+renamed on a disk, copied by the store itself elsewhere. A reader sees the old file, the new one or none, and no
+temporary file ever lies beside the tables.
+
+The same two steps keep stale writers out. Whoever takes a directory over removes what is staged there: nothing that
+an earlier writer had staged can be moved from then on, however long that writer was paused.
 """
 
 from __future__ import annotations
@@ -10,6 +14,8 @@ import contextlib
 import errno
 import itertools
 import os
+import re
+import secrets
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,10 +26,10 @@ import fsspec
 import pyarrow as pa
 from fsspec.implementations.local import LocalFileSystem
 
-from nst_batch.errors import RunDirectoryError
+from nst_batch.errors import LockedError, RunDirectoryError
 
 STAGING = "staging"
-_TEMPORARY = f"{STAGING}/tmp-"
+_STAGED = re.compile(rf"{STAGING}/tmp-[0-9a-f]+-\d+")
 
 _ADVICE = {
     errno.ENOSPC: "free space there, then run again to resume",
@@ -52,7 +58,7 @@ class Directory:
         text = os.fspath(url)
         parts = urlsplit(text)
         self.is_local = "://" not in text or parts.scheme == "file"
-        self._serial = itertools.count()
+        self._writer, self._serial = secrets.token_hex(4), itertools.count()
         if self.is_local:
             path = unquote(parts.path) if "://" in text else text
             self.root = self._base = str(Path(path).absolute())
@@ -73,12 +79,47 @@ class Directory:
         return f"{self._base}/{path}" if path else self._base
 
     def write(self, path: str, data: bytes) -> None:
-        """Makes `data` the whole content of `path`, in one step."""
+        """Makes `data` the whole content of `path`, in one step, whoever else writes here."""
+        if self.is_local:
+            self.move(self.stage(path, data), path)
+        else:
+            with self.explained("write", path):
+                self.filesystem.pipe_file(self.key(path), data)
+
+    def stage(self, path: str, data: bytes) -> str:
+        """Writes what is to become `path` under a name of its own in `staging/`; returns that name, for `move`."""
+        staged = f"{STAGING}/tmp-{self._writer}-{next(self._serial)}"
         with self.explained("write", path):
             if self.is_local:
-                self._write_local(Path(self.root, path), data)
+                _write_synced(Path(self.key(staged)), data)
             else:
-                self.filesystem.pipe_file(self.key(path), data)
+                self.filesystem.pipe_file(self.key(staged), data)
+        return staged
+
+    def move(self, staged: str, path: str) -> None:
+        """Makes what was staged the whole content of `path`, in one step.
+
+        Raises:
+            LockedError: It is gone: another process has taken the directory over.
+        """
+        with self.explained("write", path):
+            try:
+                self._move(self.key(staged), self.key(path))
+            except FileNotFoundError as error:
+                raise LockedError(
+                    f"{self.url(path)}: not written: another process has taken this directory over and removed "
+                    "what was staged; run again to resume"
+                ) from error
+
+    def _move(self, staged: str, target: str) -> None:
+        if self.is_local:
+            _make_folder(Path(target).parent)
+            Path(staged).replace(target)
+            _sync_folder(Path(target).parent)
+        else:
+            self.filesystem.cp_file(staged, target)
+            with contextlib.suppress(FileNotFoundError):
+                self.filesystem.rm_file(staged)
 
     def read(self, path: str) -> bytes:
         """The content of `path`, which must exist."""
@@ -138,10 +179,10 @@ class Directory:
         with self.explained("read", path):
             return pa.OSFile(self.key(path))
 
-    def remove_temporary(self) -> None:
-        """Removes what a killed writer left half-written. Only for the one writer."""
+    def remove_staged(self) -> None:
+        """Removes what earlier writers staged and did not move. Only for who has just taken the directory over."""
         for path in self.list(STAGING):
-            if path.startswith(_TEMPORARY):
+            if _STAGED.fullmatch(path):
                 self.remove(path)
 
     @contextlib.contextmanager
@@ -152,22 +193,6 @@ class Directory:
         except _failures() as error:
             reason = (isinstance(error, OSError) and error.strerror) or str(error) or type(error).__name__
             raise RunDirectoryError(f"{self.url(path)}: cannot {action} it: {reason}; {_advice(error)}") from error
-
-    def _write_local(self, path: Path, data: bytes) -> None:
-        temporary = Path(self.root, f"{_TEMPORARY}{os.getpid()}-{next(self._serial)}")
-        for folder in (temporary.parent, path.parent):
-            folder.mkdir(parents=True, exist_ok=True)
-        try:
-            with temporary.open("wb") as file:
-                file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
-            temporary.replace(path)
-        except OSError:
-            with contextlib.suppress(OSError):
-                temporary.unlink()
-            raise
-        _sync_folder(path.parent)
 
 
 def _remote(url: str) -> tuple[Any, str]:
@@ -203,8 +228,29 @@ def _advice(error: Exception) -> str:
     return _ADVICE.get(number or 0, _OTHERWISE)
 
 
+def _write_synced(path: Path, data: bytes) -> None:
+    _make_folder(path.parent)
+    try:
+        with path.open("wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+    except OSError:
+        with contextlib.suppress(OSError):
+            path.unlink()
+        raise
+
+
+def _make_folder(folder: Path) -> None:
+    """Makes a folder where there is none, such that it survives a power cut; its parents too."""
+    if not folder.is_dir():
+        _make_folder(folder.parent)
+        folder.mkdir(exist_ok=True)
+        _sync_folder(folder.parent)
+
+
 def _sync_folder(folder: Path) -> None:
-    """Makes a rename in `folder` survive a power cut."""
+    """Makes what was last created or renamed in `folder` survive a power cut."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)

@@ -15,6 +15,7 @@ import secrets
 import socket
 import threading
 import time
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Protocol, Self
@@ -41,7 +42,9 @@ class RunLock(Protocol):
 def run_lock(
     directory: Directory, *, refresh_seconds: float = REFRESH_SECONDS, dead_seconds: float = DEAD_SECONDS
 ) -> RunLock:
-    """The lock of a directory; entering it raises LockedError if another process holds it.
+    """The lock of a directory. Whoever enters it removes what earlier writers staged, which fences them off.
+
+    Entering it raises LockedError if another process holds it.
 
     Args:
         directory: Where the lock is.
@@ -70,6 +73,7 @@ class FileLock:
             except BaseException:
                 os.close(self._descriptor)
                 raise
+        self._directory.remove_staged()
         return self
 
     def _acquire(self) -> None:
@@ -96,7 +100,11 @@ class FileLock:
 
 
 class Lease:
-    """The object `lock`, rewritten by a daemon thread for as long as it is held."""
+    """The object `lock`, rewritten by a daemon thread for as long as it is held, emptied when it is given up.
+
+    It is written as everything else is: staged, looked at, moved. So a holder that was paused and has been replaced
+    cannot renew or give up what is another's.
+    """
 
     def __init__(self, directory: Directory, refresh_seconds: float, dead_seconds: float) -> None:
         self._directory, self._refresh, self._dead = directory, refresh_seconds, dead_seconds
@@ -107,35 +115,34 @@ class Lease:
     def __enter__(self) -> Self:
         """Waits for a dead holder's lease to run out, then writes, lets a rival's write settle, and reads back."""
         self._wait_for_holder()
-        self._renew()
+        self._renew(first=True)
+        self._directory.remove_staged()
         time.sleep(self._refresh / 5)
-        if not self._is_mine():
-            raise LockedError(_held(self._directory, self._read() or {}))
+        self._check_holder()
         self._thread.start()
         return self
 
     def _wait_for_holder(self) -> None:
         """Returns once nobody holds the lease; raises LockedError as soon as its holder shows life."""
-        first = self._read()
+        seen = self._read()
         deadline = time.monotonic() + self._dead
-        if first is not None:
+        if seen is not None:
             url = self._directory.url()
             _log.info("%s: its last writer may have died; waiting up to %.0f s to see", url, self._dead)
-        while first is not None and time.monotonic() < deadline:
+        while seen is not None and time.monotonic() < deadline:
             time.sleep(min(self._refresh / 5, 2))
-            now = self._read()
-            if now is None:
+            if (now := self._read()) is None:
                 return
-            if now != first:
+            if now != seen:
                 raise LockedError(_held(self._directory, now))
 
     def _keep(self) -> None:
-        """Renews the lease until it is released or lost; a failure is tried again, until `check` gives up."""
+        """Renews the lease until it is given up or lost; a failure is tried again, until `check` gives up."""
         while not self._stopping.wait(self._refresh):
             try:
-                if not self._is_mine():
-                    return
                 self._renew()
+            except LockedError:
+                return
             except RunDirectoryError as error:
                 _log.warning("cannot renew the lock: %s", error)
 
@@ -143,28 +150,39 @@ class Lease:
         if time.monotonic() - self._renewed > self._dead:
             url = self._directory.url()
             raise LockedError(f"{url}: the lock could not be renewed in time; run again to resume")
-        if not self._is_mine():
-            raise LockedError(_held(self._directory, self._read() or {}))
+        self._check_holder()
 
     def __exit__(self, *_: object) -> None:
         self._stopping.set()
         self._thread.join()
-        if self._is_mine():
-            self._directory.remove(NAME)
+        with suppress(LockedError):
+            self._write(b"")
 
-    def _is_mine(self) -> bool:
-        holder = self._read()
-        return holder is not None and holder.get("nonce") == self._content["nonce"]
+    def _check_holder(self) -> None:
+        holder = self._read() or {}
+        if holder.get("nonce") != self._content["nonce"]:
+            raise LockedError(_held(self._directory, holder))
 
-    def _renew(self) -> None:
+    def _renew(self, *, first: bool = False) -> None:
         began = time.monotonic()
         self._content["beat"] += 1
-        self._directory.write(NAME, json.dumps(self._content).encode())
+        self._write(json.dumps(self._content).encode(), first=first)
         self._renewed = began
 
+    def _write(self, data: bytes, *, first: bool = False) -> None:
+        staged = self._directory.stage(NAME, data)
+        try:
+            if not first:
+                self._check_holder()
+            self._directory.move(staged, NAME)
+        except LockedError:
+            self._directory.remove(staged)
+            raise
+
     def _read(self) -> dict[str, Any] | None:
+        """The holder; None if there is none."""
         data = self._directory.find(NAME)
-        return None if data is None else _parsed(data)
+        return _parsed(data) if data else None
 
 
 def _myself() -> dict[str, Any]:
@@ -175,7 +193,7 @@ def _myself() -> dict[str, Any]:
 def _parsed(data: bytes) -> dict[str, Any]:
     """The holder that `data` names; empty if it is damaged or was just being written."""
     try:
-        holder = json.loads(data or b"{}")
+        holder = json.loads(data)
     except ValueError:
         return {}
     return holder if isinstance(holder, dict) else {}

@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 import duckdb
 import pyarrow as pa
@@ -132,24 +132,25 @@ class KilledError(RunDirectoryError):
 
 @pytest.mark.parametrize("when", ["before", "after"])
 def test_a_stop_at_any_write_is_recovered_from(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, when: str) -> None:
-    """The k-th write or removal fails, for every k, before or after it took effect; then the run is resumed."""
+    """The k-th step of a write or removal fails, for every k, before or after its effect; then all is resumed."""
     calls, fatal = 0, 0
 
-    def dying(real: Callable[..., None]) -> Callable[..., None]:
-        def method(self: Directory, path: str, *data: bytes) -> None:
+    def dying(real: Callable[..., Any]) -> Callable[..., Any]:
+        def method(self: Directory, *arguments: Any) -> Any:
             nonlocal calls
             calls += 1
             if calls >= fatal and when == "before":
                 raise KilledError("killed")
-            real(self, path, *data)
+            done = real(self, *arguments)
             if calls >= fatal:
                 raise KilledError("killed")
+            return done
 
         return method
 
     monkeypatch.setattr("os.fsync", lambda _: None)
-    monkeypatch.setattr(Directory, "write", dying(Directory.write))
-    monkeypatch.setattr(Directory, "remove", dying(Directory.remove))
+    for name in ("stage", "move", "remove"):
+        monkeypatch.setattr(Directory, name, dying(getattr(Directory, name)))
     while True:
         fatal += 1
         path = tmp_path / str(fatal)

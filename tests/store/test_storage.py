@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -82,13 +83,54 @@ def test_messages_say_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         Directory(tmp_path).write("a/b", b"")
 
 
-def test_leftovers_of_a_killed_writer_are_removed(tmp_path: Path) -> None:
-    directory = Directory(tmp_path)
-    for name in ("tmp-1-2", "segment-a.arrow"):
-        (tmp_path / "staging").mkdir(exist_ok=True)
-        (tmp_path / "staging" / name).write_bytes(b"")
-    directory.remove_temporary()
-    assert directory.list("staging") == ["staging/segment-a.arrow"]
+def test_leftovers_of_a_killed_writer_are_removed_and_nothing_else(directory: Directory) -> None:
+    staged = directory.stage("trials/part", b"half a table")
+    for name in ("staging/segment-a.arrow", "staging/tmp-mine", "staging/tmp-1-2.txt"):
+        directory.write(name, b"")
+    Directory(directory.root).remove_staged()
+    assert directory.list("staging") == ["staging/segment-a.arrow", "staging/tmp-1-2.txt", "staging/tmp-mine"]
+    with pytest.raises(LockedError, match="trials/part: not written: another process has taken"):
+        directory.move(staged, "trials/part")
+    assert not directory.exists("trials/part")
+
+
+def test_new_folders_survive_a_power_cut(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The entry of every new folder is synced in its parent, before anything in it is reported as written."""
+    synced, real = set(), os.fsync
+
+    def recording(descriptor: int) -> None:
+        synced.add(str(Path(f"/proc/self/fd/{descriptor}").readlink()))
+        real(descriptor)
+
+    monkeypatch.setattr("os.fsync", recording)
+    Directory(tmp_path / "runs" / "first").write("images/ab/picture", b"")
+    folders = {"", "/runs", "/runs/first", "/runs/first/images", "/runs/first/images/ab", "/runs/first/staging"}
+    assert {f"{tmp_path}{folder}" for folder in folders - {"/runs/first/staging"}} <= synced
+
+
+def test_a_folder_that_cannot_be_listed_is_not_an_empty_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = os.scandir
+
+    def failing(path: str) -> Any:
+        if str(path).endswith("trials"):
+            raise OSError(errno.EIO, os.strerror(errno.EIO), path)
+        return real(path)
+
+    run = RunDirectory(tmp_path)
+    with Committer(run) as committer:
+        committer.write_plan(simulated.STUDY, simulated.trials(16))
+        for trial in run.iter_plan():
+            committer.commit(simulated.result(trial))
+        committer.finish()
+    with monkeypatch.context() as patch:
+        patch.setattr("os.scandir", failing)
+        with pytest.raises(RunDirectoryError, match=r"trials: cannot list it: Input/output error"), Committer(run):
+            pass
+        with pytest.raises(RunDirectoryError, match="trials: cannot list it"):
+            run.counts()
+    assert run.is_complete()
 
 
 def test_unknown_kinds_of_url_are_refused() -> None:
@@ -124,5 +166,6 @@ def test_a_study_runs_in_an_object_store(bucket: str, monkeypatch: pytest.Monkey
             committer.commit(simulated.result(trial))
         committer.flush()
     assert again.table("trials")["trial_index"].to_pylist() == list(range(24))
-    assert again.directory.list("staging") == again.directory.list("lock") == []
+    assert again.directory.list("staging") == []
+    assert again.directory.read("lock") == b""
     assert again.parts() == ["part-00000.parquet", "part-00001.parquet"]

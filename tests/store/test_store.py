@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import duckdb
@@ -267,7 +268,7 @@ def test_a_writer_that_lost_its_lock_writes_nothing_more(tmp_path: Path) -> None
     committer = Committer(run)
     with committer:
         for trial in run.iter_plan():
-            committer.commit(simulated.result(trial))
+            committer.commit(replace(simulated.result(trial), image=None))
         (tmp_path / "lock").rename(tmp_path / "taken")
         with pytest.raises(LockedError, match="removed or replaced"):
             committer.flush()
