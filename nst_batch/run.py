@@ -23,9 +23,9 @@ from nst_batch.errors import ClusterError, Interrupted
 from nst_batch.inputs import weights
 from nst_batch.inputs.finding import Listing, list_inputs
 from nst_batch.interrupts import Interrupts, ended_by
-from nst_batch.records import CPU_BATCH, GPU_BATCH, Configuration, Result, Trial, canonical_json
+from nst_batch.records import ALGORITHM, CPU_BATCH, GPU_BATCH, Configuration, Result, Trial, canonical_json
 from nst_batch.store.committer import Committer
-from nst_batch.store.run_directory import RunDirectory
+from nst_batch.store.run_directory import FORMAT_VERSION, RunDirectory
 from nst_batch.study.extension import extension
 from nst_batch.study.model import Study
 from nst_batch.study.plan import BAD_INPUT_BATCH, Plan, make_plan
@@ -213,7 +213,8 @@ def _local_inputs(committer: Committer) -> list[str]:
 def _fingerprint(study: Study, listing: str, configurations: Sequence[Configuration]) -> str:
     """Equal when planning again would give the same plan."""
     identities = [configuration.identity() for configuration in configurations]
-    return hashlib.sha256(canonical_json([study.to_dict(), listing, identities]).encode()).hexdigest()
+    everything = [ALGORITHM, FORMAT_VERSION, study.to_dict(), listing, identities]
+    return hashlib.sha256(canonical_json(everything).encode()).hexdigest()
 
 
 def _study_json(study: Study, fingerprint: str) -> dict[str, Any]:

@@ -31,14 +31,14 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from nst_batch.errors import RunDirectoryError
-from nst_batch.records import Result, Trial
+from nst_batch.records import ALGORITHM, Result, Trial
 from nst_batch.store import rows, tables
+from nst_batch.store.files import STAGING
 from nst_batch.store.lock import RunLock, run_lock
 from nst_batch.store.run_directory import (
     FORMAT,
     FORMAT_VERSION,
     PROGRESS,
-    SEGMENTS,
     STUDY,
     SUCCESS,
     RunDirectory,
@@ -46,6 +46,7 @@ from nst_batch.store.run_directory import (
     rows_per_part,
 )
 from nst_batch.store.status import Mask, TrialStatus
+from nst_batch.store.writable import check_writable
 
 SEGMENT_ROWS = 256
 """A segment that has as many is closed and the next one begun; until then each flush rewrites it."""
@@ -94,7 +95,7 @@ class Committer:
         self._images: deque[Future[None]] = deque()
 
     def __enter__(self) -> Self:
-        self.run.check_usable()
+        check_writable(self.run)
         with ExitStack() as stack:
             self._lock = stack.enter_context(run_lock(self._directory))
             self._pool = stack.enter_context(ThreadPoolExecutor(_IMAGES_AT_ONCE, "nst-batch images"))
@@ -141,7 +142,7 @@ class Committer:
             plan["num_plan_files"] += 1
             plan["num_trials"] += len(chunk)
         plan["rows_per_part"] = plan["rows_per_part"] or rows_per_part(plan["num_trials"])
-        whole = study | {"format": FORMAT, "format_version": FORMAT_VERSION} | plan
+        whole = study | {"format": FORMAT, "format_version": FORMAT_VERSION, "algorithm": ALGORITHM} | plan
         self._write(STUDY, json.dumps(whole, indent=2, allow_nan=False).encode())
         self._recover()
 
@@ -251,7 +252,7 @@ class Committer:
 
     def _begin_segment(self) -> None:
         self._num_segments += 1
-        self._segment_path = f"{SEGMENTS}{self._writer}-{self._num_segments:06d}.arrow"
+        self._segment_path = f"{STAGING}/segment-{self._writer}-{self._num_segments:06d}.arrow"
         self._rows, self._num_staged = [], 0
 
     # Publishing

@@ -16,7 +16,6 @@ import itertools
 import os
 import re
 import secrets
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -26,10 +25,11 @@ import fsspec
 import pyarrow as pa
 from fsspec.implementations.local import LocalFileSystem
 
-from nst_batch.errors import LockedError, RunDirectoryError
+from nst_batch.errors import LockedError, RunDirectoryError, network_errors
+from nst_batch.vocabulary import url_mistake
 
 STAGING = "staging"
-_STAGED = re.compile(rf"{STAGING}/tmp-[0-9a-f]+-\d+")
+STAGED = re.compile(rf"{STAGING}/tmp-[0-9a-f]+-\d+")
 
 _ADVICE = {
     errno.ENOSPC: "free space there, then run again to resume",
@@ -47,7 +47,7 @@ _OTHERWISE = "see that it can be reached and written, then run again to resume"
 class Directory:
     """Files below one local path or fsspec URL, named by relative paths with forward slashes.
 
-    Every OSError becomes a RunDirectoryError that says which path and what to do.
+    Every error of a disk or a network becomes a RunDirectoryError that says which path and what to do.
 
     Attributes:
         root: The absolute local path, or the URL.
@@ -182,21 +182,23 @@ class Directory:
     def remove_staged(self) -> None:
         """Removes what earlier writers staged and did not move. Only for who has just taken the directory over."""
         for path in self.list(STAGING):
-            if _STAGED.fullmatch(path):
+            if STAGED.fullmatch(path):
                 self.remove(path)
 
     @contextlib.contextmanager
     def explained(self, action: str, path: str) -> Iterator[None]:
-        """Turns an OSError into a RunDirectoryError that says what could not be done to `path`, and what to do."""
+        """Turns such an error into a RunDirectoryError: what could not be done to `path`, and what to do."""
         try:
             yield
-        except _failures() as error:
+        except network_errors() as error:
             reason = (isinstance(error, OSError) and error.strerror) or str(error) or type(error).__name__
             raise RunDirectoryError(f"{self.url(path)}: cannot {action} it: {reason}; {_advice(error)}") from error
 
 
 def _remote(url: str) -> tuple[Any, str]:
     """The fsspec file system of `url` and the path in it."""
+    if mistake := url_mistake(url):
+        raise RunDirectoryError(f"{url}: cannot open this URL: {mistake}")
     try:
         filesystem, base = fsspec.core.url_to_fs(url, use_listings_cache=False)
     except (ImportError, ValueError) as error:
@@ -210,12 +212,6 @@ def _unless_missing(error: OSError) -> None:
     """For `os.walk`, which would otherwise take a folder that cannot be listed for an empty one."""
     if not isinstance(error, FileNotFoundError):
         raise error
-
-
-def _failures() -> tuple[type[Exception], ...]:
-    """What reading and writing raise: OSError, and botocore's own family where s3fs lets it through."""
-    botocore = sys.modules.get("botocore.exceptions")
-    return (OSError,) if botocore is None else (OSError, botocore.BotoCoreError)
 
 
 def _advice(error: Exception) -> str:

@@ -199,6 +199,11 @@ def _parsed(data: bytes) -> dict[str, Any]:
     return holder if isinstance(holder, dict) else {}
 
 
+def is_holder(data: bytes) -> bool:
+    """Whether a file `lock` with this content was written here: it names a holder, or is empty."""
+    return not data or {"host", "pid"} <= _parsed(data).keys()
+
+
 def _held(directory: Directory, holder: dict[str, Any]) -> str:
     host, pid, started = (holder.get(key, "unknown") for key in ("host", "pid", "started_at"))
     return (

@@ -35,10 +35,7 @@ from nst_batch.store.status import Mask
 
 STUDY, PROGRESS, SUCCESS = "study.json", "progress.json", "_SUCCESS"
 FORMAT, FORMAT_VERSION = "nst-batch run directory", 2
-SEGMENTS = f"{STAGING}/segment-"
-
-_OURS = {"lock", STAGING, "plan"}
-"""What a run that was killed before it had a plan leaves behind."""
+SEGMENT = re.compile(rf"{STAGING}/segment-[0-9a-f]+-\d+\.arrow")
 
 _PART = re.compile(r"part-\d+\.parquet")
 _PLAN_BATCH_ROWS = 4_096
@@ -86,18 +83,6 @@ class RunDirectory:
     def exists(self) -> bool:
         """Whether it holds a study with a whole plan."""
         return self.directory.exists(STUDY)
-
-    def check_usable(self) -> None:
-        """Raises RunDirectoryError if there is something else here than a run directory."""
-        if self.exists():
-            _ = self.study
-            return
-        foreign = [name for name in self.directory.names() if name not in _OURS and not name.startswith(".")]
-        if foreign:
-            raise RunDirectoryError(
-                f"{self.directory.url()}: expected an empty directory or one made by nst-batch, found "
-                f"{', '.join(foreign[:3])}{' …' if len(foreign) > 3 else ''} and no {STUDY}; choose another --out"
-            )
 
     @cached_property
     def study(self) -> dict[str, Any]:
@@ -218,7 +203,7 @@ class RunDirectory:
 
     def segment_paths(self) -> list[str]:
         """The relative paths of the staged segments."""
-        return [path for path in self.directory.list(STAGING) if path.startswith(SEGMENTS)]
+        return [path for path in self.directory.list(STAGING) if SEGMENT.fullmatch(path)]
 
     def read_segment(self, path: str) -> pa.Table:
         """A staged segment (SEGMENT)."""

@@ -81,7 +81,8 @@ def test_a_writer_that_was_paused_changes_nothing(
         writing.write_plan(simulated.STUDY, simulated.trials(16))
     command = [sys.executable, "-c", "from tests.promises import test_stale_writer as t; t.main()"]
     stale = subprocess.Popen([*command, run.directory.root, target], stderr=subprocess.PIPE, text=True)
-    os.waitpid(stale.pid, os.WUNTRACED)
+    _, status = os.waitpid(stale.pid, os.WUNTRACED)
+    assert os.WIFSTOPPED(status), stale.communicate()[1]
     with Committer(run) as writing:
         writing.retry_failed()
         if target == "_SUCCESS":
@@ -106,5 +107,5 @@ def test_a_writer_that_was_paused_changes_nothing(
 
 def main() -> None:
     """What the stale process runs."""
-    committer.run_lock = QUICK  # type: ignore[assignment]
+    setattr(committer, "run_lock", QUICK)  # noqa: B010 (the module's own name is not exported)
     write_until_paused(*sys.argv[1:])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import time
 from pathlib import Path
 from typing import Any
 
@@ -138,6 +139,28 @@ def test_unknown_kinds_of_url_are_refused() -> None:
         Directory("carrier-pigeon://coop/run")
 
 
+def test_a_clouds_own_error_neither_ends_the_lease_nor_passes_unexplained(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    aiohttp = pytest.importorskip("aiohttp")
+    assert not issubclass(aiohttp.ClientPayloadError, OSError)
+    directory = Directory(f"memory://{tmp_path.name}")
+
+    def failing(*_: object, **__: object) -> None:
+        raise aiohttp.ClientPayloadError("503")
+
+    with run_lock(directory, refresh_seconds=0.1, dead_seconds=3) as lock:
+        with monkeypatch.context() as patch:
+            patch.setattr(type(directory.filesystem), "pipe_file", failing)
+            with pytest.raises(RunDirectoryError, match="cannot write it: 503; see that it can be reached"):
+                directory.write("a", b"")
+            time.sleep(0.5)
+        renewed = directory.read("lock")
+        time.sleep(0.5)
+        assert directory.read("lock") != renewed, "still renewed"
+        lock.check()
+
+
 def test_a_bucket_that_does_not_exist_is_explained(bucket: str) -> None:
     with pytest.raises(RunDirectoryError, match="does not exist"):
         Directory(bucket + "-missing/run").write("a", b"")
@@ -146,7 +169,7 @@ def test_a_bucket_that_does_not_exist_is_explained(bucket: str) -> None:
 def test_a_study_runs_in_an_object_store(bucket: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Plan, commit, extend and read on S3, one writer at a time."""
     monkeypatch.setattr(
-        "nst_batch.store.committer.run_lock", lambda at: run_lock(at, refresh_seconds=0.2, dead_seconds=2)
+        "nst_batch.store.committer.run_lock", lambda at: run_lock(at, refresh_seconds=0.3, dead_seconds=10)
     )
     run = RunDirectory(f"{bucket}/whole/run")
     with Committer(run) as committer:

@@ -1,0 +1,120 @@
+"""Where a run may be written: nothing that the program did not write is ever changed or removed."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pandas as pd  # type: ignore[import-untyped]
+import pytest
+
+from nst_batch.errors import RunDirectoryError
+from nst_batch.records import ALGORITHM
+from nst_batch.store.committer import Committer
+from nst_batch.store.files import Directory
+from nst_batch.store.run_directory import RunDirectory
+from nst_batch.store.writable import check_writable
+from tests import simulated
+
+
+def planned(path: Path) -> RunDirectory:
+    run = RunDirectory(path)
+    with Committer(run) as committer:
+        committer.write_plan(simulated.STUDY, simulated.trials(20))
+    return run
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+FOREIGN: dict[str, bytes | pd.DataFrame] = {
+    "thesis.docx": b"precious",
+    "plan/part-00007.parquet": pd.DataFrame({"x": [1]}),
+    "plan/part-00000.parquet": b"not even Parquet",
+    "plan/notes.txt": b"precious",
+    "lock": b"the combination is 1234",
+    "staging/tmp-notes": b"precious",
+    "staging/segment-old": b"precious",
+}
+
+
+@pytest.mark.parametrize("name", FOREIGN)
+def test_a_folder_with_something_else_is_refused_and_left_alone(tmp_path: Path, name: str) -> None:
+    path, content = tmp_path / name, FOREIGN[name]
+    path.parent.mkdir(exist_ok=True)
+    if isinstance(content, bytes):
+        path.write_bytes(content)
+    else:
+        content.to_parquet(path)
+    before = contents(tmp_path)
+    with (
+        pytest.raises(RunDirectoryError, match=rf"found {name} and no study\.json; choose another --out"),
+        Committer(RunDirectory(tmp_path)),
+    ):
+        pass
+    assert contents(tmp_path) == before
+
+
+def test_what_a_user_put_into_a_run_directory_stays(tmp_path: Path) -> None:
+    run = planned(tmp_path)
+    for name in ("plan/part-00009.parquet", "plan/zz.txt", "staging/tmp-notes", "trials.txt", "images/mine.png"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(b"precious")
+    mine = {name: data for name, data in contents(tmp_path).items() if data == b"precious"}
+    assert len(mine) == 5
+    with Committer(run) as committer:
+        committer.write_plan(simulated.STUDY, simulated.trials(40, start=20))
+        for trial in run.iter_plan():
+            committer.commit(simulated.result(trial))
+        assert committer.finish()
+    assert mine.items() <= contents(tmp_path).items()
+
+
+def test_what_a_killed_run_left_before_it_had_a_plan_is_taken_over(tmp_path: Path) -> None:
+    planned(tmp_path)
+    (tmp_path / "study.json").unlink()
+    Directory(tmp_path).stage("study.json", b"half a study")
+    (tmp_path / ".DS_Store").write_bytes(b"")
+    planned(tmp_path)
+    assert [path.name for path in (tmp_path / "staging").iterdir()] == []
+
+
+def test_a_run_of_another_algorithm_is_refused_with_both_versions(tmp_path: Path) -> None:
+    run = planned(tmp_path)
+    study = json.loads(run.directory.read("study.json"))
+    run.directory.write("study.json", json.dumps(study | {"algorithm": ALGORITHM - 1}).encode())
+    before = contents(tmp_path)
+    versions = f"planned for algorithm {ALGORITHM - 1}, this nst-batch computes by algorithm {ALGORITHM}"
+    with (
+        pytest.raises(RunDirectoryError, match=f"{versions}.*choose another --out"),
+        Committer(RunDirectory(tmp_path)),
+    ):
+        pass
+    assert contents(tmp_path) == before
+    assert RunDirectory(tmp_path).counts()["pending"] == 20, "it can still be read"
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"format_version": 99}, "found 99; upgrade nst-batch"),
+        ({"format_version": 1}, "found 1, whose tables have no transfer score"),
+        ({"format": "another program's"}, "not written by nst-batch"),
+    ],
+)
+def test_another_format_is_refused(tmp_path: Path, change: dict[str, Any], message: str) -> None:
+    run = planned(tmp_path)
+    study = json.loads(run.directory.read("study.json"))
+    run.directory.write("study.json", json.dumps(study | change).encode())
+    with pytest.raises(RunDirectoryError, match=message):
+        check_writable(RunDirectory(tmp_path))
+
+
+def test_a_damaged_study_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "study.json").write_text("{")
+    with pytest.raises(RunDirectoryError, match="damaged"):
+        check_writable(RunDirectory(tmp_path))
+    with pytest.raises(RunDirectoryError, match=r"no study\.json"):
+        _ = RunDirectory(tmp_path / "nothing").study
