@@ -1,4 +1,5 @@
-"""What a study is fed: pictures found, fetched, decoded and resized; weights.
+"""What a study is fed: pictures found, fetched, decoded and resized; weights; and the memory that there is.
 
+The way of a picture: `finding` (names) → `fetching` (bytes) → `decoding` (pixels) → `images` (size, arrays).
 May import `transfer` (for weights) and the leaves.
 """

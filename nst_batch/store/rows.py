@@ -16,6 +16,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from nst_batch.errors import without_secrets
 from nst_batch.records import Configuration, Picture, Result, Trial
 from nst_batch.store.tables import LOSS_COLUMNS, PLAN, SCHEMAS, SEGMENT
 
@@ -23,18 +24,19 @@ from nst_batch.store.tables import LOSS_COLUMNS, PLAN, SCHEMAS, SEGMENT
 
 
 def result_row(study: str, result: Result) -> dict[str, Any]:
-    """The SEGMENT row of a result."""
+    """The SEGMENT row of a result: names as they may be shown, without the secrets of URLs."""
     trial, outcome = result.trial, result.outcome
     row = _fields(trial.configuration) | _fields(outcome) | _fields(trial)
     row |= {
         "study": study,
         "configuration": identity(trial.configuration),
-        "content_uri": trial.content and trial.content.uri,
+        "weights": without_secrets(trial.configuration.weights),
+        "content_uri": trial.content and without_secrets(trial.content.uri),
         "content_sha256": trial.content and trial.content.sha256,
-        "style_uri": " + ".join(style.uri for style in trial.styles) or None,
+        "style_uri": " + ".join(without_secrets(style.uri) for style in trial.styles) or None,
         "style_sha256": blend_sha256(trial.styles),
         "error_type": outcome.error_type,
-        "error_message": outcome.error_message,
+        "error_message": outcome.error_message and without_secrets(outcome.error_message),
     }
     for column, (when, term) in LOSS_COLUMNS.items():
         row[column] = row[when] and getattr(row[when], term)
