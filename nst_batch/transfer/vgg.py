@@ -94,6 +94,8 @@ class Vgg:
         self.arch, self.pooling, self.normalization = arch, pooling, normalization
         self.device, self.dtype = torch.device(device), dtype
         self.layers = layer_names(arch)
+        after = NORMALIZED_AFTER.get(arch)
+        self._response_normalized = self.layers[self.layers.index(after) + 1] if after else None
         self._kernels: dict[str, tuple[Tensor, Tensor, Tensor]] = {}
         for name in conv_shapes(arch):
             if f"{name}.weight" in weights:
@@ -132,18 +134,23 @@ class Vgg:
         if depths != sorted(depths, reverse=True):
             raise ValueError("images must be ordered by the depth of their deepest layer, deepest first")
         wanted = {name for names in layers for name in names}
-        x = ((images - self._mean) * self._scale).to(self.dtype, memory_format=torch.channels_last)
+        x = self.normalized(images)
         features: dict[str, Tensor] = {}
         for position, name in enumerate(self.layers[: depths[0] + 1]):
             reached = sum(depth >= position for depth in depths)
-            x = self._layer(name, x[:reached] if reached < len(x) else x)
+            x = self.layer(name, x[:reached] if reached < len(x) else x)
             if name in wanted:
                 features[name] = x
-            if name == NORMALIZED_AFTER.get(self.arch):
-                x = response_normalized(x)
         return features
 
-    def _layer(self, name: str, x: Tensor) -> Tensor:
+    def normalized(self, images: Tensor) -> Tensor:
+        """Images in [0, 1] as the first layer takes them."""
+        return ((images - self._mean) * self._scale).to(self.dtype, memory_format=torch.channels_last)
+
+    def layer(self, name: str, x: Tensor) -> Tensor:
+        """Activations of one layer from those of the layer before it."""
+        if name == self._response_normalized:
+            x = response_normalized(x)
         if name.endswith("pool"):
             pool = functional.max_pool2d if self.pooling == "max" else functional.avg_pool2d
             return pool(x, 2)
