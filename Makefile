@@ -31,7 +31,7 @@ check: $(VENV)/ready
 	$(BIN)/lint-imports
 
 chaos: $(VENV)/ready
-	NST_BATCH_CHAOS_KILLS=$${NST_BATCH_CHAOS_KILLS:-60} $(BIN)/pytest tests/promises/test_chaos.py -rP
+	NST_BATCH_CHAOS_KILLS=$${NST_BATCH_CHAOS_KILLS:-60} $(BIN)/pytest tests/promises/test_8_chaos.py -rP
 
 bench: $(VENV)/ready
 	$(BIN)/python -m benchmarks.engine

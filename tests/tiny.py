@@ -10,10 +10,14 @@ from typing import Any
 import pyarrow.dataset as ds
 from PIL import Image
 
+from nst_batch.cluster.options import ClusterOptions
+from nst_batch.cluster.progress import Progress, Silent
+from nst_batch.records import Result
+from nst_batch.run import RunOptions, run_study
 from nst_batch.store.run_directory import RunDirectory
 from nst_batch.study.model import Study, study_from_dict
 from tests.pictures import file_of, gradient
-from tests.workers import CALLS, SECONDS
+from tests.workers import CALLS, SECONDS, SimulatedWorker
 
 SIZE = 32
 """Pixels: the fifth block still has two rows."""
@@ -82,3 +86,38 @@ def wait_until(condition: Callable[[], object], seconds: float) -> None:
     while not condition():
         assert time.monotonic() < deadline, f"not so after {seconds} s"
         time.sleep(0.05)
+
+
+def run(
+    folder: Path,
+    worker_class: type = SimulatedWorker,
+    *,
+    changes: dict[str, Any] | None = None,
+    out: str | Path | None = None,
+    reporter: Silent | None = None,
+    **options: Any,
+) -> Progress:
+    """Runs the collection in `folder`."""
+    chosen = RunOptions(
+        out=str(out or folder / "out"),
+        cluster=ClusterOptions(cpus_per_worker=1, max_workers=2),
+        worker_class=worker_class,
+        **options,
+    )
+    return run_study(study(folder, **(changes or {})), chosen, reporter)
+
+
+def good(count: int, first: int = 0) -> list[str]:
+    return [f"good-{number:02d}" for number in range(first, first + count)]
+
+
+class After(Silent):
+    """Does something when so many trials have ended."""
+
+    def __init__(self, count: int, action: Callable[[], object]) -> None:
+        self._left, self._action = count, action
+
+    def ended(self, result: Result) -> None:  # noqa: ARG002
+        self._left -= 1
+        if self._left == 0:
+            self._action()

@@ -1,4 +1,4 @@
-"""Large collections in unreliable places: exact rows and clear reasons whatever the store does."""
+"""Promises 4 and 8 where pictures and results lie in object stores: exact rows and clear reasons whatever these do."""
 
 from __future__ import annotations
 

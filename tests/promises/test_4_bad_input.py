@@ -1,4 +1,7 @@
-"""A folder with every kind of bad picture, through `nst-batch run`: each a row that says why, the rest done."""
+"""Promise 4: one bad input never stops a study.
+
+A folder with every kind of bad picture, through `nst-batch run`: each a row that says why, the rest done.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +24,7 @@ from nst_batch.inputs.fetching import printable
 from nst_batch.records import Picture
 from nst_batch.results.verify import verify
 from nst_batch.store.run_directory import RunDirectory
-from tests import simulated, tiny
+from tests import simulated, tiny, workers
 from tests.driver import ROOT
 from tests.pictures import file_of, gradient, levels, wide_gamut_profile
 
@@ -206,3 +209,19 @@ def test_a_worker_that_finds_other_contents_than_were_planned_says_so(tmp_path: 
     assert result.outcome.status == "failed"
     assert result.outcome.error_type == "changed"
     assert "photo.png" in (result.outcome.error_message or "")
+
+
+@pytest.mark.usefixtures("embedded_ray")
+def test_a_picture_that_changes_after_planning_is_a_failed_row_that_says_so(tmp_path: Path) -> None:
+    photos = tiny.collection(tmp_path, tiny.good(4))
+
+    def change() -> None:
+        path = photos / "good-03.png"
+        path.write_bytes(tiny.picture(9999))
+
+    (photos / workers.SECONDS).write_text("0.3")
+    progress = tiny.run(tmp_path, reporter=tiny.After(1, change), batch_size=1)
+    assert (progress.ok, progress.failed) == (3, 1)
+    [row] = [row for row in tiny.rows(tmp_path / "out") if row["status"] == "failed"]
+    assert row["error_type"] == "changed"
+    assert "good-03.png" in row["error_message"]

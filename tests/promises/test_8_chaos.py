@@ -1,4 +1,7 @@
-"""Everything is killed, again and again, while readers look on; then one more run, and nothing is missing."""
+"""Promises 1 and 8: attempts before blame.
+
+Everything is killed, again and again, while readers look on; then one more run, and nothing is missing.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +20,7 @@ from nst_batch.cluster.options import ClusterOptions
 from nst_batch.run import RunOptions, run_study
 from tests import tiny, workers
 from tests.driver import Driver, alive
-from tests.promises.test_crash import Reader
+from tests.promises.test_1_recorded_once import Reader
 
 KILLS = int(os.environ.get("NST_BATCH_CHAOS_KILLS", "6"))
 NUM_PICTURES = 20

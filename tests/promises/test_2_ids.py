@@ -1,4 +1,7 @@
-"""A trial's id: pinned, because a resume, an extension and every table ever written depend on it."""
+"""Promise 2: a trial's id is a hash of contents, configuration, weights and the algorithm, of nothing else.
+
+Pinned, because a resume, an extension and every table ever written depend on it.
+"""
 
 from __future__ import annotations
 
