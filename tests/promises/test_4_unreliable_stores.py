@@ -1,4 +1,4 @@
-"""Promises 4 and 8 where pictures and results lie in object stores: exact rows and clear reasons whatever these do."""
+"""Promises 4 and 8, pictures and results in object stores: exact rows and clear reasons whatever these do."""
 
 from __future__ import annotations
 
