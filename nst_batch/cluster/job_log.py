@@ -90,5 +90,5 @@ def progress_of(event: dict[str, Any]) -> Progress | None:
 
 def _write(event: str, **values: Any) -> None:
     at = datetime.now(UTC).isoformat(timespec="milliseconds")
-    sys.stdout.write(json.dumps({"event": event, "at": at, **values}, ensure_ascii=False) + "\n")
+    sys.stdout.write(json.dumps({"event": event, "at": at, **values}) + "\n")
     sys.stdout.flush()
