@@ -77,7 +77,7 @@ class Cluster:
         """One line about what the run has to work with."""
         count = self.num_workers()
         note = "" if self.uses_gpus or self.device == "cpu" else " (no GPU found)"
-        return f"{count} worker{'s' if count > 1 else ''} with {self._size()} each{note}"
+        return f"{count} worker{'s' if count > 1 else ''} with {self._size()}{' each' if count > 1 else ''}{note}"
 
     def start_worker(self, options: WorkerOptions, worker_class: type) -> Any:
         """An actor that holds a worker; it may be pending for a while."""

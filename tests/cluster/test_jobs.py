@@ -140,7 +140,7 @@ def test_run_attaches_to_the_cluster(head: Head, tmp_path: Path) -> None:
         env=head.environment, capture_output=True, text=True, timeout=_SECONDS, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
-    assert "1 worker with 1 CPU core each (no GPU found)" in done.stderr
+    assert "1 worker with 1 CPU core (no GPU found)" in done.stderr
 
 
 @pytest.mark.slow
