@@ -123,7 +123,7 @@ def _weights() -> Finding:
     path = Path(torch.hub.get_dir()) / "checkpoints" / _IMAGENET
     if path.is_file():
         return Finding("weights", "ok", f"{path}, {path.stat().st_size / 2**20:.0f} MiB")
-    advice = "the first run that uses them downloads 528 MB (try `make demo WEIGHTS=imagenet`); without internet: random:0"
+    advice = "`make demo WEIGHTS=imagenet` or the first run downloads 528 MB; without internet use random:0"
     return Finding("weights", "note", f"imagenet is not at {path}", advice)
 
 

@@ -11,6 +11,7 @@ import re
 import sys
 from datetime import datetime
 from decimal import Decimal
+from itertools import accumulate
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -18,8 +19,13 @@ from nst_batch.errors import QueryError
 
 if TYPE_CHECKING:
     import pyarrow as pa
+    from rich.table import Table
 
 _SHOWN_ITEMS = 4
+_WIDEST = (10_000, 60, 40, 24, 16)
+"""Where texts may be folded, the first that makes a table fit."""
+_GAP = 2
+"""Between columns."""
 _UNPRINTABLE = re.compile("[\0-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 """Control characters but tab and newline, characters that turn the direction of writing, halves of characters."""
 
@@ -129,29 +135,60 @@ def _parquet(rows: pa.Table) -> bytes:
 
 def _table(rows: pa.Table, upright: bool) -> str:
     """A table as wide as the terminal; as wide as its content where there is none."""
-    from rich.box import SIMPLE_HEAD
     from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
 
-    table = Table(box=None if upright else SIMPLE_HEAD, show_header=not upright, pad_edge=False, show_edge=False)
-    if upright:
-        table.add_column(style="dim")
-        table.add_column(overflow="fold")
-        for row in rows.to_pylist():
-            for name, value in row.items():
-                table.add_row(Text(name), Text(cell(value)))
-    else:
-        for field in rows.schema:
-            numeric = str(field.type).startswith(("int", "uint", "double", "float", "decimal"))
-            table.add_column(Text(field.name), justify="right" if numeric else "left", overflow="fold")
-        for row in rows.to_pylist():
-            table.add_row(*(Text(cell(value)) for value in row.values()))
     on_terminal = sys.stdout.isatty()
     console = Console(file=io.StringIO(), force_terminal=on_terminal, width=None if on_terminal else 10_000)
     with console.capture() as capture:
-        console.print(table)
+        console.print(_upright(rows) if upright else _grid(rows, console.width, split_names=on_terminal))
     return "".join(f"{line.rstrip()}\n" for line in capture.get().splitlines())
+
+
+def _upright(rows: pa.Table) -> Table:
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=None, show_header=False, pad_edge=False)
+    table.add_column(style="dim")
+    table.add_column(overflow="fold")
+    for row in rows.to_pylist():
+        for name, value in row.items():
+            table.add_row(Text(name), Text(cell(value)))
+    return table
+
+
+def _grid(rows: pa.Table, width: int, *, split_names: bool) -> Table:
+    """Rows below a header: texts are folded where that makes all columns fit, else the last are left out and named.
+
+    Args:
+        width: Characters there are.
+        split_names: Long names of columns go on two lines.
+    """
+    from rich.box import SIMPLE_HEAD
+    from rich.cells import cell_len
+    from rich.table import Table
+    from rich.text import Text
+
+    names = [name.replace("_", "_\n") if split_names else name for name in rows.schema.names]
+    columns = [[cell(value) for value in column.to_pylist()] for column in rows.columns]
+    needed = [
+        max(cell_len(line) for text in (name, *texts) for line in text.split("\n"))
+        for name, texts in zip(names, columns, strict=True)
+    ]
+    for widest in _WIDEST:
+        ends = list(accumulate(min(each, widest) + _GAP for each in needed))
+        if not ends or ends[-1] - _GAP <= width:
+            break
+    shown = max(1, sum(end - _GAP <= width for end in ends))
+    if left_out := rows.schema.names[shown:]:
+        print_note(f"not shown: {', '.join(left_out)}; a wider terminal or --format json shows all")
+    table = Table(box=SIMPLE_HEAD, pad_edge=False, show_edge=False, collapse_padding=True)
+    for name, field in zip(names[:shown], rows.schema, strict=False):
+        numeric = str(field.type).startswith(("int", "uint", "double", "float", "decimal"))
+        table.add_column(Text(name), justify="right" if numeric else "left", overflow="fold", max_width=widest)
+    for texts in zip(*columns[:shown], strict=True):
+        table.add_row(*map(Text, texts))
+    return table
 
 
 def cell(value: Any) -> str:

@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+from nst_batch.errors import without_secrets
 from nst_batch.records import Configuration
 
 _FIRST = ("content_layers", "style_layers", "style_layer_weights", "alpha", "beta", "tv_weight", "style_scale")
@@ -64,7 +65,7 @@ def layer_set(names: Sequence[str]) -> str:
 
 
 def short_names(uris: Iterable[str]) -> dict[str, str]:
-    """File names without suffix; where two are equal, as much of the path before them as tells them apart."""
+    """File names without suffix, nor secrets of URLs; where two are equal, as much of the path before them as tells them apart."""
     depths = dict.fromkeys(uris, 1)
     while clashing := [uri for uri in _clashing(_tails(depths)) if depths[uri] <= uri.count("/")]:
         depths |= {uri: depths[uri] + 1 for uri in clashing}
@@ -82,7 +83,7 @@ def weights_text(configuration: Configuration) -> str:
 
 
 def _tails(depths: dict[str, int]) -> dict[str, str]:
-    return {uri: "/".join(uri.split("/")[-depth:]) for uri, depth in depths.items()}
+    return {uri: "/".join(without_secrets(uri).split("/")[-depth:]) for uri, depth in depths.items()}
 
 
 def _clashing(names: dict[str, str]) -> list[str]:

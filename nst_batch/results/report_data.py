@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow.compute as pc
 
 from nst_batch import __version__
-from nst_batch.errors import ImageError, QueryError
+from nst_batch.errors import ImageError, QueryError, without_secrets
 from nst_batch.records import Picture
 from nst_batch.results import labels
 from nst_batch.results.overview import Overview
@@ -196,7 +196,12 @@ def _inputs(overview: Overview, pictures: Sequence[Picture], fetch: bool) -> lis
     names = labels.short_names(picture.uri for picture in pictures)
 
     def made(picture: Picture) -> Row:
-        entry: Row = {"name": names[picture.uri], "uri": picture.uri, "thumbnail": None, "reason": None}
+        entry: Row = {
+            "name": names[picture.uri],
+            "uri": without_secrets(picture.uri),
+            "thumbnail": None,
+            "reason": None,
+        }
         try:
             image = input_picture(picture, shape, edge=min(_INPUT_EDGE, shape.size), fetch=fetch)
             entry["thumbnail"] = data_url(image, _INPUT_EDGE)

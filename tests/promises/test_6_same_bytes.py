@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from nst_batch.cluster.slots import WorkerActor
 
+from nst_batch.cluster.slots import WorkerActor
 from nst_batch.errors import Interrupted
 from nst_batch.store.run_directory import RunDirectory
 from tests import tiny
