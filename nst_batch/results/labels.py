@@ -65,7 +65,7 @@ def layer_set(names: Sequence[str]) -> str:
 
 
 def short_names(uris: Iterable[str]) -> dict[str, str]:
-    """File names without suffix, nor secrets of URLs; where two are equal, as much of the path before them as tells them apart."""
+    """File names without suffix and secrets; where two are equal, as much of the path as tells them apart."""
     depths = dict.fromkeys(uris, 1)
     while clashing := [uri for uri in _clashing(_tails(depths)) if depths[uri] <= uri.count("/")]:
         depths |= {uri: depths[uri] + 1 for uri in clashing}
