@@ -96,23 +96,17 @@ def _write(data: bytes) -> None:
 def _json(value: Any) -> str:
     from nst_batch.records import finite
 
-    text = json.dumps(finite(_plain(value)), indent=2, ensure_ascii=False, allow_nan=False)
+    text = json.dumps(finite(value), indent=2, ensure_ascii=False, allow_nan=False, default=_as_json)
     return _UNPRINTABLE.sub(lambda found: f"\\u{ord(found[0]):04x}", text) + "\n"
 
 
-def _plain(value: Any) -> Any:
-    """A value as JSON has it: times in ISO 8601, decimals as numbers, bytes in hexadecimal."""
+def _as_json(value: Any) -> Any:
+    """What JSON has no word for: times in ISO 8601, decimals as numbers, bytes in hexadecimal."""
     if isinstance(value, datetime):
         return value.isoformat()
     if isinstance(value, Decimal):
         return int(value) if value == value.to_integral_value() else float(value)
-    if isinstance(value, bytes):
-        return value.hex()
-    if isinstance(value, dict):
-        return {str(key): _plain(each) for key, each in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(each) for each in value]
-    return value if value is None or isinstance(value, str | int | float) else str(value)
+    return value.hex() if isinstance(value, bytes) else str(value)
 
 
 def _csv(rows: pa.Table) -> bytes:
@@ -210,8 +204,15 @@ def _list_cell(values: list[Any]) -> str:
     from nst_batch.results.labels import layer_set
 
     if values and all(isinstance(each, dict) for each in values):
-        return "\n".join(map(cell, values))
+        return _small_table(values)
     if values and all(isinstance(each, str) for each in values):
         return printable(layer_set(values))
     more = ["…"] if len(values) > _SHOWN_ITEMS else []
     return f"[{', '.join([*map(cell, values[:_SHOWN_ITEMS]), *more])}]"
+
+
+def _small_table(rows: list[dict[str, Any]]) -> str:
+    """Rows of the same keys, each key once, in columns."""
+    lines = [list(rows[0]), *([cell(value) for value in row.values()] for row in rows)]
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    return "\n".join("  ".join(map(str.ljust, line, widths)).rstrip() for line in lines)
