@@ -42,7 +42,9 @@ _SHOWN = 10
 
 @app.command(epilog="Example: nst-batch init study.yaml --preset week7_content_layers")
 def init(
-    file: Annotated[Path, typer.Argument(help="Where to write it; '-' prints it.")] = Path("study.yaml"),
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="Where to write it; '-' prints it.")] = Path(
+        "study.yaml"
+    ),
     preset: Annotated[str | None, typer.Option(help="Start from a shipped study.", metavar="NAME")] = None,
     force: Annotated[bool, typer.Option("--force", help="Replace the file if it exists.")] = False,
 ) -> None:
