@@ -37,14 +37,13 @@ from nst_batch.transfer import (
     Targets,
     Vgg,
     keep_freed_memory,
-    predicted_bytes,
     random_weights,
     solve,
     step,
 )
-from nst_batch.transfer.optimizers import HISTORY, Lbfgs
+from nst_batch.transfer.optimizers import Lbfgs
 from nst_batch.transfer.vgg import conv_shapes
-from nst_batch.vocabulary import layer_names, layer_shape
+from nst_batch.vocabulary import LBFGS_HISTORY, layer_names, layer_shape, predicted_bytes
 
 STYLE_LAYERS = ("block1_conv1", "block2_conv1", "block3_conv1", "block4_conv1", "block5_conv1")
 
@@ -102,7 +101,7 @@ def stepping(targets: Targets, problem: Problem, batch: int) -> Callable[[], Non
         step(objective, optimizer)
 
     curvature = torch.linspace(1, 1000, optimizer.point.shape[1])
-    for _ in range(HISTORY):  # of a paraboloid, to spare the convolutions
+    for _ in range(LBFGS_HISTORY):  # of a paraboloid, to spare the convolutions
         gradient = curvature * optimizer.point
         optimizer.update((gradient * optimizer.point).sum(1) / 2, gradient)
     return run

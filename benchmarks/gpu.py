@@ -18,8 +18,9 @@ from torch import Tensor
 from benchmarks.engine import STYLE_LAYERS, flops_per_step
 from benchmarks.pictures import photo_pairs
 from benchmarks.report import write
-from nst_batch.transfer import Objective, Problem, Targets, Vgg, predicted_bytes, random_weights, step
+from nst_batch.transfer import Objective, Problem, Targets, Vgg, random_weights, step
 from nst_batch.transfer.optimizers import Lbfgs
+from nst_batch.vocabulary import predicted_bytes
 
 PRECISIONS = ("float32", "tf32", "bfloat16")
 

@@ -94,7 +94,7 @@ def measure(num_gpus: int, milliseconds: Sequence[int]) -> dict[str, Any]:
         dispatcher = Dispatcher(
             cluster, WorkerOptions(), simulated.CONFIGURATIONS[0], batches(committer),
             progress=RunProgress(Silent(), committer.counts, committer.write_progress, 0.0),
-            on_results=on_results, on_tick=on_tick, worker_class=Sleeper,
+            on_results=on_results, on_log=lambda *_: None, on_tick=on_tick, worker_class=Sleeper,
         )  # fmt: skip
         dispatcher.run()
         committer.finish()

@@ -37,6 +37,8 @@ GPU_BATCH = 16
 """Trials per batch on GPUs, at most; a worker whose memory holds fewer works through it in parts."""
 CPU_BATCH = 1
 """On a CPU: convolutions of a single image fill the cores."""
+PROCESS_BYTES = 700_000_000
+"""Of a worker before it computes anything: Python, torch, Ray and a VGG."""
 MAX_CPUS_PER_WORKER = 4
 """Cores that a worker takes where there are no GPUs: with more, convolutions of one image gain little."""
 

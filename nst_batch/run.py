@@ -19,16 +19,26 @@ from nst_batch.cluster.options import ClusterOptions, WorkerOptions
 from nst_batch.cluster.progress import Progress, Reporter, RunProgress, Silent
 from nst_batch.cluster.retries import failure
 from nst_batch.cluster.slots import WorkerActor
-from nst_batch.errors import ClusterError, Interrupted
+from nst_batch.errors import ClusterError, Interrupted, without_secrets
 from nst_batch.inputs import weights
 from nst_batch.inputs.finding import Listing, list_inputs
 from nst_batch.interrupts import Interrupts, ended_by
-from nst_batch.records import ALGORITHM, CPU_BATCH, GPU_BATCH, Configuration, Result, Trial, canonical_json
+from nst_batch.records import (
+    ALGORITHM,
+    CPU_BATCH,
+    GPU_BATCH,
+    PROCESS_BYTES,
+    Configuration,
+    Result,
+    Trial,
+    canonical_json,
+)
 from nst_batch.store.committer import Committer
-from nst_batch.store.run_directory import FORMAT_VERSION, RunDirectory
+from nst_batch.store.run_directory import FORMAT_VERSION, LOGS, RunDirectory
 from nst_batch.study.extension import extension
 from nst_batch.study.model import Study
 from nst_batch.study.plan import BAD_INPUT_BATCH, Plan, make_plan
+from nst_batch.vocabulary import predicted_bytes
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -66,6 +76,7 @@ def run_study(study: Study, options: RunOptions, reporter: Reporter | None = Non
             Cluster(options.cluster, options.device) as cluster,
         ):
             interrupts.reinstall()  # Ray takes SIGTERM for itself when it starts
+            cluster.worker_bytes = _worker_bytes(chosen)
             reporter.note(cluster.describe())
             _plan(committer, study, listing, chosen, options, cluster, reporter)
             if options.retry_failed:
@@ -134,6 +145,7 @@ class _Execution:
             self._batches(),
             progress=self.progress,
             on_results=self._commit,
+            on_log=self._keep_log,
             on_tick=self._tick,
             worker_class=worker_class,
             inputs=_local_inputs(self.committer),
@@ -177,6 +189,9 @@ class _Execution:
         self.committer.commit_all(results)
         self.progress.recorded(results)
 
+    def _keep_log(self, name: str, text: str) -> None:
+        self.committer.run.directory.write(f"{LOGS}/{name}", without_secrets(text).encode())
+
     def _tick(self) -> bool:
         """Whether a signal has come; called at least twice a second."""
         self.committer.tick()
@@ -192,6 +207,12 @@ def _worker_options(study: Study, options: RunOptions, cluster: Cluster) -> Work
         format=study.output.format,
         quality=study.output.quality,
     )
+
+
+def _worker_bytes(configurations: Sequence[Configuration]) -> int:
+    """The most memory that a worker on a CPU needs, where it computes one trial at a time."""
+    shapes = {(each.arch, each.content_layers + each.style_layers, each.size) for each in configurations}
+    return PROCESS_BYTES + max(predicted_bytes(arch, layers, size, size, 1) for arch, layers, size in shapes)
 
 
 def _pixels_left(committer: Committer) -> float:

@@ -10,7 +10,9 @@ vgg19 E.
 from __future__ import annotations
 
 import difflib
+import math
 import re
+from collections.abc import Sequence
 from typing import Literal
 
 from nst_batch.errors import LayerError
@@ -43,6 +45,9 @@ CONVS_PER_BLOCK: dict[str, tuple[int, ...]] = {
     "vgg16": (2, 2, 3, 3, 3),
     "vgg19": (2, 2, 4, 4, 4),
 }
+LBFGS_HISTORY = 60
+"""Steps that L-BFGS remembers."""
+_VECTORS = 2 * LBFGS_HISTORY + 8  # image-sized float32 tensors: history, point, best, gradient, direction
 CHANNELS = (64, 128, 256, 512, 512)
 NORMALIZED_AFTER = {"vgg11_lrn": "block1_conv1"}
 """The layer that is followed by a local response normalisation, which the layers behind it see."""
@@ -114,6 +119,28 @@ def layer_shape(name: str, height: int, width: int) -> tuple[int, int, int]:
             f"choose a larger size or a shallower layer"
         )
     return CHANNELS[block - 1], rows, columns
+
+
+def predicted_bytes(
+    arch: str, layers: Sequence[str], height: int, width: int, batch: int, itemsize: int = 4
+) -> int:
+    """Peak bytes of one step beyond the network.
+
+    Every activation up to the deepest layer is kept for the backward pass. At the peak, near the image, there are
+    besides them the gradients that the losses left at their layers, and four tensors of the largest layer's size:
+    the gradient there before and after its ReLU, the one being computed, and what a convolution library needs for
+    itself, which was measured as none to two of these.
+
+    Args:
+        layers: Those that the losses look at.
+        itemsize: Bytes of a feature: 4, or 2 in bfloat16.
+    """
+    names = layer_names(arch)
+    deepest = max((names.index(layer) for layer in layers), default=-1)
+    shapes = {name: layer_shape(name, height, width) for name in names[: deepest + 1]}
+    sizes = {name: math.prod(shape) * itemsize for name, shape in shapes.items()}
+    features = sum(sizes.values()) + sum(sizes[layer] for layer in layers) + 4 * max(sizes.values(), default=0)
+    return batch * (features + _VECTORS * 3 * height * width * 4)
 
 
 def block_and_index(name: str) -> tuple[int, int]:

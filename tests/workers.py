@@ -10,12 +10,15 @@ from __future__ import annotations
 import hashlib
 import os
 import signal
+import sys
 import time
 import uuid
 from collections import Counter
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
+
+import psutil
 
 from nst_batch.cluster.options import WorkerOptions
 from nst_batch.errors import ImageError
@@ -26,6 +29,10 @@ from tests.pictures import file_of, gradient
 
 CALLS, SECONDS = ".calls", ".seconds"
 """Beside the pictures, where no study looks: a folder of attempts, and a file that says how long a trial takes."""
+CROWD = ".crowd"
+"""Likewise: a folder that says which processes compute a picture named `crowd-1.png`; two do not fit together."""
+SICK = ".sick"
+"""Likewise: names the process of `RaisesAlways`, or the node of `LosesItsMount`, that is sick."""
 HEALED = ".healed"
 """Likewise: once it is there, `until-1.png` is computed."""
 
@@ -55,8 +62,44 @@ class SimulatedWorker:
             return Result(trial=trial, outcome=outcome)
         pace = Path(uri).parent / SECONDS
         time.sleep(float(pace.read_text()) if pace.exists() else 0.0)
-        suffer(Path(uri).name.partition("-")[0], healed=(Path(uri).parent / HEALED).exists())
+        how = Path(uri).name.partition("-")[0]
+        if how == "crowd":
+            crowd(Path(uri).parent / CROWD)
+        suffer(how, healed=(Path(uri).parent / HEALED).exists())
         return computed(trial)
+
+
+class RaisesAlways(SimulatedWorker):
+    """The first process of this class is sick: it raises whatever it is given."""
+
+    def run(self, trials: Sequence[Trial]) -> list[Result]:
+        assert trials[0].content is not None
+        claim = Path(trials[0].content.uri).parent / SICK
+        if not claim.exists():
+            claim.write_text(str(os.getpid()))
+        if claim.read_text() == str(os.getpid()):
+            raise RuntimeError("CUDA error: an illegal memory access was encountered")
+        time.sleep(0.05)
+        return super().run(trials)
+
+
+class LosesItsMount(SimulatedWorker):
+    """Cannot find a picture: on the node that a file names, or everywhere after three trials if there is none."""
+
+    _done = 0
+
+    def run(self, trials: Sequence[Trial]) -> list[Result]:
+        import ray
+
+        assert trials[0].content is not None
+        named = Path(trials[0].content.uri).parent / SICK
+        if self._done == 3 and not named.exists():
+            named.touch()
+        self._done += 1
+        sick = named.read_text() if named.exists() else None
+        if sick is None or sick not in ("", ray.get_runtime_context().get_node_id()):
+            return super().run(trials)
+        return [lost(trial) for trial in trials]
 
 
 class Unstartable(SimulatedWorker):
@@ -102,8 +145,23 @@ class Forgetful(SimulatedWorker):
         return super().run(trials)[:-1]
 
 
+def crowd(folder: Path) -> None:
+    """Takes 0.3 s, and kills this process if another one is at it: as if memory held one of them."""
+    folder.mkdir(exist_ok=True)
+    mine = folder / str(os.getpid())
+    mine.touch()
+    time.sleep(0.15)
+    if any(other != mine and psutil.pid_exists(int(other.name)) for other in folder.iterdir()):
+        os.kill(os.getpid(), signal.SIGKILL)
+    time.sleep(0.15)
+    mine.unlink()
+
+
 def suffer(how: str, *, healed: bool) -> None:
     """Does what the name of a picture says, or nothing."""
+    if how != "good":
+        sys.stdout.write(f"about to {how} at https://me:hunter2@host/?token=hunter3\n")
+        sys.stdout.flush()
     if how == "kill":
         os.kill(os.getpid(), signal.SIGKILL)
     elif how == "segfault":
@@ -129,6 +187,14 @@ def note_call(trial: Trial) -> None:
 def calls(folder: Path) -> Counter[str]:
     """How often each trial of the pictures in `folder` was begun, by trial_id."""
     return Counter(path.name.partition(".")[0] for path in (folder / CALLS).iterdir())
+
+
+def lost(trial: Trial) -> Result:
+    """What a worker returns that cannot find the picture."""
+    assert trial.content is not None
+    note_call(trial)
+    message = f"{trial.content.uri}: no such file"
+    return Result(trial=trial, outcome=Outcome(status="failed", error_type="missing", error_message=message))
 
 
 def computed(trial: Trial) -> Result:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import socket
+from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
 import ray
 import ray.exceptions
+from ray._private import ray_constants  # Ray offers the choice of loopback nowhere else
 
 from nst_batch.cluster.options import ClusterOptions, WorkerOptions
 from nst_batch.errors import ClusterError
@@ -29,9 +32,14 @@ class Cluster:
 
     def __init__(self, options: ClusterOptions, device: str = "auto") -> None:
         self.options, self.device = options, device
+        self.worker_bytes = 0
+        """Memory that a worker needs where no GPU is used, as far as it is known; 0 sets no bound."""
+        self.excluded = set[str]()
+        """The ids of nodes that get no workers."""
 
     def __enter__(self) -> Self:
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+        os.environ.setdefault("RAY_IGNORE_UNHANDLED_ERRORS", "1")  # those of batches that are tried again
         os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
         self._ours = not ray.is_initialized()
         address = _checked_address(self.options.address)
@@ -50,14 +58,14 @@ class Cluster:
     @property
     def num_gpus(self) -> float:
         """GPUs of the whole cluster."""
-        return sum(node.get("GPU", 0.0) for node in _nodes())
+        return sum(node.get("GPU", 0.0) for node in self._nodes())
 
     @property
     def cpus_per_worker(self) -> int:
         """CPU cores that a worker reserves where no GPU is used."""
         if self.options.cpus_per_worker:
             return self.options.cpus_per_worker
-        cores = [int(node["CPU"]) for node in _nodes() if node.get("CPU", 0.0) >= 1]
+        cores = [int(node["CPU"]) for node in self._nodes() if node.get("CPU", 0.0) >= 1]
         return min(MAX_CPUS_PER_WORKER, *cores) if cores else 1
 
     def num_workers(self) -> int:
@@ -66,7 +74,7 @@ class Cluster:
         Raises:
             ClusterError: No node has room for one, and none is on its way.
         """
-        room, most = sum(map(self._room, _nodes())), self.options.max_workers
+        room, most = sum(map(self._room, self._nodes())), self.options.max_workers
         if most and not self._embedded:
             return most
         if not room:
@@ -81,18 +89,31 @@ class Cluster:
 
     def start_worker(self, options: WorkerOptions, worker_class: type) -> Any:
         """An actor that holds a worker; it may be pending for a while."""
-        resources: dict[str, Any] = (
-            {"num_gpus": self.options.gpus_per_worker, "num_cpus": 0}
-            if self.uses_gpus
-            else {"num_cpus": self.cpus_per_worker}
-        )
+        resources: dict[str, Any] = {"num_gpus": self.options.gpus_per_worker, "num_cpus": 0}
+        if not self.uses_gpus:
+            resources = {"num_cpus": self.cpus_per_worker, "memory": self._memory()}
+        if self.excluded:
+            resources["label_selector"] = {"ray.io/node-id": f"!in({','.join(sorted(self.excluded))})"}
         actor: Any = ray.remote(worker_class).options(max_restarts=0, max_task_retries=0, **resources)
         return actor.remote(options)
+
+    def host(self, node_id: str) -> str:
+        """The name of a node's machine."""
+        nodes: list[dict[str, Any]] = ray.nodes()  # type: ignore[no-untyped-call]
+        found = (str(node["NodeManagerHostname"]) for node in nodes if node["NodeID"] == node_id)
+        return next(found, node_id)
+
+    def _memory(self) -> int:
+        """What a worker reserves: what it needs, or all that the smallest node has where that is less."""
+        offered = [int(node["memory"]) for node in self._nodes() if node.get("CPU") and node.get("memory")]
+        return min([self.worker_bytes, *offered])
 
     def _room(self, node: dict[str, float]) -> int:
         """How many workers a node holds; several never share a GPU unless each asks for less than one."""
         if not self.uses_gpus:
-            return int(node.get("CPU", 0.0)) // self.cpus_per_worker
+            by_cores = int(node.get("CPU", 0.0)) // self.cpus_per_worker
+            memory = self._memory()
+            return min(by_cores, int(node.get("memory", 0.0)) // memory) if memory else by_cores
         gpus, share = node.get("GPU", 0.0), self.options.gpus_per_worker
         return int(gpus) * int(1 / share) if share < 1 else int(gpus / share)
 
@@ -104,13 +125,19 @@ class Cluster:
 
     def _no_room(self) -> str:
         kind = "GPU" if self.uses_gpus else "CPU"
-        found = ", ".join(f"{node.get(kind, 0.0):g}" for node in _nodes())
+        found = ", ".join(f"{node.get(kind, 0.0):g}" for node in self._nodes())
         advice = "--gpus-per-worker, or --device cpu" if self.uses_gpus else "--cpus-per-worker"
         scaling = "" if self._embedded else "; on a cluster that scales up from none give --max-workers"
         return (
             f"no node has the {self._size()} that a worker asks for; {kind}s by node: {found}; "
             f"choose another {advice}{scaling}"
         )
+
+    def _nodes(self) -> list[dict[str, float]]:
+        """What each living node offers that is going to stay."""
+        nodes: list[dict[str, Any]] = ray.nodes()  # type: ignore[no-untyped-call]
+        away = draining_nodes() | self.excluded
+        return [node["Resources"] for node in nodes if node["Alive"] and node["NodeID"] not in away]
 
 
 def draining_nodes() -> frozenset[str]:
@@ -122,6 +149,8 @@ def draining_nodes() -> frozenset[str]:
 
 def _connect(address: str | None) -> None:
     place = address or "the job’s cluster"
+    if address == "local":
+        _keep_to_this_machine()
     try:
         if address and ":" in address:  # Ray itself would try for minutes
             host, _, port = address.rpartition(":")
@@ -140,6 +169,15 @@ def _connect(address: str | None) -> None:
         raise ClusterError(f"Ray at {place} cannot be reached: {error}{token}") from error
 
 
+def _keep_to_this_machine() -> None:
+    """A Ray that is started here listens on loopback alone, and nobody else reads its token."""
+    ray_constants.ENABLE_RAY_CLUSTER = False
+    folder = Path.home() / ".ray"
+    with contextlib.suppress(OSError):  # no home that can be written: then Ray says what it needs
+        folder.mkdir(mode=0o700, exist_ok=True)
+        folder.chmod(0o700)
+
+
 def _checked_address(address: str | None) -> str | None:
     """What `ray.init` is given: None only where it finds the cluster by itself."""
     if address is None:
@@ -152,10 +190,3 @@ def _checked_address(address: str | None) -> str | None:
             f"`nst-batch submit` takes http://HEAD:8265, and ray:// cannot be used"
         )
     return address
-
-
-def _nodes() -> list[dict[str, float]]:
-    """What each living node that is going to stay offers."""
-    nodes: list[dict[str, Any]] = ray.nodes()  # type: ignore[no-untyped-call]
-    leaving = draining_nodes()
-    return [node["Resources"] for node in nodes if node["Alive"] and node["NodeID"] not in leaving]

@@ -8,28 +8,37 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
 import ray
 import ray.exceptions
 
-from nst_batch.cluster.connection import Cluster, draining_nodes
+from nst_batch.cluster.connection import Cluster
 from nst_batch.cluster.options import WorkerOptions
+from nst_batch.cluster.pool import WorkerPool
 from nst_batch.cluster.progress import RunProgress
-from nst_batch.cluster.retries import Backlog, Batch, CircuitBreaker, Deadlines, failure
+from nst_batch.cluster.retries import (
+    MAX_NODE_FAILURES,
+    Backlog,
+    Batch,
+    CircuitBreaker,
+    Deadlines,
+    NodeHealth,
+    may_be_the_nodes,
+)
 from nst_batch.cluster.slots import WORKER_DEATHS, Arrival, WorkerActor, WorkerSlot, cause, death_reason
-from nst_batch.errors import ClusterError, NstBatchError, WeightsError
+from nst_batch.cluster.worker_logs import WorkerLogs
+from nst_batch.errors import ClusterError, NstBatchError, WeightsError, without_secrets
 from nst_batch.records import Configuration, Result, Trial
 
 START_SECONDS = 600.0
 """A worker that takes longer to load its network is taken for hung."""
-PLACEMENT_SECONDS = 1800.0
-"""How long to wait until a node takes the first worker: an autoscaler may have to find a machine."""
 
 _IN_FLIGHT = 2  # batches per worker: the next one is there when one is done, and no more can be lost
 _TICK_SECONDS = 0.5
-_LOOK_FOR_NODES_SECONDS = 2.0
+_LOG_SECONDS = 2.0
 
 
 class Dispatcher:
@@ -42,6 +51,7 @@ class Dispatcher:
         batches: Read lazily.
         progress: Hears of workers and of batches that return.
         on_results: Takes the results of a batch, or of a part of one; each trial's once.
+        on_log: Takes a file name and what a worker printed before it failed.
         on_tick: Called at least every half second; True ends the run, abandoning what is in flight.
         worker_class: A stand-in with the same methods, for measurements of the loop itself.
         inputs: A few local files that the driver sees, to find out at once whether workers see them too.
@@ -56,20 +66,25 @@ class Dispatcher:
         *,
         progress: RunProgress,
         on_results: Callable[[Sequence[Result]], None],
+        on_log: Callable[[str, str], None],
         on_tick: Callable[[], bool],
         worker_class: type = WorkerActor,
         inputs: Sequence[str] = (),
     ) -> None:
-        self.cluster, self.worker_options, self.worker_class = cluster, worker_options, worker_class
-        self.configuration, self.inputs, self.progress = configuration, inputs, progress
+        self.cluster, self.progress = cluster, progress
         self.on_results, self.on_tick = on_results, on_tick
+        self._pool = WorkerPool(cluster, worker_options, configuration, worker_class, inputs)
         self._backlog = Backlog(batches)
         self._breaker = CircuitBreaker()
         self._deadlines = Deadlines(cluster.options.batch_seconds, uses_gpus=cluster.uses_gpus)
-        self._slots: list[WorkerSlot] = []
-        self._num_slots = 1
-        self._look_for_nodes_at = 0.0
-        self._placed_at = time.monotonic()
+        self._health = NodeHealth()
+        self._logs = WorkerLogs(on_log)
+        self._alone: dict[str, Batch] = {}
+        """Batches that run alone, or are about to, by node."""
+        self._uncertain: list[Result] = []
+        """Failures that may be the machine's; recorded once anything has succeeded since."""
+        self._failures: dict[str, str] = {}
+        """The last failure on each node."""
 
     def run(self) -> None:
         """Returns when every batch has ended, or when `on_tick` says so.
@@ -80,78 +95,59 @@ class Dispatcher:
         """
         try:
             while not self.on_tick():
-                self._start_workers()
+                self._pool.fill(self._backlog.has)
                 self._assign()
-                if not self._slots and not self._backlog.has():
+                if not (self._pool.slots or self._alone or self._backlog.has()):
+                    self._settle(*self._uncertain)
+                    self._logs.collect(_LOG_SECONDS)
                     return
                 self._collect()
-                self._tell_progress()
+                self._logs.collect()
+                self.progress.workers(*self._pool.load())
         finally:
-            for slot in self._slots:
-                ray.kill(slot.actor)
-
-    def _tell_progress(self) -> None:
-        now = time.monotonic()
-        num_ready = sum(not slot.starting for slot in self._slots)
-        self.progress.workers(num_ready, sum(now - slot.since for slot in self._slots if slot.batches))
+            self._pool.close()
 
     # Giving out
-
-    def _start_workers(self) -> None:
-        """Keeps a worker for every slot that the cluster has and that a batch waits for; nodes may have joined."""
-        now = time.monotonic()
-        if now < self._look_for_nodes_at:
-            return
-        self._look_for_nodes_at = now + _LOOK_FOR_NODES_SECONDS
-        self._leave(draining_nodes())
-        self._num_slots = self.cluster.num_workers()
-        self._check_placement(now)
-        idle = sum(not slot.batches for slot in self._slots)
-        while len(self._slots) < self._num_slots and self._backlog.has(idle + 1):
-            actor = self.cluster.start_worker(self.worker_options, self.worker_class)
-            self._slots.append(WorkerSlot.start(actor, self.configuration, self.inputs))
-            idle += 1
-
-    def _check_placement(self, now: float) -> None:
-        """Nothing pends for ever."""
-        if not self._slots or any(slot.node_id for slot in self._slots):
-            self._placed_at = now
-        elif now - self._placed_at > PLACEMENT_SECONDS:
-            raise ClusterError(
-                f"after {PLACEMENT_SECONDS / 60:.0f} min no node has taken any of {self.cluster.describe()}: "
-                f"others use them all, or the autoscaler cannot bring them; `ray status` on the head says which"
-            )
-
-    def _leave(self, nodes: frozenset[str]) -> None:
-        """Releases idle workers on nodes that are about to go; the others get no new batch."""
-        for slot in self._slots:
-            slot.leaving = slot.leaving or slot.node_id in nodes
-        self._release([slot for slot in self._slots if slot.leaving])
 
     def _assign(self) -> None:
         """Gives batches to ready workers, the emptiest first; releases workers that are not needed any more.
 
         The last batches, fewer than there are workers, are kept for those who are the first to be free.
         """
+        nodes = self._pool.nodes()
         for in_flight in range(_IN_FLIGHT):
-            for slot in [slot for slot in self._slots if slot.is_ready and len(slot.batches) == in_flight]:
-                if not self._backlog.has(len(self._slots) if in_flight else 1):
+            for slot in [slot for slot in self._pool.slots if slot.is_ready and len(slot.batches) == in_flight]:
+                if not self._backlog.has(len(self._pool.slots) if in_flight else 1):
                     break
-                slot.give(self._backlog.take())
+                if slot.node_id in self._alone:
+                    continue
+                batch = self._backlog.take(slot.node_id, nodes)
+                if batch and batch.runs_alone:
+                    self._alone[slot.node_id] = batch
+                elif batch:
+                    slot.give(batch)
+        self._run_alone()
         if not self._backlog.has():
-            self._release(self._slots)
+            self._pool.release(self._pool.slots)
 
-    def _release(self, slots: Sequence[WorkerSlot]) -> None:
-        """Ends those workers that are idle."""
-        for slot in [slot for slot in slots if not slot.batches]:
-            ray.kill(slot.actor)
-            self._slots.remove(slot)
+    def _run_alone(self) -> None:
+        """Starts the batches that are to run alone as soon as nothing else runs on their node."""
+        for node, batch in list(self._alone.items()):
+            slots = [slot for slot in self._pool.slots if slot.node_id == node]
+            ready = [slot for slot in slots if slot.is_ready]
+            if any(slot.running is batch for slot in slots):
+                continue
+            if not ready:
+                del self._alone[node]
+                self._backlog.put_back(batch)
+            elif not any(slot.batches for slot in slots):
+                ready[0].give(batch)
 
     # Taking back
 
     def _collect(self) -> None:
         """Waits half a second at most for answers, and takes all that are there; ends workers that hang."""
-        awaited = {slot.awaited: slot for slot in self._slots if slot.awaited is not None}
+        awaited = {slot.awaited: slot for slot in self._pool.slots if slot.awaited is not None}
         if not awaited:
             time.sleep(_TICK_SECONDS)
             return
@@ -160,7 +156,7 @@ class Dispatcher:
             answered = ray.wait(list(awaited), num_returns=len(awaited), timeout=0)[0]
         for reference in answered:
             self._take(awaited[reference], reference)
-        for slot in [slot for slot in self._slots if time.monotonic() - slot.since > self._deadline(slot)]:
+        for slot in [slot for slot in self._pool.slots if time.monotonic() - slot.since > self._deadline(slot)]:
             self._worker_died(slot, f"hung: nothing came back within {self._deadline(slot):.0f} s")
 
     def _deadline(self, slot: WorkerSlot) -> float:
@@ -174,15 +170,22 @@ class Dispatcher:
         try:
             answer = ray.get(reference)
         except ray.exceptions.RayTaskError as error:
-            self._raised(slot, reference, cause(error))
+            self._raised(slot, cause(error))
         except WORKER_DEATHS as error:
             self._worker_died(slot, death_reason(error), innocent=bool(getattr(error, "preempted", False)))
         else:
             if slot.starting:
                 self._started(slot, answer)
             else:
-                self._finished(slot, slot.batches.pop(reference), answer)
+                self._finished(slot, self._popped(slot), answer)
             slot.since = time.monotonic()
+
+    def _popped(self, slot: WorkerSlot) -> Batch:
+        """The batch that a worker was running, which has ended."""
+        batch = slot.batches.pop(next(iter(slot.batches)))
+        if self._alone.get(slot.node_id) is batch:
+            del self._alone[slot.node_id]
+        return batch
 
     def _started(self, slot: WorkerSlot, answer: object) -> None:
         """It has arrived on a node, or loaded its network."""
@@ -190,7 +193,7 @@ class Dispatcher:
         if not isinstance(answer, Arrival):
             self._breaker.worker_started()
             return
-        slot.node_id = answer.node_id
+        slot.arrival = answer
         if answer.unseen:
             raise ClusterError(
                 f"{answer.unseen[0]} is here but cannot be seen on {answer.host}, where a worker runs; keep "
@@ -198,45 +201,75 @@ class Dispatcher:
             )
 
     def _finished(self, slot: WorkerSlot, batch: Batch, results: Sequence[Result]) -> None:
-        self._breaker.batch_finished()
+        """Records what is certain. What may be the node's fault waits for another node, or for a first success."""
         self._deadlines.learn(batch, time.monotonic() - slot.since)
         self.progress.batch_returned(results)
+        certain = self._backlog.doubted(batch, slot.node_id, results, self._pool.nodes())
+        uncertain = [result for result in certain if may_be_the_nodes(result)]
+        self._uncertain += uncertain
+        self.on_results([result for result in certain if not may_be_the_nodes(result)])
+        if any(result.outcome.status != "failed" for result in results):
+            self._breaker.succeeded()
+            self._leave_sick(self._health.succeeded(batch, slot.node_id))
+            self._settle(*self._uncertain)
+            self._uncertain.clear()
         returned = {result.trial.trial_index for result in results}
-        missing = "its worker returned no result for it"
-        forgotten = [trial for trial in batch.trials if trial.trial_index not in returned]
-        self.on_results([*results, *(failure(trial, "no_result", missing) for trial in forgotten)])
+        if forgotten := [trial for trial in batch.trials if trial.trial_index not in returned]:
+            rest = replace(batch, trials=forgotten)
+            message = "its worker returned no result for it"
+            self._settle(self._backlog.raised(rest, slot.node_id, "no_result", message))
+        for outcome in (result.outcome for result in uncertain):
+            self._failures[slot.node_id] = str(outcome.error_message)
+            self._breaker.failed(str(outcome.error_message), self._pool.num_slots, key=outcome.error_message)
 
-    def _raised(self, slot: WorkerSlot, reference: Any, error: Exception) -> None:
-        """An exception in a batch is that of its trials; in a set-up it is the worker's, or the whole study's."""
+    def _raised(self, slot: WorkerSlot, error: Exception) -> None:
+        """A worker raised: the study's fault for some errors, else the batch's or its own, so it is replaced."""
         if isinstance(error, WeightsError) or (slot.starting and isinstance(error, NstBatchError)):
             raise error
-        message = str(error) or repr(error)
+        error_type, message = type(error).__name__, without_secrets(str(error) or repr(error))
         if slot.starting:
-            self._worker_died(slot, f"{type(error).__name__}: {message}")
-        else:
-            batch = slot.batches.pop(reference)
-            slot.since = time.monotonic()
-            self._settle(self._backlog.raised(batch, type(error).__name__, message))
+            self._worker_died(slot, f"{error_type}: {message}")
+            return
+        batch = self._end_worker(slot, f"{error_type}: {message}")
+        if batch:
+            self._settle(self._backlog.raised(batch, slot.node_id, error_type, message))
+        self._breaker.failed(f"{error_type}: {message}", self._pool.num_slots)
 
     def _worker_died(self, slot: WorkerSlot, reason: str, *, innocent: bool = False) -> None:
-        """Removes a dead worker and puts its batches back; only the one that was running can be to blame."""
-        ray.kill(slot.actor)  # it may be alive after all, and out of reach
-        self._slots.remove(slot)
+        """Replaces a dead worker; only the batch that it was running can be to blame."""
         self.progress.worker_died()
-        running, queued = slot.running, list(slot.batches.values())[1:]
-        for batch in reversed(queued):
+        batch = self._end_worker(slot, reason)
+        if batch and innocent:
             self._backlog.put_back(batch)
-        if running and innocent:
-            self._backlog.put_back(running)
-        elif running:
-            self._settle(self._backlog.died(running, reason))
-        delay = 0.0
+        elif batch:
+            self._settle(self._backlog.died(batch, slot.node_id, reason))
         if slot.starting:
-            delay = self._breaker.start_failed(reason, self._num_slots)
+            self._pool.wait(self._breaker.start_failed(reason, self._pool.num_slots))
         else:
-            self._breaker.died(reason, self._num_slots)
-        self._look_for_nodes_at = time.monotonic() + delay
+            self._breaker.failed(reason, self._pool.num_slots)
 
-    def _settle(self, result: Result | None) -> None:
-        if result is not None:
-            self.on_results([result])
+    def _end_worker(self, slot: WorkerSlot, reason: str) -> Batch | None:
+        """Ends a worker that failed, puts back what it had queued, and returns the batch that it was running."""
+        self._pool.end(slot)
+        self._pool.wait(0.0)
+        self._failures[slot.node_id] = reason
+        self._logs.fetch(slot, reason)
+        running = self._popped(slot) if slot.batches else None
+        for queued in reversed(slot.batches.values()):
+            self._backlog.put_back(queued)
+        return running
+
+    def _leave_sick(self, nodes: Collection[str]) -> None:
+        """Nodes that are sick get no more work, and a person is told."""
+        for node in nodes:
+            self.cluster.excluded.add(node)
+            self.progress.reporter.note(
+                f"node {self.cluster.host(node)} gets no more work: {MAX_NODE_FAILURES} batches failed there and "
+                f"then succeeded elsewhere; the last failure there: {self._failures[node]}"
+            )
+        self._pool.leave(nodes)
+
+    def _settle(self, *results: Result | None) -> None:
+        """Records trials whose fate is decided."""
+        if decided := [result for result in results if result is not None]:
+            self.on_results(decided)

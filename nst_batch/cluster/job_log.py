@@ -17,6 +17,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from nst_batch.cluster.progress import Progress, Reporter
+from nst_batch.errors import without_secrets
 from nst_batch.records import Result
 
 _PROGRESS_SECONDS = 10.0
@@ -90,5 +91,6 @@ def progress_of(event: dict[str, Any]) -> Progress | None:
 
 def _write(event: str, **values: Any) -> None:
     at = datetime.now(UTC).isoformat(timespec="milliseconds")
-    sys.stdout.write(json.dumps({"event": event, "at": at, **values}) + "\n")
+    line = json.dumps({"event": event, "at": at, **values})
+    sys.stdout.write(without_secrets(line) + chr(10))
     sys.stdout.flush()

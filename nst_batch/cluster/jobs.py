@@ -7,6 +7,7 @@ client and cluster run the same code, and a job does exactly what the command do
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import logging
 import os
@@ -18,27 +19,29 @@ import shutil
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import aiohttp
 import ray
 import ray.exceptions
 from ray.job_submission import JobDetails, JobStatus, JobSubmissionClient
+from tenacity import Retrying, retry_if_exception_type, stop_after_delay, wait_exponential
 
 import nst_batch
 from nst_batch.cluster.job_log import last_progress
 from nst_batch.cluster.progress import Progress
-from nst_batch.errors import ClusterError
+from nst_batch.errors import ClusterError, without_secrets
 
 STOP_SECONDS = 30
 """How long a stopped job may take to record what it has; Ray's own default is 3 s, then SIGKILL."""
+PATIENCE_SECONDS = 600.0
+"""How long a head that one follows may not answer."""
 MINIMUM_PYTHON = (3, 11)
 
-_FAILURES = (RuntimeError, OSError, ray.exceptions.RayError)
+_FAILURES = (RuntimeError, OSError, aiohttp.ClientError, ray.exceptions.RayError)
 _NOT_SHIPPED = shutil.ignore_patterns("__pycache__", "*.pyc")
-_RECONNECTS = 5
 _HEAD_SECONDS = 20.0
 _CHATTY = (
     "ray.dashboard.modules.dashboard_sdk",
@@ -105,7 +108,11 @@ class Jobs:
                     "working_dir": str(folder),
                     "env_vars": {"RAY_JOB_STOP_WAIT_TIME_S": str(STOP_SECONDS), "RAY_USAGE_STATS_ENABLED": "0"},
                 },
-                metadata={"nst_batch": nst_batch.__version__, "study": study["name"][:200], "out": out},
+                metadata={
+                    "nst_batch": nst_batch.__version__,
+                    "study": study["name"][:200],
+                    "out": without_secrets(out),
+                },
             )
         return job_id
 
@@ -139,34 +146,33 @@ class Jobs:
             return str(self._client.get_job_logs(job_id))
 
     def follow(self, job_id: str, on_line: Callable[[str], None]) -> Job:
-        """Passes on every line that the job prints, from the first, and returns how it ended."""
-        seen, failures = 0, 0
-        while True:
-            try:
-                seen = asyncio.run(self._tail(job_id, on_line, seen))
-            except _FAILURES as error:
-                failures += 1
-                if failures > _RECONNECTS:
-                    raise ClusterError(f"{self.address}: lost sight of job {job_id}: {error}") from error
-            details = self._details(job_id)
-            if details.status.is_terminal():
-                return _job(job_id, details, "")
+        """Passes on every line that the job prints, from the first, and returns how it ended.
+
+        A head that does not answer is asked again for ten minutes; meanwhile the job goes on.
+        """
+        tail = _Tail(self._client, job_id, on_line)
+        patient = Retrying(
+            retry=retry_if_exception_type(_FAILURES),
+            wait=wait_exponential(multiplier=0.5, max=30),
+            stop=stop_after_delay(PATIENCE_SECONDS),
+            reraise=True,
+        )
+        details = self._details(job_id)  # no such job is an error at once
+        while not (ended := details.status.is_terminal()) or not tail.is_whole:
+            with self._explained(f"find job {job_id}"):
+                if ended:
+                    patient(tail.read)
+                    break
+                with contextlib.suppress(*_FAILURES):
+                    tail.read()
+                details = patient(self._client.get_job_info, job_id)
+            time.sleep(0 if tail.is_whole else 1)
+        return _job(job_id, details, "")
 
     def stop(self, job_id: str) -> bool:
         """Asks a job to record what it has and end; False if it had ended already."""
         with self._explained(f"stop job {job_id}"):
             return bool(self._client.stop_job(job_id))
-
-    async def _tail(self, job_id: str, on_line: Callable[[str], None], seen: int) -> int:
-        """Passes on the lines after the first `seen`; returns how many there were when the connection ended."""
-        count, rest = 0, ""
-        async for chunk in self._client.tail_job_logs(job_id):
-            *lines, rest = (rest + chunk).split("\n")
-            for line in lines:
-                count += 1
-                if count > seen:
-                    on_line(line)
-        return max(count, seen)
 
     def _details(self, job_id: str) -> JobDetails:
         with self._explained(f"find job {job_id}"):
@@ -195,7 +201,7 @@ class Jobs:
             found = answer.json() if answer.ok else {}
         return found if isinstance(found, dict) else {}
 
-    @contextmanager
+    @contextlib.contextmanager
     def _explained(self, action: str) -> Iterator[None]:
         try:
             yield
@@ -203,10 +209,38 @@ class Jobs:
             reason = "it wants another token than it was given; set RAY_AUTH_TOKEN to the cluster's"
             raise ClusterError(f"{self.address}: cannot {action}: {reason}") from error
         except _FAILURES as error:
-            raise ClusterError(f"{self.address}: cannot {action}: {_first_line(str(error))[:500]}") from error
+            raise ClusterError(
+                f"{self.address}: cannot {action}: {without_secrets(_first_line(str(error)))[:500]}"
+            ) from error
 
 
-@contextmanager
+class _Tail:
+    """The lines of a job's log, each passed on once however often the connection breaks."""
+
+    def __init__(self, client: JobSubmissionClient, job_id: str, on_line: Callable[[str], None]) -> None:
+        self._client, self._job_id, self._on_line = client, job_id, on_line
+        self._seen = 0
+        self.is_whole = False
+        """Whether the last connection was ended by the head, as it does when the job has ended."""
+
+    def read(self) -> None:
+        """Passes on what is new until the connection ends."""
+        self.is_whole = False
+        asyncio.run(self._read())
+        self.is_whole = True
+
+    async def _read(self) -> None:
+        count, rest = 0, ""
+        async for chunk in self._client.tail_job_logs(self._job_id):
+            *lines, rest = (rest + chunk).split("\n")
+            for line in lines:
+                count += 1
+                if count > self._seen:
+                    self._seen = count
+                    self._on_line(line)
+
+
+@contextlib.contextmanager
 def _package(study: dict[str, Any]) -> Iterator[Path]:
     """A folder with what a job needs: the package and the study."""
     with tempfile.TemporaryDirectory(prefix="nst-batch-") as name:

@@ -1,31 +1,41 @@
-"""The rules about failures: batches that wait, workers that die, deadlines, when a run gives up. Knows no Ray.
+"""The rules about failures: batches that wait, workers that fail, sick nodes, deadlines. Knows no Ray.
 
-- A batch that raises is the trials' own failure: each is tried alone, and the one that raises again is recorded.
-- A batch whose worker dies is put back. After three deaths it is halved, as only one of its trials may be to
-  blame; a part that kills its worker again is halved at once. A trial that is alone when its third worker dies is
-  recorded.
+- A batch that raises goes to a second worker, on another node where there is one. If that raises too, each of its
+  trials is tried alone by the same rule; a trial that was alone is recorded as failed.
+- A batch whose worker dies is put back. After two deaths it runs alone on its node, since two batches may not have
+  fitted together. After three it is halved, as only one of its trials may be to blame; a part that kills its
+  worker again is halved at once. A trial that is alone when its third worker dies is recorded.
+- A failure that may be the machine's rather than the picture's (`MAYBE_THE_NODES`) needs a second node, where there
+  is one; where there is none, it counts once something else has succeeded.
+- A node on which batches fail that others then finish gets no more work.
 
 So every failure has a bound, and a poison input cannot loop for ever: a batch of n trials with one that always
-kills costs at most 3 + log2(n) + 1 workers.
+kills costs at most 3 + log2(n) + 1 workers, with one that always raises 4.
 """
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections import Counter, deque
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
 import nst_batch
-from nst_batch.errors import ClusterError
+from nst_batch.errors import ClusterError, without_secrets
 from nst_batch.records import Outcome, Result, Trial
 
 MAX_DEATHS = 3
 """Workers that may die while they run one batch."""
+MAX_RAISES = 2
+"""Workers that must raise before a batch is to blame."""
 MAX_FAILED_STARTS = 4
 """Workers that may fail to start one after the other, and one more for each further slot."""
-MAX_FRUITLESS_DEATHS = 50
-"""Workers that may die one after the other for each slot, while no batch ends."""
+MAX_FRUITLESS = 20
+"""Failures one after the other for each slot, while no trial succeeds; then the run ends."""
+MAX_NODE_FAILURES = 3
+"""Batches that fail on a node and then succeed elsewhere, while none succeeds there; then it gets no more work."""
+MAYBE_THE_NODES = frozenset({"missing", "unreadable", "timeout", "out_of_memory"})
+"""The `error_type`s of a trial that a worker reports when its node has lost a mount, its network or its GPU."""
 
 _MIN_DEADLINE_SECONDS = 600.0
 _DEADLINE_FACTOR = 10.0
@@ -41,11 +51,24 @@ class Batch:
     trials: Sequence[Trial]
     deaths: int = 0
     """Workers that died while they ran it, or all of the batch that it is a part of."""
+    raises: int = 0
+    """Workers that raised when they ran it."""
+    failed_on: list[str] = field(default_factory=list)
+    """The nodes of all these workers."""
 
     @property
     def work(self) -> int:
         """Pixels times steps."""
         return sum(max(1, trial.width * trial.height * trial.configuration.steps) for trial in self.trials)
+
+    @property
+    def runs_alone(self) -> bool:
+        """Whether nothing else may run on its node at the same time."""
+        return self.deaths >= MAX_DEATHS - 1
+
+    def may_run_on(self, node: str, nodes: Collection[str]) -> bool:
+        """Whether a worker on `node` may have it: not where it failed, as long as others of `nodes` remain."""
+        return node not in self.failed_on or set(nodes) <= set(self.failed_on)
 
 
 class Backlog:
@@ -68,17 +91,25 @@ class Backlog:
             self._waiting.append(Batch(trials))
         return True
 
-    def take(self) -> Batch:
-        """The next batch; `has` must have said that there is one."""
-        return self._waiting.popleft()
+    def take(self, node: str, nodes: Collection[str]) -> Batch | None:
+        """The next batch for a worker on `node`; None if all that wait are to be tried on others of `nodes`."""
+        position = 0
+        while self.has(position + 1):
+            batch = self._waiting[position]
+            if batch.may_run_on(node, nodes):
+                del self._waiting[position]
+                return batch
+            position += 1
+        return None
 
     def put_back(self, batch: Batch) -> None:
         """To be taken next: its worker ended through no fault of the batch."""
         self._waiting.appendleft(batch)
 
-    def died(self, batch: Batch, reason: str) -> Result | None:
+    def died(self, batch: Batch, node: str, reason: str) -> Result | None:
         """Puts back a batch whose worker died running it, whole or in halves; or the result that ends it."""
         batch.deaths += 1
+        batch.failed_on.append(node)
         if batch.deaths < MAX_DEATHS:
             self.put_back(batch)
         elif len(batch.trials) > 1:
@@ -88,12 +119,27 @@ class Backlog:
             return failure(batch.trials[0], "worker_died", message, attempts=batch.deaths)
         return None
 
-    def raised(self, batch: Batch, error_type: str, message: str) -> Result | None:
-        """Puts back the trials of a batch that raised, each alone; or the result of one that was alone."""
-        if len(batch.trials) > 1:
+    def raised(self, batch: Batch, node: str, error_type: str, message: str) -> Result | None:
+        """Puts back a batch that raised, whole or its trials each alone; or the result that ends it."""
+        batch.raises += 1
+        batch.failed_on.append(node)
+        if batch.raises < MAX_RAISES:
+            self.put_back(batch)
+        elif len(batch.trials) > 1:
             self._split(batch, len(batch.trials))
-            return None
-        return failure(batch.trials[0], error_type, message)
+        else:
+            return failure(batch.trials[0], error_type, message, attempts=batch.raises)
+        return None
+
+    def doubted(self, batch: Batch, node: str, results: Sequence[Result], nodes: Collection[str]) -> list[Result]:
+        """Puts back, each alone, the failed trials that another of `nodes` is to try; returns the other results."""
+        certain = []
+        for result in results:
+            if may_be_the_nodes(result) and set(nodes) - {node} and not set(batch.failed_on) - {node}:
+                self.put_back(Batch([result.trial], failed_on=[node]))
+            else:
+                certain.append(result)
+        return certain
 
     def _split(self, batch: Batch, parts: int) -> None:
         """Puts a batch back in equal parts. A part of several gets one more chance, a trial alone two."""
@@ -106,19 +152,35 @@ class Backlog:
         self._waiting.extendleft(reversed(pieces))
 
 
-class CircuitBreaker:
-    """Ends a run whose workers cannot start, or die one after the other."""
+class NodeHealth:
+    """Which nodes are sick: batches fail there that others then finish, and nothing else succeeds."""
 
     def __init__(self) -> None:
-        self._failed_starts = self._fruitless_deaths = 0
+        self._failures = Counter[str]()
+
+    def succeeded(self, batch: Batch, node: str) -> list[str]:
+        """A batch has succeeded on `node`; returns the nodes that are found to be sick by that."""
+        del self._failures[node]
+        blamed = set(batch.failed_on) - {node}
+        self._failures.update(blamed)
+        return [each for each in blamed if self._failures[each] == MAX_NODE_FAILURES]
+
+
+class CircuitBreaker:
+    """Ends a run whose workers cannot start, or fail one after the other."""
+
+    def __init__(self) -> None:
+        self._failed_starts = 0
+        self._fruitless = set[object]()
 
     def worker_started(self) -> None:
         """A worker is ready."""
         self._failed_starts = 0
 
-    def batch_finished(self) -> None:
-        """A batch has results."""
-        self._failed_starts = self._fruitless_deaths = 0
+    def succeeded(self) -> None:
+        """A trial has."""
+        self._failed_starts = 0
+        self._fruitless.clear()
 
     def start_failed(self, reason: str, num_slots: int) -> float:
         """A worker has not come to be ready; returns the seconds to wait before the next one is started.
@@ -131,16 +193,18 @@ class CircuitBreaker:
             raise _given_up(f"{self._failed_starts} workers in a row could not start", reason)
         return min(2.0**self._failed_starts, _MAX_START_DELAY_SECONDS) if self._failed_starts > 1 else 0.0
 
-    def died(self, reason: str, num_slots: int) -> None:
-        """A worker that had been ready died.
+    def failed(self, reason: str, num_slots: int, key: object = None) -> None:
+        """A worker died, raised or could not read its picture.
+
+        Args:
+            key: Failures with equal keys count once: those of one picture, say.
 
         Raises:
-            ClusterError: Too many have, one after the other, while no batch finished.
+            ClusterError: Too many have, one after the other, while no trial succeeded.
         """
-        self._fruitless_deaths += 1
-        if self._fruitless_deaths >= MAX_FRUITLESS_DEATHS * num_slots:
-            what = f"{self._fruitless_deaths} workers in a row died before they had finished anything"
-            raise _given_up(what, reason)
+        self._fruitless.add(key or object())
+        if len(self._fruitless) >= MAX_FRUITLESS * num_slots:
+            raise _given_up(f"{len(self._fruitless)} failures in a row on every worker that tried", reason)
 
 
 class Deadlines:
@@ -174,13 +238,18 @@ def failure(trial: Trial, error_type: str | None, message: str | None, attempts:
     outcome = Outcome(
         status="failed",
         error_type=error_type,
-        error_message=message,
+        error_message=None if message is None else without_secrets(message),
         attempt=attempts,
         code_version=nst_batch.__version__,
         started_at=now,
         finished_at=now,
     )
     return Result(trial=trial, outcome=outcome)
+
+
+def may_be_the_nodes(result: Result) -> bool:
+    """Whether a trial may have failed through its node's fault."""
+    return result.outcome.status == "failed" and result.outcome.error_type in MAYBE_THE_NODES
 
 
 def _given_up(what: str, reason: str) -> ClusterError:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import socket
 import time
@@ -16,6 +17,7 @@ import ray.exceptions
 
 from nst_batch.cluster.options import WorkerOptions
 from nst_batch.cluster.retries import Batch
+from nst_batch.errors import without_secrets
 from nst_batch.records import Configuration, Result, Trial
 
 WORKER_DEATHS = (
@@ -58,6 +60,9 @@ class Arrival(NamedTuple):
 
     node_id: str
     host: str
+    pid: int
+    printed_to: tuple[str, ...]
+    """The files on its node that hold what it prints."""
     unseen: tuple[str, ...]
     """The files that it should see and does not."""
 
@@ -72,8 +77,8 @@ class WorkerSlot:
     batches: dict[Any, Batch] = field(default_factory=dict)
     since: float = field(default_factory=time.monotonic)
     """When what it does now began."""
-    node_id: str = ""
-    """Where it is; known once it has arrived."""
+    arrival: Arrival | None = None
+    """Where it is; None until it is there."""
     leaving: bool = False
     """Whether its node is about to go."""
 
@@ -82,6 +87,11 @@ class WorkerSlot:
         """The slot of a new actor, which loads the network for `configuration` and looks for the files `inputs`."""
         arrival = actor.__ray_call__.remote(_arrive, tuple(inputs))
         return cls(actor, deque((arrival, actor.setup.remote(configuration))))
+
+    @property
+    def node_id(self) -> str:
+        """Of the node that it is on; empty until it is there."""
+        return self.arrival.node_id if self.arrival else ""
 
     @property
     def is_ready(self) -> bool:
@@ -107,8 +117,14 @@ class WorkerSlot:
 
 def _arrive(_: object, paths: Sequence[str]) -> Arrival:
     """Runs in the actor."""
-    unseen = tuple(path for path in paths if not Path(path).exists())
-    return Arrival(ray.get_runtime_context().get_node_id(), socket.gethostname(), unseen)
+    streams = [f"/proc/self/fd/{number}" for number in (1, 2)]
+    return Arrival(
+        node_id=ray.get_runtime_context().get_node_id(),
+        host=socket.gethostname(),
+        pid=os.getpid(),
+        printed_to=tuple(os.path.realpath(stream) for stream in streams if Path(stream).exists()),
+        unseen=tuple(path for path in paths if not Path(path).exists()),
+    )
 
 
 def cause(error: ray.exceptions.RayTaskError) -> Exception:
@@ -118,7 +134,7 @@ def cause(error: ray.exceptions.RayTaskError) -> Exception:
 
 def death_reason(error: Exception) -> str:
     """What Ray says of a death on one line: from where it says why, without colours, cut in the middle."""
-    words = " ".join(_NOISE.sub(" ", str(error)).split())
+    words = " ".join(_NOISE.sub(" ", without_secrets(str(error))).split())
     _, _, why = words.partition("The actor is dead because ")
     told = why or words
     if len(told) > _REASON_LENGTH:

@@ -101,6 +101,8 @@ def trial_row(run: RunDirectory, trial: str, where: str | None = None) -> pa.Tab
         layers = session.query(f"SELECT * EXCLUDE (trial_id, trial_index, configuration) FROM layers {own}")
         curves = session.query(f"SELECT {', '.join(('step', *TERMS))} FROM curves {own}").to_pylist()
     rows = rows.append_column("layers", pa.array([layers.to_pylist()]))
+    if logs := run.worker_logs(found[0]):
+        rows = rows.append_column("worker_logs", pa.array(["\n\n".join(logs)]))
     return rows.append_column("curve", pa.array([curves[0] if curves else None]))
 
 

@@ -34,6 +34,8 @@ from nst_batch.store.snapshot import Snapshot, take_snapshot
 from nst_batch.store.status import Mask
 
 STUDY, PROGRESS, SUCCESS = "study.json", "progress.json", "_SUCCESS"
+LOGS = "logs"
+"""What workers printed before they failed, a file each; its first lines name the worker and the trials."""
 FORMAT, FORMAT_VERSION = "nst-batch run directory", 2
 SEGMENT = re.compile(rf"{STAGING}/segment-[0-9a-f]+-\d+\.arrow")
 
@@ -131,6 +133,12 @@ class RunDirectory:
         """What the driver last said of itself; None if it has not."""
         data = self.directory.find(PROGRESS)
         return None if data is None else self._json(PROGRESS, data)
+
+    def worker_logs(self, trial_id: str) -> list[str]:
+        """What those workers printed that failed while they ran this trial."""
+        paths = [path for path in self.directory.list(LOGS) if not self.directory.leads_outside(path)]
+        texts = (self.directory.read(path).decode(errors="replace") for path in paths)
+        return [text for text in texts if trial_id in text]
 
     def is_complete(self) -> bool:
         """Whether every trial of the plan has ended."""

@@ -17,15 +17,14 @@ from nst_batch.errors import ImageError, WeightsError, without_secrets
 from nst_batch.inputs import images, weights
 from nst_batch.inputs.finding import list_inputs
 from nst_batch.inputs.images import Inspection
-from nst_batch.records import Configuration
+from nst_batch.records import PROCESS_BYTES, Configuration
 from nst_batch.study.calibration import Calibration, Machine, operations
 from nst_batch.study.model import Study
 from nst_batch.study.plan import Plan, make_plan
-from nst_batch.transfer import predicted_bytes, schedule
-from nst_batch.vocabulary import Normalization
+from nst_batch.transfer import schedule
+from nst_batch.vocabulary import Normalization, predicted_bytes
 
 START_SECONDS = 15.0  # Ray, a worker's process with torch, its network
-_PROCESS_BYTES = 700_000_000  # Python, torch, Ray and a VGG
 _ROW_BYTES = 2_000  # of a trial in the tables, without its curve
 _CURVE_BYTES = 0.67 * 5 * 4  # per step: five columns of four bytes, compressed
 _SAMPLED_PICTURES = 4
@@ -195,7 +194,7 @@ def _memory_bytes(calibration: Calibration, configurations: Sequence[Configurati
     heaviest = max(configurations, key=lambda each: operations(each, width, height))
     layers = (*heaviest.content_layers, *heaviest.style_layers)
     batch = calibration.batch(heaviest, width, height)
-    return _PROCESS_BYTES + predicted_bytes(heaviest.arch, layers, height, width, batch)
+    return PROCESS_BYTES + predicted_bytes(heaviest.arch, layers, height, width, batch)
 
 
 def _disk_bytes(study: Study, plan: Plan, sizes: Counter[_Size]) -> int:

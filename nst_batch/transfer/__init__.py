@@ -8,7 +8,7 @@ The door is `solve`:
 
 from nst_batch.transfer.distances import layer_distances
 from nst_batch.transfer.engine import Solution, SolveOptions, minimizer, schedule, solve, step
-from nst_batch.transfer.memory import keep_freed_memory, part_size, predicted_bytes
+from nst_batch.transfer.memory import keep_freed_memory, part_size
 from nst_batch.transfer.objective import Evaluation, Objective
 from nst_batch.transfer.problem import Problem, TargetImage, initial_image
 from nst_batch.transfer.random_weights import random_weights
@@ -30,7 +30,6 @@ __all__ = [
     "layer_distances",
     "minimizer",
     "part_size",
-    "predicted_bytes",
     "random_weights",
     "schedule",
     "solve",

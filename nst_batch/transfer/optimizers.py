@@ -14,12 +14,11 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from nst_batch.vocabulary import LBFGS_HISTORY
+
 RUNNING, CONVERGED, STALLED, DIVERGED, PLATEAU = range(5)
 STOP_REASONS = ("steps", "converged", "stalled", "diverged", "plateau")
 """What a state that is still running, converged, … at the end of the budget is called."""
-
-HISTORY = 60
-"""Pairs that L-BFGS keeps."""
 
 _ARMIJO = 1e-4
 _CURVATURE = 1e-6  # of |s||y|: below this a pair says nothing about the Hessian
@@ -75,7 +74,7 @@ class Lbfgs:
         first_step: Root-mean-square change of the variables in the first step.
     """
 
-    def __init__(self, start: Tensor, *, history: int = HISTORY, first_step: float = 0.01) -> None:
+    def __init__(self, start: Tensor, *, history: int = LBFGS_HISTORY, first_step: float = 0.01) -> None:
         batch, size = start.shape
         self.point, self.best = start.clone(), start.clone()
         self.best_loss = start.new_full((batch,), torch.inf)

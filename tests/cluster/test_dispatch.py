@@ -15,7 +15,9 @@ from nst_batch.cluster.options import ClusterOptions
 from nst_batch.cluster.progress import Progress, Silent
 from nst_batch.errors import ClusterError
 from nst_batch.records import Result
+from nst_batch.results.query import trial_row
 from nst_batch.run import RunOptions, run_study
+from nst_batch.store.run_directory import RunDirectory
 from tests import tiny, workers
 
 pytestmark = pytest.mark.usefixtures("embedded_ray")
@@ -56,6 +58,8 @@ def test_a_trial_that_always_kills_its_worker_is_found_among_forty_good_ones(tmp
     assert Path(row["content_uri"]).stem == "kill-1"
     assert row["error_type"] == "worker_died"
     assert "its worker died 3 times" in row["error_message"]
+    [shown] = trial_row(RunDirectory(tmp_path / "out"), row["trial_id"]).to_pylist()
+    assert "about to kill at https://***@host/?token=***" in shown["worker_logs"]  # what it printed before it died
     assert workers.calls(photos)[row["trial_id"]] <= 3 + 3 + 1  # whole, in halves of 8, 4 and 2, alone
     assert progress.worker_deaths <= 7
     tiny.assert_whole(tmp_path / "out")
@@ -73,6 +77,7 @@ def test_an_exception_is_that_of_the_one_trial_that_raised(tmp_path: Path) -> No
     tiny.collection(tmp_path, [*good(10), "raise-1"])
     progress = run(tmp_path, batch_size=4)
     assert (progress.ok, progress.failed, progress.worker_deaths) == (10, 1, 0)
+    assert sum(workers.calls(tmp_path / "photos").values()) <= 11 + 4 + 2 * 4  # whole twice, alone twice
     [row] = failed_rows(tmp_path)
     assert (row["error_type"], row["error_message"]) == ("RuntimeError", "this trial is cursed")
     assert row["finished_at"] is not None
@@ -124,9 +129,9 @@ def test_workers_that_cannot_start_end_the_run(
 def test_workers_that_die_whatever_they_are_given_end_the_run(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(retries, "MAX_FRUITLESS_DEATHS", 4)
+    monkeypatch.setattr(retries, "MAX_FRUITLESS", 4)
     tiny.collection(tmp_path, [f"kill-{number}" for number in range(9)])
-    with pytest.raises(ClusterError, match="4 workers in a row died before they had finished anything"):
+    with pytest.raises(ClusterError, match="4 failures in a row on every worker that tried"):
         run(tmp_path, cluster={"max_workers": 1})
 
 

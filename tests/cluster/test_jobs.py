@@ -18,6 +18,7 @@ import yaml
 from nst_batch.cluster.job_log import read_event
 from nst_batch.store.run_directory import RunDirectory
 from tests import tiny
+from tests.proxy import proxy
 from tests.ray_head import Head, ray_head
 
 _SECONDS = 400
@@ -128,6 +129,28 @@ def await_ended(out: Path, count: int) -> None:
             return
         time.sleep(0.2)
     raise AssertionError("the job never got going")
+
+
+@pytest.mark.slow
+def test_following_goes_on_when_the_head_was_out_of_reach(head: Head, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    tiny.collection(tmp_path, ["good-0", "good-1"])
+    study = write_study(tmp_path, steps=8, alpha=[1 + step / 64 for step in range(8)])
+    with proxy(int(head.dashboard.rsplit(":", 1)[1])) as gate:
+        command = [sys.executable, "-m", "nst_batch", "submit", str(study), "--out", str(out)]
+        command += ["--address", f"http://127.0.0.1:{gate.port}"]
+        with subprocess.Popen(command, env=head.environment, stderr=subprocess.PIPE, text=True) as process:
+            await_ended(out, 1)
+            gate.close()
+            time.sleep(5)
+            assert process.poll() is None
+            gate.open()
+            assert process.stderr is not None
+            said = process.stderr.read()
+            assert process.wait(_SECONDS) == 0, said
+    assert said.count("1 worker with 1 CPU core each") == 1  # no line is passed on twice
+    assert "16 of 16 trials ok" in said
+    tiny.assert_whole(out)
 
 
 @pytest.mark.slow

@@ -64,36 +64,3 @@ def test_an_input_that_workers_cannot_see_is_one_error_before_the_run(
         run.run_study(tiny.study(tmp_path), options)
     assert not (tmp_path / "out" / "trials").exists()
     assert not workers.calls(photos)
-
-
-@pytest.mark.usefixtures("embedded_ray")
-@pytest.mark.parametrize(
-    ("device", "options", "message"),
-    [
-        ("cuda", {}, r"no node has the 1 GPU that a worker asks for; GPUs by node: 0; .*--device cpu"),
-        ("cpu", {"cpus_per_worker": 64}, r"no node has the 64 CPU cores .*CPUs by node: 4; .*--cpus-per-worker"),
-    ],
-)
-def test_what_no_node_has_is_said_at_once(
-    tmp_path: Path, device: str, options: dict[str, int], message: str
-) -> None:
-    from nst_batch.cluster.options import ClusterOptions
-    from nst_batch.errors import ClusterError
-    from nst_batch.run import RunOptions, run_study
-
-    tiny.collection(tmp_path, ["good-0"])
-    chosen = RunOptions(out=str(tmp_path / "out"), cluster=ClusterOptions(**options), device=device)  # type: ignore[arg-type]
-    with pytest.raises(ClusterError, match=message):
-        run_study(tiny.study(tmp_path), chosen)
-
-
-def test_an_address_that_ray_cannot_join_is_refused(tmp_path: Path) -> None:
-    from nst_batch.cluster.options import ClusterOptions
-    from nst_batch.errors import ClusterError
-    from nst_batch.run import RunOptions, run_study
-
-    tiny.collection(tmp_path, ["good-0"])
-    for address in ("ray://127.0.0.1:10001", "http://127.0.0.1:8265"):
-        options = RunOptions(out=str(tmp_path / "out"), cluster=ClusterOptions(address=address))
-        with pytest.raises(ClusterError, match="expected auto or HOST:PORT"):
-            run_study(tiny.study(tmp_path), options)

@@ -1,15 +1,40 @@
-"""The rules of the backlog, for every pattern of trials that kill or raise, without any worker."""
+"""The rules about failures, for every pattern of trials that kill or raise, without any worker."""
 
 from __future__ import annotations
 
 import math
 from collections import Counter
+from collections.abc import Iterator
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nst_batch.cluster.retries import MAX_DEATHS, Backlog
+from nst_batch.cluster.retries import (
+    MAX_DEATHS,
+    MAX_FRUITLESS,
+    MAX_NODE_FAILURES,
+    MAX_RAISES,
+    Backlog,
+    Batch,
+    CircuitBreaker,
+    NodeHealth,
+)
+from nst_batch.errors import ClusterError
+from nst_batch.records import Trial
 from tests import simulated
+
+NODES = ("a", "b", "c")
+
+
+def taken(backlog: Backlog, node: str = "a", nodes: tuple[str, ...] = ("a",)) -> Batch:
+    batch = backlog.take(node, nodes)
+    assert batch is not None
+    return batch
+
+
+def alone(count: int) -> Iterator[list[Trial]]:
+    return ([trial] for trial in simulated.trials(count))
 
 
 @given(st.lists(st.sampled_from(["ok", "ok", "kill", "raise"]), min_size=1, max_size=40), st.integers(1, 16))
@@ -21,15 +46,15 @@ def test_every_trial_ends_once_and_only_the_guilty_fail(fates: list[str], batch_
     attempts: Counter[int] = Counter()
     failed = {}
     while backlog.has():
-        batch = backlog.take()
+        batch = taken(backlog)
         members = [fates[trial.trial_index] for trial in batch.trials]
         attempts.update(trial.trial_index for trial in batch.trials)
-        assert max(attempts.values()) <= MAX_DEATHS + math.ceil(math.log2(batch_size)) + 2
+        assert max(attempts.values()) <= MAX_DEATHS + math.ceil(math.log2(batch_size)) + 2 + 2 * MAX_RAISES
         result = None
         if "kill" in members:
-            result = backlog.died(batch, "killed")
+            result = backlog.died(batch, "a", "killed")
         elif "raise" in members:
-            result = backlog.raised(batch, "RuntimeError", "raised")
+            result = backlog.raised(batch, "a", "RuntimeError", "raised")
         else:
             ended.update(trial.trial_index for trial in batch.trials)
         if result is not None:
@@ -47,37 +72,119 @@ def test_every_trial_ends_once_and_only_the_guilty_fail(fates: list[str], batch_
 def test_one_poison_trial_costs_few_workers(batch_size: int, data: st.DataObject) -> None:
     trials = list(simulated.trials(batch_size))
     poison = data.draw(st.integers(0, batch_size - 1))
+    kills = data.draw(st.booleans())
     backlog = Backlog(iter([trials]))
-    deaths = 0
+    failures = 0
     while backlog.has():
-        batch = backlog.take()
+        batch = taken(backlog)
         if any(trial.trial_index == poison for trial in batch.trials):
-            deaths += 1
-            assert deaths <= MAX_DEATHS + math.ceil(math.log2(batch_size)) + (batch_size > 1)
-            backlog.died(batch, "killed")
-    assert deaths
+            failures += 1
+            if kills:
+                backlog.died(batch, "a", "killed")
+            else:
+                backlog.raised(batch, "a", "RuntimeError", "raised")
+    most = MAX_DEATHS + math.ceil(math.log2(batch_size)) + (batch_size > 1) if kills else 2 * MAX_RAISES
+    assert 0 < failures <= most
+
+
+def test_a_batch_that_raised_goes_whole_to_another_node() -> None:
+    backlog = Backlog(iter([list(simulated.trials(4))]))
+    batch = taken(backlog, "a", NODES)
+    assert backlog.raised(batch, "a", "RuntimeError", "sticky error") is None
+    assert backlog.take("a", NODES) is None
+    assert taken(backlog, "b", NODES) is batch
+    assert len(batch.trials) == 4
+
+
+def test_where_no_other_node_is_left_a_batch_is_tried_again_on_the_same() -> None:
+    backlog = Backlog(alone(1))
+    batch = taken(backlog, "a", ("a",))
+    backlog.raised(batch, "a", "RuntimeError", "sticky error")
+    assert taken(backlog, "a", ("a",)) is batch
+    result = backlog.raised(batch, "a", "RuntimeError", "again")
+    assert result is not None
+    assert (result.outcome.status, result.outcome.attempt) == ("failed", 2)
+
+
+def test_a_batch_that_died_twice_runs_alone_before_it_is_blamed() -> None:
+    backlog = Backlog(alone(1))
+    batch = taken(backlog)
+    runs_alone = [batch.runs_alone]
+    for _ in range(MAX_DEATHS - 1):
+        assert backlog.died(batch, "a", "killed") is None
+        runs_alone.append(taken(backlog).runs_alone)
+    assert runs_alone == [False, False, True]
+    result = backlog.died(batch, "a", "killed")
+    assert result is not None
+    assert "its worker died 3 times: killed" in str(result.outcome.error_message)
+
+
+def test_a_picture_that_one_node_cannot_read_is_tried_by_another() -> None:
+    backlog = Backlog(iter([list(simulated.trials(3))]))
+    batch = taken(backlog, "a", NODES)
+    good, lost, changed = batch.trials
+    results = [
+        simulated.result(good),
+        simulated.result(lost, status="failed", error_type="missing", error_message="no such file"),
+        simulated.result(changed, status="failed", error_type="changed", error_message="another picture"),
+    ]
+    certain = backlog.doubted(batch, "a", results, NODES)
+    assert [result.trial for result in certain] == [good, changed]
+    assert backlog.take("a", NODES) is None
+    again = taken(backlog, "b", NODES)
+    assert again.trials == [lost]
+    assert backlog.doubted(again, "b", results[1:2], NODES) == results[1:2]  # the second node agrees
+    assert backlog.doubted(batch, "a", results, ("a",)) == results  # nobody else could say
+
+
+def test_a_node_is_sick_when_what_fails_there_succeeds_elsewhere() -> None:
+    def failed_on_a() -> Batch:
+        return Batch([], failed_on=["a"])
+
+    health = NodeHealth()
+    for _ in range(MAX_NODE_FAILURES - 1):
+        assert health.succeeded(failed_on_a(), "b") == []
+    assert health.succeeded(Batch([]), "a") == []  # it is well after all
+    for _ in range(MAX_NODE_FAILURES - 1):
+        assert health.succeeded(failed_on_a(), "b") == []
+    assert health.succeeded(failed_on_a(), "a") == []  # another worker of the same node
+    for _ in range(MAX_NODE_FAILURES - 1):
+        assert health.succeeded(failed_on_a(), "c") == []
+    assert health.succeeded(failed_on_a(), "c") == ["a"]
+
+
+def test_failures_in_a_row_end_the_run_and_one_picture_counts_once() -> None:
+    breaker = CircuitBreaker()
+    for _ in range(5 * MAX_FRUITLESS):
+        breaker.failed("no such file", 2, key="photos/1.jpg: no such file")
+    for _ in range(2 * MAX_FRUITLESS - 2):
+        breaker.failed("boom", 2)
+    breaker.succeeded()
+    for _ in range(2 * MAX_FRUITLESS - 1):
+        breaker.failed("boom", 2)
+    with pytest.raises(ClusterError, match=f"{2 * MAX_FRUITLESS} failures in a row .*: boom; put that right"):
+        breaker.failed("boom", 2)
 
 
 def test_batches_are_read_no_further_than_is_looked_ahead() -> None:
     read = []
 
-    def batches() -> object:
+    def batches() -> Iterator[list[Trial]]:
         for trial in simulated.trials(9):
             read.append(trial.trial_index)
             yield [trial]
 
-    backlog = Backlog(batches())  # type: ignore[arg-type]
+    backlog = Backlog(batches())
     assert backlog.has(2)
     assert read == [0, 1]
-    backlog.take()
+    taken(backlog)
     assert backlog.has(2)
     assert read == [0, 1, 2]
 
 
 def test_what_is_put_back_comes_first() -> None:
-    backlog = Backlog(iter([[trial] for trial in simulated.trials(3)]))
-    first = backlog.take() if backlog.has() else None
-    assert first is not None
+    backlog = Backlog(alone(3))
+    first = taken(backlog)
     assert backlog.has()
     backlog.put_back(first)
-    assert backlog.take() is first
+    assert taken(backlog) is first

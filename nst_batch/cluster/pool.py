@@ -1,0 +1,113 @@
+"""The workers of a run: as many as there is room for and batches wait for, on nodes that are going to stay."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Collection, Sequence
+
+import ray
+
+from nst_batch.cluster.connection import Cluster, draining_nodes
+from nst_batch.cluster.options import WorkerOptions
+from nst_batch.cluster.slots import WorkerSlot
+from nst_batch.errors import ClusterError
+from nst_batch.records import Configuration
+
+PLACEMENT_SECONDS = 1800.0
+"""How long to wait until a node takes the first worker: an autoscaler may have to find a machine."""
+_LOOK_FOR_NODES_SECONDS = 2.0
+
+
+class WorkerPool:
+    """Starts and ends workers.
+
+    Args:
+        cluster: Where they run.
+        options: What each is started with.
+        configuration: Whose network they load first.
+        worker_class: What Ray runs.
+        inputs: Local files that each is to look for.
+    """
+
+    def __init__(
+        self,
+        cluster: Cluster,
+        options: WorkerOptions,
+        configuration: Configuration,
+        worker_class: type,
+        inputs: Sequence[str],
+    ) -> None:
+        self._cluster, self._options, self._worker_class = cluster, options, worker_class
+        self._configuration, self._inputs = configuration, inputs
+        self.slots: list[WorkerSlot] = []
+        self.num_slots = 1
+        """Workers that there is room for."""
+        self._look_for_nodes_at = 0.0
+        self._placed_at = time.monotonic()
+
+    def fill(self, has_batches: Callable[[int], bool]) -> None:
+        """Keeps a worker for every slot that the cluster has and that a batch waits for; nodes may have joined.
+
+        Args:
+            has_batches: Whether at least so many batches wait.
+
+        Raises:
+            ClusterError: There is no room for any worker.
+        """
+        now = time.monotonic()
+        if now < self._look_for_nodes_at:
+            return
+        self._look_for_nodes_at = now + _LOOK_FOR_NODES_SECONDS
+        self.leave(draining_nodes())
+        self.num_slots = self._cluster.num_workers()
+        self._check_placement(now)
+        idle = sum(not slot.batches for slot in self.slots)
+        while len(self.slots) < self.num_slots and has_batches(idle + 1):
+            actor = self._cluster.start_worker(self._options, self._worker_class)
+            self.slots.append(WorkerSlot.start(actor, self._configuration, self._inputs))
+            idle += 1
+
+    def _check_placement(self, now: float) -> None:
+        """Nothing pends for ever."""
+        if not self.slots or any(slot.node_id for slot in self.slots):
+            self._placed_at = now
+        elif now - self._placed_at > PLACEMENT_SECONDS:
+            raise ClusterError(
+                f"after {PLACEMENT_SECONDS / 60:.0f} min no node has taken any of {self._cluster.describe()}: "
+                f"others use them all, or the autoscaler cannot bring them; `ray status` on the head says which"
+            )
+
+    def wait(self, seconds: float) -> None:
+        """Starts nothing for so long; then looks for nodes at once."""
+        self._look_for_nodes_at = time.monotonic() + seconds
+
+    def nodes(self) -> set[str]:
+        """The nodes that can be given batches."""
+        return {slot.node_id for slot in self.slots if slot.is_ready}
+
+    def load(self) -> tuple[int, float]:
+        """The workers that are ready, and the seconds that all together have spent on batches that are not back."""
+        now = time.monotonic()
+        busy_seconds = sum(now - slot.since for slot in self.slots if slot.batches)
+        return sum(not slot.starting for slot in self.slots), busy_seconds
+
+    def leave(self, nodes: Collection[str]) -> None:
+        """Releases idle workers on nodes that are about to go, or sick; the others there get no new batch."""
+        for slot in self.slots:
+            slot.leaving = slot.leaving or slot.node_id in nodes
+        self.release([slot for slot in self.slots if slot.leaving])
+
+    def release(self, slots: Sequence[WorkerSlot]) -> None:
+        """Ends those of these workers that are idle."""
+        for slot in [slot for slot in slots if not slot.batches]:
+            self.end(slot)
+
+    def end(self, slot: WorkerSlot) -> None:
+        """Ends a worker, which may be dead already, or alive and out of reach."""
+        ray.kill(slot.actor)
+        self.slots.remove(slot)
+
+    def close(self) -> None:
+        """Ends all workers."""
+        for slot in self.slots:
+            ray.kill(slot.actor)

@@ -1,0 +1,49 @@
+"""An embedded Ray: alone on loopback, its token private, and gone in the end without anything else."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+SCRIPT = """
+import json, os, stat, subprocess, sys, time
+import psutil
+from nst_batch.cluster.connection import Cluster
+from nst_batch.cluster.embedded import EmbeddedRay
+from nst_batch.cluster.options import ClusterOptions
+
+children = lambda: psutil.Process().children(recursive=True)
+with EmbeddedRay(), Cluster(ClusterOptions(), "cpu"):
+    other = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
+    time.sleep(2)
+    rays = [each for each in children() if each.pid != other.pid]
+    addresses = [
+        found.laddr.ip for each in [psutil.Process(), *rays] for found in each.net_connections("tcp")
+        if found.status == "LISTEN"
+    ]
+deadline = time.monotonic() + 20
+while any(each.is_running() and each.status() != "zombie" for each in rays) and time.monotonic() < deadline:
+    time.sleep(0.2)
+alive = [each.name() for each in rays if each.is_running() and each.status() != "zombie"]
+mode = stat.S_IMODE(os.stat(os.path.expanduser("~/.ray")).st_mode)
+print(json.dumps({"addresses": addresses, "alive": alive, "other": other.poll(), "mode": mode}))
+other.kill()
+"""
+
+
+def test_it_listens_on_loopback_and_ends_alone(tmp_path: Path) -> None:
+    environment = {key: value for key, value in os.environ.items() if not key.startswith("RAY_")}
+    done = subprocess.run(
+        [sys.executable, "-c", SCRIPT], env=environment | {"HOME": str(tmp_path)},
+        capture_output=True, text=True, timeout=180, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    told = json.loads(done.stdout.splitlines()[-1])
+    assert told["addresses"]
+    assert {address.removeprefix("::ffff:") for address in told["addresses"]} == {"127.0.0.1"}
+    assert told["alive"] == []
+    assert told["other"] is None  # a child that the caller started meanwhile goes on
+    assert told["mode"] == 0o700
