@@ -36,7 +36,8 @@ check: $(VENV)/ready
 	$(BIN)/lint-imports
 
 chaos: $(VENV)/ready
-	NST_BATCH_CHAOS_KILLS=$${NST_BATCH_CHAOS_KILLS:-60} $(BIN)/pytest tests/promises/test_8_chaos.py -rP
+	NST_BATCH_CHAOS_KILLS=$${NST_BATCH_CHAOS_KILLS:-60} $(BIN)/pytest -rP \
+	  tests/promises/test_8_chaos.py tests/promises/test_8_sick_workers.py
 
 bench: $(VENV)/ready
 	$(BIN)/python -m benchmarks.engine

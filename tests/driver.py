@@ -13,6 +13,8 @@ from pathlib import Path
 import psutil
 
 ROOT = Path(__file__).parent.parent
+WORKER = "NST_BATCH_TEST_WORKER"
+"""An environment variable that names the class of `tests.workers` to be run."""
 
 
 class Driver:
@@ -88,9 +90,9 @@ def alive(processes: list[psutil.Process]) -> list[str]:
 
 def _main() -> None:
     import nst_batch.cluster.slots
-    from tests.workers import SimulatedWorker
+    from tests import workers
 
-    setattr(nst_batch.cluster.slots, "WorkerActor", SimulatedWorker)  # noqa: B010 (a class is replaced)
+    setattr(nst_batch.cluster.slots, "WorkerActor", getattr(workers, os.environ.get(WORKER, "SimulatedWorker")))  # noqa: B010 (a class is replaced)
 
     from nst_batch.cli.program import main
 

@@ -83,6 +83,25 @@ class RaisesAlways(SimulatedWorker):
         return super().run(trials)
 
 
+class Unreliable(SimulatedWorker):
+    """Of the workers of each Ray the first is sick: it raises, or answers slowly, or finds no picture."""
+
+    def run(self, trials: Sequence[Trial]) -> list[Result]:
+        assert trials[0].content is not None
+        claim = Path(trials[0].content.uri).parent / f"{SICK}-{os.getppid()}"
+        if not claim.exists():
+            claim.write_text(str(os.getpid()))
+        if claim.read_text() != str(os.getpid()):
+            return super().run(trials)
+        fault = ("raises", "is slow", "finds nothing")[os.getppid() % 3]
+        if fault == "raises":
+            raise RuntimeError("CUDA error: an illegal memory access was encountered")
+        if fault == "finds nothing":
+            return [lost(trial) for trial in trials]
+        time.sleep(1)
+        return super().run(trials)
+
+
 class LosesItsMount(SimulatedWorker):
     """Cannot find a picture: on the node that a file names, or everywhere after three trials if there is none."""
 
@@ -151,10 +170,18 @@ def crowd(folder: Path) -> None:
     mine = folder / str(os.getpid())
     mine.touch()
     time.sleep(0.15)
-    if any(other != mine and psutil.pid_exists(int(other.name)) for other in folder.iterdir()):
+    if any(other != mine and runs(int(other.name)) for other in folder.iterdir()):
         os.kill(os.getpid(), signal.SIGKILL)
     time.sleep(0.15)
     mine.unlink()
+
+
+def runs(pid: int) -> bool:
+    """Whether a process has not ended."""
+    try:
+        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
 
 
 def suffer(how: str, *, healed: bool) -> None:

@@ -114,14 +114,14 @@ class Dispatcher:
 
         The last batches, fewer than there are workers, are kept for those who are the first to be free.
         """
-        nodes = self._pool.nodes()
+        places = self._pool.places()
         for in_flight in range(_IN_FLIGHT):
             for slot in [slot for slot in self._pool.slots if slot.is_ready and len(slot.batches) == in_flight]:
                 if not self._backlog.has(len(self._pool.slots) if in_flight else 1):
                     break
                 if slot.node_id in self._alone:
                     continue
-                batch = self._backlog.take(slot.node_id, nodes)
+                batch = self._backlog.take(slot.place, places)
                 if batch and batch.runs_alone:
                     self._alone[slot.node_id] = batch
                 elif batch:
@@ -204,7 +204,9 @@ class Dispatcher:
         """Records what is certain. What may be the node's fault waits for another node, or for a first success."""
         self._deadlines.learn(batch, time.monotonic() - slot.since)
         self.progress.batch_returned(results)
-        certain = self._backlog.doubted(batch, slot.node_id, results, self._pool.nodes())
+        if doubtful := list(filter(may_be_the_nodes, results)):
+            self._failures[slot.node_id] = str(doubtful[-1].outcome.error_message)
+        certain = self._backlog.doubted(batch, slot.place, results, self._pool.places())
         uncertain = [result for result in certain if may_be_the_nodes(result)]
         self._uncertain += uncertain
         self.on_results([result for result in certain if not may_be_the_nodes(result)])
@@ -217,10 +219,9 @@ class Dispatcher:
         if forgotten := [trial for trial in batch.trials if trial.trial_index not in returned]:
             rest = replace(batch, trials=forgotten)
             message = "its worker returned no result for it"
-            self._settle(self._backlog.raised(rest, slot.node_id, "no_result", message))
-        for outcome in (result.outcome for result in uncertain):
-            self._failures[slot.node_id] = str(outcome.error_message)
-            self._breaker.failed(str(outcome.error_message), self._pool.num_slots, key=outcome.error_message)
+            self._settle(self._backlog.raised(rest, slot.place, "no_result", message))
+        for reason in (str(result.outcome.error_message) for result in uncertain):
+            self._breaker.failed(reason, self._pool.num_slots, key=reason)
 
     def _raised(self, slot: WorkerSlot, error: Exception) -> None:
         """A worker raised: the study's fault for some errors, else the batch's or its own, so it is replaced."""
@@ -232,7 +233,7 @@ class Dispatcher:
             return
         batch = self._end_worker(slot, f"{error_type}: {message}")
         if batch:
-            self._settle(self._backlog.raised(batch, slot.node_id, error_type, message))
+            self._settle(self._backlog.raised(batch, slot.place, error_type, message))
         self._breaker.failed(f"{error_type}: {message}", self._pool.num_slots)
 
     def _worker_died(self, slot: WorkerSlot, reason: str, *, innocent: bool = False) -> None:
@@ -242,7 +243,7 @@ class Dispatcher:
         if batch and innocent:
             self._backlog.put_back(batch)
         elif batch:
-            self._settle(self._backlog.died(batch, slot.node_id, reason))
+            self._settle(self._backlog.died(batch, slot.place, reason))
         if slot.starting:
             self._pool.wait(self._breaker.start_failed(reason, self._pool.num_slots))
         else:

@@ -9,6 +9,7 @@ import ray
 
 from nst_batch.cluster.connection import Cluster, draining_nodes
 from nst_batch.cluster.options import WorkerOptions
+from nst_batch.cluster.retries import Place
 from nst_batch.cluster.slots import WorkerSlot
 from nst_batch.errors import ClusterError
 from nst_batch.records import Configuration
@@ -16,6 +17,7 @@ from nst_batch.records import Configuration
 PLACEMENT_SECONDS = 1800.0
 """How long to wait until a node takes the first worker: an autoscaler may have to find a machine."""
 _LOOK_FOR_NODES_SECONDS = 2.0
+_SOON_SECONDS = 60.0
 
 
 class WorkerPool:
@@ -81,9 +83,10 @@ class WorkerPool:
         """Starts nothing for so long; then looks for nodes at once."""
         self._look_for_nodes_at = time.monotonic() + seconds
 
-    def nodes(self) -> set[str]:
-        """The nodes that can be given batches."""
-        return {slot.node_id for slot in self.slots if slot.is_ready}
+    def places(self) -> list[Place]:
+        """Where batches can be run now, or soon: at workers that are ready or have just been started."""
+        recent = time.monotonic() - _SOON_SECONDS
+        return [slot.place for slot in self.slots if not slot.leaving and (slot.is_ready or slot.since > recent)]
 
     def load(self) -> tuple[int, float]:
         """The workers that are ready, and the seconds that all together have spent on batches that are not back."""

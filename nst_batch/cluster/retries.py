@@ -5,8 +5,8 @@
 - A batch whose worker dies is put back. After two deaths it runs alone on its node, since two batches may not have
   fitted together. After three it is halved, as only one of its trials may be to blame; a part that kills its
   worker again is halved at once. A trial that is alone when its third worker dies is recorded.
-- A failure that may be the machine's rather than the picture's (`MAYBE_THE_NODES`) needs a second node, where there
-  is one; where there is none, it counts once something else has succeeded.
+- A failure that may be the machine's rather than the picture's (`MAYBE_THE_NODES`) needs a second worker, on
+  another node where there is one, and counts only once something else has succeeded.
 - A node on which batches fail that others then finish gets no more work.
 
 So every failure has a bound, and a poison input cannot loop for ever: a batch of n trials with one that always
@@ -19,6 +19,7 @@ from collections import Counter, deque
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from typing import NamedTuple
 
 import nst_batch
 from nst_batch.errors import ClusterError, without_secrets
@@ -28,6 +29,8 @@ MAX_DEATHS = 3
 """Workers that may die while they run one batch."""
 MAX_RAISES = 2
 """Workers that must raise before a batch is to blame."""
+MAX_DOUBTS = 2
+"""Workers that must say of a trial what may be their own fault, before it is believed."""
 MAX_FAILED_STARTS = 4
 """Workers that may fail to start one after the other, and one more for each further slot."""
 MAX_FRUITLESS = 20
@@ -44,6 +47,15 @@ _SLOWEST_CPU, _SLOWEST_GPU = 2e-4, 2e-6
 _MAX_START_DELAY_SECONDS = 30.0
 
 
+class Place(NamedTuple):
+    """Where a batch is run."""
+
+    node: str
+    """The node's id; empty as long as the worker has not come up."""
+    worker: int
+    """A number that no other worker of this run has."""
+
+
 @dataclass(slots=True, eq=False)
 class Batch:
     """Trials that are dispatched together."""
@@ -53,8 +65,10 @@ class Batch:
     """Workers that died while they ran it, or all of the batch that it is a part of."""
     raises: int = 0
     """Workers that raised when they ran it."""
-    failed_on: list[str] = field(default_factory=list)
-    """The nodes of all these workers."""
+    doubts: int = 0
+    """Workers that said of it what may be their own fault."""
+    failed_at: list[Place] = field(default_factory=list)
+    """All these workers."""
 
     @property
     def work(self) -> int:
@@ -66,9 +80,17 @@ class Batch:
         """Whether nothing else may run on its node at the same time."""
         return self.deaths >= MAX_DEATHS - 1
 
-    def may_run_on(self, node: str, nodes: Collection[str]) -> bool:
-        """Whether a worker on `node` may have it: not where it failed, as long as others of `nodes` remain."""
-        return node not in self.failed_on or set(nodes) <= set(self.failed_on)
+    def untried(self, places: Collection[Place]) -> list[Place]:
+        """Those of `places` that are to try it next: on other nodes, else other workers."""
+        nodes = {place.node for place in self.failed_at}
+        return [each for each in places if each.node not in nodes] or [
+            each for each in places if each not in self.failed_at
+        ]
+
+    def may_run_at(self, place: Place, places: Collection[Place]) -> bool:
+        """Whether a worker may have it, of all that there are; where all have tried it, every one may."""
+        untried = self.untried(places)
+        return place in untried or not untried
 
 
 class Backlog:
@@ -91,12 +113,12 @@ class Backlog:
             self._waiting.append(Batch(trials))
         return True
 
-    def take(self, node: str, nodes: Collection[str]) -> Batch | None:
-        """The next batch for a worker on `node`; None if all that wait are to be tried on others of `nodes`."""
+    def take(self, place: Place, places: Collection[Place]) -> Batch | None:
+        """The next batch for a worker; None if all that wait are to be tried at others of `places`."""
         position = 0
         while self.has(position + 1):
             batch = self._waiting[position]
-            if batch.may_run_on(node, nodes):
+            if batch.may_run_at(place, places):
                 del self._waiting[position]
                 return batch
             position += 1
@@ -106,10 +128,10 @@ class Backlog:
         """To be taken next: its worker ended through no fault of the batch."""
         self._waiting.appendleft(batch)
 
-    def died(self, batch: Batch, node: str, reason: str) -> Result | None:
+    def died(self, batch: Batch, place: Place, reason: str) -> Result | None:
         """Puts back a batch whose worker died running it, whole or in halves; or the result that ends it."""
         batch.deaths += 1
-        batch.failed_on.append(node)
+        batch.failed_at.append(place)
         if batch.deaths < MAX_DEATHS:
             self.put_back(batch)
         elif len(batch.trials) > 1:
@@ -119,10 +141,10 @@ class Backlog:
             return failure(batch.trials[0], "worker_died", message, attempts=batch.deaths)
         return None
 
-    def raised(self, batch: Batch, node: str, error_type: str, message: str) -> Result | None:
+    def raised(self, batch: Batch, place: Place, error_type: str, message: str) -> Result | None:
         """Puts back a batch that raised, whole or its trials each alone; or the result that ends it."""
         batch.raises += 1
-        batch.failed_on.append(node)
+        batch.failed_at.append(place)
         if batch.raises < MAX_RAISES:
             self.put_back(batch)
         elif len(batch.trials) > 1:
@@ -131,12 +153,15 @@ class Backlog:
             return failure(batch.trials[0], error_type, message, attempts=batch.raises)
         return None
 
-    def doubted(self, batch: Batch, node: str, results: Sequence[Result], nodes: Collection[str]) -> list[Result]:
-        """Puts back, each alone, the failed trials that another of `nodes` is to try; returns the other results."""
+    def doubted(
+        self, batch: Batch, place: Place, results: Sequence[Result], places: Collection[Place]
+    ) -> list[Result]:
+        """Puts back, each alone, the failed trials that another worker is to try; returns the other results."""
         certain = []
         for result in results:
-            if may_be_the_nodes(result) and set(nodes) - {node} and not set(batch.failed_on) - {node}:
-                self.put_back(Batch([result.trial], failed_on=[node]))
+            again = Batch([result.trial], doubts=batch.doubts + 1, failed_at=[*batch.failed_at, place])
+            if may_be_the_nodes(result) and again.doubts < MAX_DOUBTS and again.untried(places):
+                self.put_back(again)
             else:
                 certain.append(result)
         return certain
@@ -159,9 +184,9 @@ class NodeHealth:
         self._failures = Counter[str]()
 
     def succeeded(self, batch: Batch, node: str) -> list[str]:
-        """A batch has succeeded on `node`; returns the nodes that are found to be sick by that."""
+        """A batch has succeeded on a node; returns the nodes that are found to be sick by that."""
         del self._failures[node]
-        blamed = set(batch.failed_on) - {node}
+        blamed = {place.node for place in batch.failed_at} - {node}
         self._failures.update(blamed)
         return [each for each in blamed if self._failures[each] == MAX_NODE_FAILURES]
 

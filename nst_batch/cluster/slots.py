@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import re
 import socket
@@ -16,7 +17,7 @@ import ray
 import ray.exceptions
 
 from nst_batch.cluster.options import WorkerOptions
-from nst_batch.cluster.retries import Batch
+from nst_batch.cluster.retries import Batch, Place
 from nst_batch.errors import without_secrets
 from nst_batch.records import Configuration, Result, Trial
 
@@ -81,6 +82,7 @@ class WorkerSlot:
     """Where it is; None until it is there."""
     leaving: bool = False
     """Whether its node is about to go."""
+    number: int = field(default_factory=itertools.count().__next__)
 
     @classmethod
     def start(cls, actor: Any, configuration: Configuration, inputs: Sequence[str]) -> WorkerSlot:
@@ -92,6 +94,11 @@ class WorkerSlot:
     def node_id(self) -> str:
         """Of the node that it is on; empty until it is there."""
         return self.arrival.node_id if self.arrival else ""
+
+    @property
+    def place(self) -> Place:
+        """Where its batches run."""
+        return Place(self.node_id, self.number)
 
     @property
     def is_ready(self) -> bool:

@@ -19,16 +19,18 @@ from nst_batch.cluster.retries import (
     Batch,
     CircuitBreaker,
     NodeHealth,
+    Place,
 )
 from nst_batch.errors import ClusterError
 from nst_batch.records import Trial
 from tests import simulated
 
-NODES = ("a", "b", "c")
+A, A2, B, C = Place("a", 1), Place("a", 2), Place("b", 3), Place("c", 4)
+PLACES = (A, A2, B, C)
 
 
-def taken(backlog: Backlog, node: str = "a", nodes: tuple[str, ...] = ("a",)) -> Batch:
-    batch = backlog.take(node, nodes)
+def taken(backlog: Backlog, place: Place = A, places: tuple[Place, ...] = (A,)) -> Batch:
+    batch = backlog.take(place, places)
     assert batch is not None
     return batch
 
@@ -52,9 +54,9 @@ def test_every_trial_ends_once_and_only_the_guilty_fail(fates: list[str], batch_
         assert max(attempts.values()) <= MAX_DEATHS + math.ceil(math.log2(batch_size)) + 2 + 2 * MAX_RAISES
         result = None
         if "kill" in members:
-            result = backlog.died(batch, "a", "killed")
+            result = backlog.died(batch, A, "killed")
         elif "raise" in members:
-            result = backlog.raised(batch, "a", "RuntimeError", "raised")
+            result = backlog.raised(batch, A, "RuntimeError", "raised")
         else:
             ended.update(trial.trial_index for trial in batch.trials)
         if result is not None:
@@ -80,28 +82,36 @@ def test_one_poison_trial_costs_few_workers(batch_size: int, data: st.DataObject
         if any(trial.trial_index == poison for trial in batch.trials):
             failures += 1
             if kills:
-                backlog.died(batch, "a", "killed")
+                backlog.died(batch, A, "killed")
             else:
-                backlog.raised(batch, "a", "RuntimeError", "raised")
+                backlog.raised(batch, A, "RuntimeError", "raised")
     most = MAX_DEATHS + math.ceil(math.log2(batch_size)) + (batch_size > 1) if kills else 2 * MAX_RAISES
     assert 0 < failures <= most
 
 
 def test_a_batch_that_raised_goes_whole_to_another_node() -> None:
     backlog = Backlog(iter([list(simulated.trials(4))]))
-    batch = taken(backlog, "a", NODES)
-    assert backlog.raised(batch, "a", "RuntimeError", "sticky error") is None
-    assert backlog.take("a", NODES) is None
-    assert taken(backlog, "b", NODES) is batch
+    batch = taken(backlog, A, PLACES)
+    assert backlog.raised(batch, A, "RuntimeError", "sticky error") is None
+    assert backlog.take(A2, PLACES) is None
+    assert taken(backlog, B, PLACES) is batch
     assert len(batch.trials) == 4
 
 
-def test_where_no_other_node_is_left_a_batch_is_tried_again_on_the_same() -> None:
+def test_where_there_is_no_other_node_another_worker_tries_it() -> None:
     backlog = Backlog(alone(1))
-    batch = taken(backlog, "a", ("a",))
-    backlog.raised(batch, "a", "RuntimeError", "sticky error")
-    assert taken(backlog, "a", ("a",)) is batch
-    result = backlog.raised(batch, "a", "RuntimeError", "again")
+    batch = taken(backlog, A, (A, A2))
+    backlog.raised(batch, A, "RuntimeError", "sticky error")
+    assert backlog.take(A, (A, A2)) is None
+    assert taken(backlog, A2, (A, A2)) is batch
+
+
+def test_where_nobody_else_is_left_a_batch_is_tried_again_by_the_same() -> None:
+    backlog = Backlog(alone(1))
+    batch = taken(backlog, A, (A,))
+    backlog.raised(batch, A, "RuntimeError", "sticky error")
+    assert taken(backlog, A, (A,)) is batch
+    result = backlog.raised(batch, A, "RuntimeError", "again")
     assert result is not None
     assert (result.outcome.status, result.outcome.attempt) == ("failed", 2)
 
@@ -111,35 +121,36 @@ def test_a_batch_that_died_twice_runs_alone_before_it_is_blamed() -> None:
     batch = taken(backlog)
     runs_alone = [batch.runs_alone]
     for _ in range(MAX_DEATHS - 1):
-        assert backlog.died(batch, "a", "killed") is None
+        assert backlog.died(batch, A, "killed") is None
         runs_alone.append(taken(backlog).runs_alone)
     assert runs_alone == [False, False, True]
-    result = backlog.died(batch, "a", "killed")
+    result = backlog.died(batch, A, "killed")
     assert result is not None
     assert "its worker died 3 times: killed" in str(result.outcome.error_message)
 
 
 def test_a_picture_that_one_node_cannot_read_is_tried_by_another() -> None:
     backlog = Backlog(iter([list(simulated.trials(3))]))
-    batch = taken(backlog, "a", NODES)
+    batch = taken(backlog, A, PLACES)
     good, lost, changed = batch.trials
     results = [
         simulated.result(good),
         simulated.result(lost, status="failed", error_type="missing", error_message="no such file"),
         simulated.result(changed, status="failed", error_type="changed", error_message="another picture"),
     ]
-    certain = backlog.doubted(batch, "a", results, NODES)
+    certain = backlog.doubted(batch, A, results, PLACES)
     assert [result.trial for result in certain] == [good, changed]
-    assert backlog.take("a", NODES) is None
-    again = taken(backlog, "b", NODES)
+    assert backlog.take(A, PLACES) is None
+    assert backlog.take(A2, PLACES) is None
+    again = taken(backlog, B, PLACES)
     assert again.trials == [lost]
-    assert backlog.doubted(again, "b", results[1:2], NODES) == results[1:2]  # the second node agrees
-    assert backlog.doubted(batch, "a", results, ("a",)) == results  # nobody else could say
+    assert backlog.doubted(again, B, results[1:2], PLACES) == results[1:2]  # the second node agrees
+    assert backlog.doubted(batch, A, results, (A,)) == results  # nobody else could say
 
 
 def test_a_node_is_sick_when_what_fails_there_succeeds_elsewhere() -> None:
     def failed_on_a() -> Batch:
-        return Batch([], failed_on=["a"])
+        return Batch([], failed_at=[A])
 
     health = NodeHealth()
     for _ in range(MAX_NODE_FAILURES - 1):

@@ -1,4 +1,4 @@
-"""A worker's failure is never a trial's: attempts before blame, sick workers replaced, sick nodes excluded."""
+"""Promise 8: a worker's failure is never a trial's: attempts before blame, sick workers replaced, sick nodes excluded."""
 
 from __future__ import annotations
 
