@@ -165,21 +165,27 @@ class Forgetful(SimulatedWorker):
 
 
 def crowd(folder: Path) -> None:
-    """Takes 0.3 s, and kills this process if another one is at it: as if memory held one of them."""
+    """Takes 0.3 s, and kills this process if another one is at it: as if memory held one of them.
+
+    The first process waits for the second, so that they meet.
+    """
     folder.mkdir(exist_ok=True)
     mine = folder / str(os.getpid())
     mine.touch()
+    deadline = time.monotonic() + 60
+    while len(list(folder.iterdir())) < 2 and time.monotonic() < deadline:
+        time.sleep(0.05)
     time.sleep(0.15)
     if any(other != mine and runs(int(other.name)) for other in folder.iterdir()):
         os.kill(os.getpid(), signal.SIGKILL)
     time.sleep(0.15)
-    mine.unlink()
+    mine.rename(folder / "0")  # they have met
 
 
 def runs(pid: int) -> bool:
     """Whether a process has not ended."""
     try:
-        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+        return pid > 0 and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:
         return False
 
