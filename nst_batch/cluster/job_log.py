@@ -91,6 +91,6 @@ def progress_of(event: dict[str, Any]) -> Progress | None:
 
 def _write(event: str, **values: Any) -> None:
     at = datetime.now(UTC).isoformat(timespec="milliseconds")
-    line = json.dumps({"event": event, "at": at, **values})
-    sys.stdout.write(without_secrets(line) + chr(10))
+    shown = {name: without_secrets(value) if isinstance(value, str) else value for name, value in values.items()}
+    sys.stdout.write(json.dumps({"event": event, "at": at, **shown}) + "\n")
     sys.stdout.flush()

@@ -7,6 +7,7 @@ import pytest
 from nst_batch.cli.progress import TerminalReporter
 from nst_batch.cluster import job_log
 from nst_batch.cluster.progress import Progress
+from tests import simulated
 
 
 def test_what_a_job_prints_becomes_notes_and_progress_again(
@@ -29,3 +30,15 @@ def test_what_a_job_prints_becomes_notes_and_progress_again(
     said = capsys.readouterr().err.splitlines()
     assert said[:2] == ["two workers", "4/9 1 failed · 2 workers · 1 min 1 s left"]
     assert said[2:] == ['{"event": ', "Traceback (most recent call last):"]
+
+
+def test_a_job_prints_no_secret_of_a_url(capsys: pytest.CaptureFixture[str]) -> None:
+    log = job_log.JsonLog()
+    log.note('cannot read "https://me:hunter2@host/a.png?X-Amz-Signature=0f3"')
+    failed = simulated.failure(simulated.trial(0), "s3://me:hunter2@bucket/a.png: forbidden")
+    log.ended(failed)
+    said = capsys.readouterr().out
+    assert "hunter2" not in said
+    assert "0f3" not in said
+    events = [job_log.read_event(line) for line in said.splitlines()]
+    assert [event["event"] for event in events if event] == ["note", "trial"]

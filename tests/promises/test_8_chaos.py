@@ -20,13 +20,8 @@ import pytest
 from nst_batch.cluster.options import ClusterOptions
 from nst_batch.run import RunOptions, run_study
 from tests import tiny, workers
-<<<<<<< HEAD:tests/promises/test_8_chaos.py
-from tests.driver import Driver, alive
-from tests.promises.test_1_recorded_once import Reader
-=======
 from tests.driver import WORKER, Driver, alive
-from tests.promises.test_crash import Reader
->>>>>>> 46241ec (A second worker's word counts on one machine too; chaos has a sick worker):tests/promises/test_chaos.py
+from tests.promises.test_1_recorded_once import Reader
 
 KILLS = int(os.environ.get("NST_BATCH_CHAOS_KILLS", "6"))
 NUM_PICTURES = 20

@@ -1,4 +1,4 @@
-"""Promise 8: a worker's failure is never a trial's: attempts before blame, sick workers replaced, sick nodes excluded."""
+"""Promise 8: a worker's failure is never a trial's: attempts before blame, the sick replaced or excluded."""
 
 from __future__ import annotations
 
