@@ -108,11 +108,20 @@ class Run:
 
         return listed(self.directory, where) if trial is None else trial_row(self.directory, trial, where)
 
-    def rank(self, by: RankBy = "both", *, where: str | None = None, metrics: bool = False) -> pa.Table:
+    def rank(
+        self,
+        by: RankBy = "score",
+        *,
+        where: str | None = None,
+        judges: Sequence[str] = (),
+        over: str | None = None,
+        votes: Sequence[str | os.PathLike[str]] = (),
+    ) -> pa.Table:
         """The configurations, best first, see `results.rank.rank`; `results.rank.notes` is the small print."""
         from nst_batch.results.rank import rank
 
-        return rank(self.directory, by, where=where, metrics=metrics)
+        files = [Path(file) for file in votes]
+        return rank(self.directory, by, where=where, judges=judges, over=over, votes=files)
 
     def report(self, folder: str | os.PathLike[str] | None = None, *, fetch: bool = False) -> str:
         """Writes the HTML report, and returns where it is; see `results.report.write_report`."""

@@ -181,6 +181,13 @@ class Scores:
     score_reason: str | None = None
     """Why they are None: a picture is missing, or the two are the same to the network."""
 
+    @classmethod
+    def of(cls, kept: float | None, taken: float | None) -> Scores:
+        """From the two shares; None where content and style do not differ."""
+        if kept is None or taken is None:
+            return cls(score_reason="content and style are the same to the network")
+        return cls(content_kept=kept, style_taken=taken, transfer_score=kept * taken)
+
 
 def transfer_scores(layers: Sequence[LayerDistance]) -> Scores:
     """The scores of a finished picture from its distances at all convolutions."""
@@ -190,14 +197,12 @@ def transfer_scores(layers: Sequence[LayerDistance]) -> Scores:
     if missing:
         return Scores(score_reason=f"no {' and no '.join(missing)} picture")
     deep = [layer for layer in layers if block_and_index(layer.layer)[0] >= 3]
-    kept = _reached([(layer.content_distance, layer.content_baseline) for layer in deep])
-    taken = _reached([(layer.style_distance, layer.style_baseline) for layer in layers])
-    if kept is None or taken is None:
-        return Scores(score_reason="content and style are the same to the network")
-    return Scores(content_kept=kept, style_taken=taken, transfer_score=kept * taken)
+    kept = share_reached([(layer.content_distance, layer.content_baseline) for layer in deep])
+    taken = share_reached([(layer.style_distance, layer.style_baseline) for layer in layers])
+    return Scores.of(kept, taken)
 
 
-def _reached(distances: Sequence[tuple[float | None, float | None]]) -> float | None:
+def share_reached(distances: Sequence[tuple[float | None, float | None]]) -> float | None:
     """1 − the mean of min(1, √(distance / baseline)); layers at which the two pictures are equal say nothing."""
     ratios = [
         1.0 if distance is None or not distance < baseline else math.sqrt(distance / baseline)

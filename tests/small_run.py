@@ -44,8 +44,13 @@ def inputs(folder: Path, names: Sequence[str]) -> list[Picture]:
         data = encode(drawing(seed))
         path = folder / name
         path.write_bytes(data)
-        made.append(Picture(uri=str(path), sha256=hashlib.sha256(data).hexdigest()))
+        made.append(stored(path))
     return made
+
+
+def stored(path: Path) -> Picture:
+    """A picture file as a plan names it."""
+    return Picture(uri=str(path), sha256=hashlib.sha256(path.read_bytes()).hexdigest())
 
 
 def configurations(*changes: dict[str, Any]) -> list[Configuration]:
@@ -57,6 +62,7 @@ def plan(
     contents: Sequence[Picture | None],
     styles: Sequence[Sequence[Picture]],
     chosen: Sequence[Configuration],
+    edge: int = EDGE,
 ) -> Iterator[Trial]:
     """Every content with every style under every configuration."""
     pairs = [(content, tuple(style)) for content in contents for style in styles]
@@ -64,7 +70,7 @@ def plan(
     for index, ((content, style), configuration) in enumerate(points):
         yield Trial(
             trial_id=trial_id(content, style, configuration.identity()), trial_index=index, batch=index,
-            content=content, styles=style, width=EDGE, height=EDGE, configuration=configuration,
+            content=content, styles=style, width=edge, height=edge, configuration=configuration,
         )  # fmt: skip
 
 
@@ -96,6 +102,11 @@ def result(of: Trial, distances: tuple[float | None, float | None]) -> Result:
     )  # fmt: skip
     picture = encode(drawing(1000 + of.trial_index))
     return replace(ended, outcome=outcome, curve=history, layers=layers, image=picture)
+
+
+def distances_of(kept: float, taken: float) -> tuple[float, float]:
+    """The distances that make these shares of content kept and style taken."""
+    return (1 - kept) ** 2, (1 - taken) ** 2
 
 
 def some_distances(pair: int, position: int) -> tuple[float, float]:

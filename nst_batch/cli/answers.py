@@ -58,22 +58,34 @@ def status(
 @app.command(epilog='Example: nst-batch rank runs/w7 --by style --where "alpha = 0.5"')
 def rank(
     run: RunArgument,
-    by: Annotated[RankBy, typer.Option(help="What the order follows.")] = "both",
+    by: Annotated[RankBy, typer.Option(help="What the order follows; the last four with --over.")] = "score",
     where: Where = None,
-    metrics: Annotated[
-        bool, typer.Option("--metrics", help="Also measure the pictures: SSIM, colour distance. Slower.")
-    ] = False,
+    judge: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="JUDGE",
+            help="Who measures the pictures: own, pixels, random:SEED, imagenet, imagenet_v1, a file; repeatable.",
+        ),
+    ] = None,
+    over: Annotated[
+        str | None, typer.Option(metavar="AXIS", help="Compare curves along an axis of the grid, such as alpha.")
+    ] = None,
+    votes: Annotated[
+        list[Path] | None,
+        typer.Option(metavar="FILE", help="Votes that `nst-batch vote` saved: the order follows them; repeatable."),
+    ] = None,
     format: Format = "table",
     output: Output = None,
 ) -> None:
-    """Rank the configurations, best first, by the finished pictures: ranks within each pair, averaged.
+    """Rank the configurations, best first, by the transfer score: ranks within each pair, averaged.
 
-    low and high are the 95% interval of mean_rank over pairs; won is the share of pairs in which a configuration
-    is first; pareto says that no other keeps more content and matches the style better.
+    The score is content kept times style taken, 0 to 1 each. low and high are the 95% interval of mean_rank over
+    pairs; won is the share of pairs in which a configuration is first; pareto says that no other keeps more content
+    and takes more style.
     """
     from nst_batch.results.rank import notes
 
-    ranking = _opened(run).rank(by, where=where, metrics=metrics)
+    ranking = _opened(run).rank(by, where=where, judges=judge or (), over=over, votes=votes or ())
     print_rows(ranking, format, output)
     for note in notes(ranking):
         print_note(note)

@@ -32,7 +32,7 @@ _NAME = alt.Tooltip("label:N", title="configuration")
 _MAX_LINEAR_SPREAD = 30
 _LABELLED_FRONT = 12
 _VEGA_LITE = alt.SCHEMA_VERSION[1:].rpartition(".")[0]
-_ORDERS = {"both": "content and style", "content": "content", "style": "style"}
+_ORDERS = {"score": "transfer score", "content": "content kept", "style": "style taken"}
 
 
 def plots(data: Mapping[str, Any]) -> dict[str, Spec]:

@@ -244,9 +244,9 @@ def _curves(overview: Overview, session: Session, trials: Sequence[Row]) -> dict
 
 
 def _rankings(run: RunDirectory) -> dict[str, Any]:
-    """The ranking by both distances and by each, with notes; empty while nothing can be ranked."""
+    """The ranking by the transfer score and by its two parts, with notes; empty while nothing can be ranked."""
     rankings: dict[str, Any] = {}
-    orders: tuple[RankBy, ...] = ("both", "content", "style")
+    orders: tuple[RankBy, ...] = ("score", "content", "style")
     for by in orders:
         try:
             table = rank(run, by)

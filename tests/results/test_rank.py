@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import math
 from pathlib import Path
 from typing import Any
 
@@ -9,15 +8,14 @@ import pyarrow as pa
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from PIL import Image
 from scipy.stats import rankdata
 
 from nst_batch.errors import QueryError
-from nst_batch.records import Picture
-from nst_batch.results import metrics, rank, rank_statistics
-from nst_batch.results.rank_statistics import bootstrap_interval, pareto_front, shares_won
+from nst_batch.results import rank, statistics
+from nst_batch.results.statistics import bootstrap_interval, pareto_front, shares_won
 from nst_batch.store.run_directory import RunDirectory
 from tests import simulated, small_run
+from tests.small_run import distances_of
 
 DEPTHS = ("block1_conv1", "block2_conv1", "block3_conv1", "block4_conv1")
 
@@ -40,17 +38,33 @@ def column(table: pa.Table, name: str) -> list[Any]:
 
 def test_the_known_best_comes_first(tmp_path: Path) -> None:
     def distances(pair: int, position: int) -> tuple[float, float]:
-        return [0.4, 0.1, 0.2, 0.3][position] * (pair + 1), [0.3, 0.1, 0.4, 0.2][position] * 7**pair
+        kept, taken = [(0.3, 0.5), (0.8, 0.6), (0.6, 0.3), (0.5, 0.5)][position]
+        return distances_of(kept, taken * 0.9**pair)
 
     ranking = rank.rank(run_of(tmp_path, 6, distances=distances))
     assert [each[0] for each in column(ranking, "content_layers")] == [DEPTHS[i] for i in (1, 3, 2, 0)]
     assert column(ranking, "rank") == [1, 2, 3, 4]
-    assert column(ranking, "mean_rank") == [1, 2.5, 3, 3.5]
+    assert column(ranking, "mean_rank") == [1, 2, 3, 4]
     assert column(ranking, "won") == [1, 0, 0, 0]
     assert column(ranking, "pareto") == [True, False, False, False]
     assert column(ranking, "low")[0] == 1
     assert 1 < column(ranking, "high")[0] < 2
     assert column(ranking, "pairs") == [6] * 4
+    assert column(ranking, "content_kept") == pytest.approx([0.8, 0.5, 0.6, 0.3])
+    scores, low, high = (column(ranking, name) for name in ("transfer_score", "score_low", "score_high"))
+    assert scores[0] == pytest.approx(0.8 * 0.6 * np.mean(0.9 ** np.arange(6)))
+    assert all(low[i] < scores[i] < high[i] for i in range(4))
+
+
+def test_a_trade_off_has_a_best_and_does_not_tie(tmp_path: Path) -> None:
+    """What content loses, style wins: ranks by content and by style cancel, the score has its best in between."""
+
+    def distances(_: int, position: int) -> tuple[float, float]:
+        return distances_of([0.95, 0.6, 0.3, 0.1][position], [0.02, 0.5, 0.7, 0.9][position])
+
+    ranking = rank.rank(run_of(tmp_path, 1, distances=distances))
+    assert [each[0] for each in column(ranking, "content_layers")] == [DEPTHS[i] for i in (1, 2, 3, 0)]
+    assert column(ranking, "rank") == [1, 2, 3, 4]
 
 
 def test_known_ties_share_rank_and_victory(tmp_path: Path) -> None:
@@ -66,7 +80,7 @@ def test_known_ties_share_rank_and_victory(tmp_path: Path) -> None:
 
 def test_a_hard_picture_does_not_outvote_the_others(tmp_path: Path) -> None:
     def distances(pair: int, position: int) -> tuple[float, float]:
-        return ([1000.0, 1.0] if pair == 0 else [0.1, 0.2])[position], 0.5
+        return ([1000.0, 0.9] if pair == 0 else [0.1, 0.2])[position], 0.5
 
     ranking = rank.rank(run_of(tmp_path, 9, num_configurations=2, distances=distances), "content")
     assert column(ranking, "content_layers") == [[DEPTHS[0]], [DEPTHS[1]]]
@@ -89,7 +103,7 @@ def test_only_what_differs_is_a_label(tmp_path: Path) -> None:
 
 
 def test_few_pairs_have_no_interval(tmp_path: Path) -> None:
-    ranking = rank.rank(run_of(tmp_path, rank_statistics.MIN_PAIRS - 1))
+    ranking = rank.rank(run_of(tmp_path, statistics.MIN_PAIRS - 1))
     assert column(ranking, "low") == column(ranking, "high") == [None] * 4
     assert any("too few for an interval" in note for note in rank.notes(ranking))
 
@@ -208,41 +222,3 @@ def test_an_interval_is_the_same_every_time() -> None:
     scores = np.random.default_rng(0).random((12, 3))
     once, again = (bootstrap_interval(scores, spread=0.0) for _ in range(2))
     assert [each.tolist() for each in once] == [each.tolist() for each in again]
-
-
-# Measures of pictures
-
-
-def test_equal_pictures_are_equal_by_every_measure() -> None:
-    image = small_run.drawing(1)
-    assert metrics.ssim(image, image) == pytest.approx(1)
-    assert metrics.color_distance(image, image) == 0
-
-
-def test_color_distance_is_a_distance_between_colours() -> None:
-    black, grey, white = (Image.new("RGB", (8, 8), (level,) * 3) for level in (0, 119, 255))
-    assert metrics.color_distance(black, white) == pytest.approx(100 / 3, abs=0.1)
-    assert metrics.color_distance(black, grey) == pytest.approx(50 / 3, abs=0.3)
-    shuffled = Image.fromarray(np.asarray(small_run.drawing(3))[::-1, ::-1].copy())
-    assert metrics.color_distance(small_run.drawing(3), shuffled) == pytest.approx(0, abs=1e-9)
-
-
-def test_what_is_too_small_or_of_another_size_has_no_ssim() -> None:
-    assert metrics.ssim(Image.new("RGB", (4, 40)), Image.new("RGB", (4, 40))) is None
-    assert metrics.ssim(Image.new("RGB", (8, 8)), Image.new("RGB", (9, 8))) is None
-
-
-def test_ranking_by_pictures(tmp_path: Path) -> None:
-    contents = small_run.inputs(tmp_path / "photos", [f"{number}.png" for number in range(3)])
-    style: list[Picture] = small_run.inputs(tmp_path / "styles", ["s.png"])
-    trials = list(small_run.plan(contents, [style], small_run.configurations({"alpha": 1.0}, {"alpha": 2.0})))
-    run = small_run.write(tmp_path / "run", trials)
-    for index, trial in enumerate(trials):  # the first configuration gives the content back
-        picture = small_run.drawing(index // 2 if index % 2 == 0 else 50 + index)
-        picture.save(tmp_path / "run" / f"images/{trial.trial_id[:2]}/{trial.trial_id}.png")
-    ranking = rank.rank(run, "ssim")
-    assert column(ranking, "alpha") == [1.0, 2.0]
-    assert column(ranking, "ssim")[0] == pytest.approx(1)
-    assert all(math.isfinite(each) for each in column(ranking, "color_distance"))
-    Path(contents[0].uri).unlink()
-    assert column(rank.rank(run, "ssim"), "alpha") == [1.0, 2.0]

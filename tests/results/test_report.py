@@ -166,7 +166,7 @@ def test_more_trials_than_can_be_shown(tmp_path: Path, monkeypatch: pytest.Monke
     assert len(data["trials"]) == 24
     assert len(data["pairs"]) == 2
     assert data["study"]["limits"] == ["Shown one by one: the first 2 of 6 pairs."]
-    assert data["rankings"]["both"]["rows"][0]["pairs"] == 6
+    assert data["rankings"]["score"]["rows"][0]["pairs"] == 6
 
 
 def test_a_reconstruction_study_shows_its_figure(tmp_path: Path) -> None:

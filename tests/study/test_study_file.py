@@ -27,6 +27,7 @@ PRESETS = {
     "content_reconstruction": 5,
     "demo": 7,
     "full_grid": 195,
+    "layers_and_ratios": 91,
     "gatys2016": 2,
     "style_reconstruction": 5,
     "week7_content_layers": 7,
@@ -141,7 +142,10 @@ def test_a_few_lines_that_mean_a_billion_values_are_refused() -> None:
 
 
 def test_files_that_are_not_there() -> None:
-    presets = "content_reconstruction, demo, full_grid, gatys2016, style_reconstruction, week7_content_layers"
+    presets = (
+        "content_reconstruction, demo, full_grid, gatys2016, layers_and_ratios, style_reconstruction, "
+        "week7_content_layers"
+    )
     for source, problem in {
         "missing.yaml": "missing.yaml: no such file",
         "gatys": f"gatys: no such file or preset; did you mean 'gatys2016'? Presets: {presets}",
