@@ -141,10 +141,11 @@ def _table(
         values |= {_MEASURES[name]: cells.means(name) for name in _MEASURES}
         scores = np.where(np.isfinite(cells.measures["score"]), cells.measures["score"], 0.0)
         values["score_low"], values["score_high"] = bootstrap_interval(scores, spread=0.0)
-        values["pareto"] = pareto_front(*(-np.nan_to_num(cells.means(name)) for name in ("content", "style")))
-    for name in ("content", "style"):
-        if name in ranks:
-            values[f"{name}_rank"] = ranks[name].mean(axis=0)
+    sides = [name for name in ("content", "style") if name in cells.measures]
+    means = [np.nan_to_num(-cells.means(name), nan=np.inf) for name in sides]
+    values["pareto"] = pareto_front(means[0], means[-1])
+    for name in sides:
+        values[f"{name}_rank"] = ranks[name].mean(axis=0)
     for column in _DISTANCES.values():
         if column in cells.measures:
             values[column] = -cells.means(column)
