@@ -1,7 +1,7 @@
 """`make bench`: what the engine costs above its floor, and how soon it reaches a textbook program's loss.
 
-    python -m benchmarks.engine [--size 300] [--steps 300] [--price 60] [--configurations 7] [--pairs 2]
-                                [--limit SECONDS] [--goals RESULT] [--only step,search,memory,grid,race]
+    python -m benchmarks.engine [--size 300] [--steps 300] [--weights FILE] [--problems WORD …] [--limit SECONDS]
+                                [--only step,memory,grid,race]
 
 Ratios of measurements that alternate in one process; absolute times belong to the machine that is named beside
 them. Results go to benchmarks/results/DATE-engine-NUMBER.json and are never overwritten.
@@ -10,49 +10,42 @@ them. Results go to benchmarks/results/DATE-engine-NUMBER.json and are never ove
 from __future__ import annotations
 
 import argparse
-import json
 import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Callable, Sequence
 from typing import Any
-from unittest.mock import patch
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
+from benchmarks.panel import STYLE_LAYERS, race
 from benchmarks.pictures import photo_pairs
 from benchmarks.report import write
-from benchmarks.textbook import textbook
+from nst_batch.inputs import weights
 from nst_batch.study.reading import load_study
 from nst_batch.transfer import (
-    Evaluation,
     Objective,
     Problem,
-    Solution,
     SolveOptions,
     Targets,
     Vgg,
+    initial_image,
     keep_freed_memory,
+    minimizer,
     random_weights,
     solve,
     step,
 )
-from nst_batch.transfer.optimizers import Lbfgs
 from nst_batch.transfer.vgg import conv_shapes
-from nst_batch.vocabulary import LBFGS_HISTORY, layer_names, layer_shape, predicted_bytes
-
-STYLE_LAYERS = ("block1_conv1", "block2_conv1", "block3_conv1", "block4_conv1", "block5_conv1")
-
-SEARCHED = (1, 2, 5, 10, 20, 50, 100)
-"""Evaluations at which line searches are compared."""
+from nst_batch.vocabulary import LBFGS_HISTORY, Normalization, layer_names, layer_shape, predicted_bytes
 
 
-def problems(size: int, num_pairs: int, num_configurations: int) -> list[Problem]:
-    """The source study's experiments on pairs of real photos."""
+def problems(size: int, num_configurations: int) -> list[Problem]:
+    """The source study's experiments on a pair of real photos."""
+    content, style = photo_pairs(size)[0]
     study = load_study("week7_content_layers", content=["-"], style=["-"])
     return [
         Problem(
@@ -66,7 +59,6 @@ def problems(size: int, num_pairs: int, num_configurations: int) -> list[Problem
             beta=5.0,
         )
         for layers in study.grid.content_layers[:num_configurations]
-        for content, style in photo_pairs(size)[:num_pairs]
     ]
 
 
@@ -92,18 +84,17 @@ def floor(batch: int, size: int, deepest: str = "block5_conv1") -> Callable[[], 
 
 def stepping(targets: Targets, problem: Problem, batch: int) -> Callable[[], None]:
     """One step of the engine on a batch, optimiser included, as late in a run: with all the pairs it keeps."""
-    size = problem.height, problem.width
-    objective = Objective(targets, [problem] * batch, size=size, scale=1.0, convention="sum")
-    assert problem.content
-    optimizer = Lbfgs(problem.content.pixels.flatten().repeat(batch, 1))
+    objective = Objective(targets, [problem] * batch, "sum")
+    images = initial_image(problem, targets.network.device).repeat(batch, 1, 1, 1)
+    search = minimizer(images, SolveOptions(steps=1))
+    curvature = torch.linspace(1, 1000, search.point.shape[1], device=images.device)
+    for _ in range(LBFGS_HISTORY):  # of a paraboloid, to spare the convolutions
+        gradient = curvature * search.point
+        search.update((gradient * search.point).sum(1) / 2, gradient)
 
     def run() -> None:
-        step(objective, optimizer)
+        step(objective, search)
 
-    curvature = torch.linspace(1, 1000, optimizer.point.shape[1])
-    for _ in range(LBFGS_HISTORY):  # of a paraboloid, to spare the convolutions
-        gradient = curvature * optimizer.point
-        optimizer.update((gradient * optimizer.point).sum(1) / 2, gradient)
     return run
 
 
@@ -148,7 +139,7 @@ def peak_flops(side: int = 3072) -> float:
 def bench_step(targets: Targets, size: int, steps: int) -> list[dict[str, Any]]:
     """(1) What a step costs above its convolutions, and (3) what batches make of it."""
     rows = []
-    problem, peak = problems(size, 1, 1)[0], peak_flops()
+    problem, peak = problems(size, 1)[0], peak_flops()
     for batch in (1, 2, 4):
         seconds, bare, ratio = alternate(
             stepping(targets, problem, batch), floor(batch, size), 11 if batch == 1 else 7
@@ -164,105 +155,6 @@ def bench_step(targets: Targets, size: int, steps: int) -> list[dict[str, Any]]:
                 "trials_per_hour": 3600 * batch / (seconds * steps),
                 "gflops": flops / 1e9,
                 "share_of_matrix_product_peak": flops / peak,
-            }
-        )
-    return rows
-
-
-def goals(path: Path | None) -> dict[tuple[str, tuple[str, ...]], dict[str, Any]]:
-    """What the textbook program reached in an earlier race on this machine: rows by content and layers."""
-    rows = json.loads(path.read_text())["race"]["rows"] if path else []
-    return {(row["content"], tuple(row["content_layers"])): row for row in rows}
-
-
-def bench_race(
-    targets: Targets,
-    posed: Sequence[Problem],
-    steps: int,
-    price: int,
-    limit: float,
-    known: Mapping[tuple[str, tuple[str, ...]], dict[str, Any]],
-) -> dict[str, Any]:
-    """(2) The textbook program's `steps` evaluations against the engine at one price for all.
-
-    `seconds` is what the engine took for its whole price, `seconds_to_goal` until its loss at full size was the one
-    that the textbook program ended with; the first evaluation, which only records the initial loss, included.
-    After `limit` seconds no other problem is begun. A textbook run takes minutes; those that are `known` are not
-    repeated.
-    """
-    rows: list[dict[str, Any]] = []
-    started = time.monotonic()
-    for problem in posed:
-        if time.monotonic() - started > limit:
-            break
-        assert problem.content
-        book = known.get((problem.content.key, problem.content_layers))
-        if book is None:
-            trace = textbook(targets, problem, steps)
-            book = {"textbook_loss": trace.losses[-1], "textbook_seconds": trace.seconds[-1]}
-        solution, seconds = solve_timed(targets, problem, price)
-        size, goal = (problem.height, problem.width), book["textbook_loss"]
-        judge = Objective(targets, [problem], size=size, scale=1.0, convention="sum")
-        loss = float(judge(solution.image.unsqueeze(0)).total)
-        reached = [at for at, total in zip(seconds, solution.curve.total[1:], strict=True) if total <= goal]
-        rows.append(
-            {
-                "content": problem.content.key,
-                "content_layers": list(problem.content_layers),
-                "textbook_loss": goal,
-                "textbook_seconds": book["textbook_seconds"],
-                "price": price,
-                "seconds": seconds[-1],
-                "loss_ratio": loss / goal,
-                "seconds_to_goal": reached[0] if reached else None,
-                "speedup": book["textbook_seconds"] / reached[0] if reached else None,
-            }
-        )
-        print(f"  {rows[-1]}", file=sys.stderr, flush=True)
-    won = [row for row in rows if row["seconds_to_goal"]]
-    theirs, ours = (sum(row[key] for row in won) for key in ("textbook_seconds", "seconds_to_goal"))
-    return {
-        "reached": f"{len(won)} of {len(rows)}",
-        "speedup_of_the_total": theirs / ours if won else None,
-        "rows": rows,
-    }
-
-
-def solve_timed(targets: Targets, problem: Problem, price: int) -> tuple[Solution, list[float]]:
-    """A solution, and the seconds after which each step of its curve was there."""
-    stamps: list[float] = []
-    evaluate = Objective.with_gradient
-
-    def stamped(self: Objective, points: Tensor) -> tuple[Evaluation, Tensor]:
-        found = evaluate(self, points)
-        stamps.append(time.perf_counter() - begun)
-        return found
-
-    begun = time.perf_counter()
-    with patch.object(Objective, "with_gradient", stamped):
-        [solution] = solve(targets, [problem], SolveOptions(steps=price))
-    return solution, stamps[1 - len(solution.curve.step) :]
-
-
-def bench_search(targets: Targets, posed: Sequence[Problem]) -> list[dict[str, Any]]:
-    """Why the line search is what it is: total loss after so many evaluations, over that of the initial image."""
-    rows = []
-    for problem in posed:
-        [plain] = solve(targets, [problem], SolveOptions(steps=SEARCHED[-1], pyramid="off"))
-        curves = {
-            "ours": plain.curve.total[1:],
-            "torch, fixed step": textbook(targets, problem, SEARCHED[-1]).losses,
-            "torch, strong Wolfe": textbook(targets, problem, SEARCHED[-1], "strong_wolfe").losses,
-        }
-        rows.append(
-            {
-                "content": problem.content.key if problem.content else None,
-                "content_layers": list(problem.content_layers),
-                "evaluations": SEARCHED,
-                **{
-                    name: [losses[at - 1] / plain.curve.total[0] for at in SEARCHED]
-                    for name, losses in curves.items()
-                },
             }
         )
     return rows
@@ -296,31 +188,34 @@ def bench_grid(targets: Targets, posed: Sequence[Problem], steps: int) -> dict[s
 
 def main() -> None:
     """Runs what was asked for, prints it, and writes it down."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--size", type=int, default=300)
-    parser.add_argument("--steps", type=int, default=300, help="evaluations of the textbook program")
-    parser.add_argument("--price", type=int, default=60, help="what the engine may spend")
-    parser.add_argument("--configurations", type=int, default=7)
-    parser.add_argument("--pairs", type=int, default=2)
+    parser.add_argument("--steps", type=int, default=300, help="evaluations of both programs")
+    parser.add_argument(
+        "--weights", help="a torchvision state dict of the original VGG-16 (its normalization: caffe)"
+    )
+    parser.add_argument("--search", choices=["strong_wolfe"], help="the textbook program's line search")
+    parser.add_argument("--problems", nargs="*", default=[""], help="words of the names of problems to race on")
     parser.add_argument("--limit", type=float, default=float("inf"), help="seconds after which no race is begun")
-    parser.add_argument("--goals", type=Path, help="an earlier race here, whose textbook runs are not repeated")
-    parser.add_argument("--only", default="step,search,memory,grid,race")
+    parser.add_argument("--only", default="step,memory,grid,race")
     arguments = parser.parse_args()
     keep_freed_memory()  # as a worker does
-    network = Vgg("vgg16", random_weights("vgg16", 0, "average"), pooling="average")
-    targets = Targets(network)
-    posed = problems(arguments.size, arguments.pairs, arguments.configurations)
-    halves = problems(arguments.size // 2, arguments.pairs, arguments.configurations)[:: 3 * arguments.pairs]
+    found = weights.resolve(arguments.weights or "random:0", "vgg16", "average", "auto")
+    state = weights.load(found, "vgg16", "average")
+    normalization: Normalization = "caffe" if arguments.weights else "imagenet"
+    network = Vgg("vgg16", state, pooling="average", normalization=normalization)
+    posed = problems(arguments.size, 7)
     parts: dict[str, Callable[[], Any]] = {
-        "step": lambda: bench_step(targets, arguments.size, arguments.steps),
-        "search": lambda: bench_search(targets, halves),
+        "step": lambda: bench_step(Targets(network), arguments.size, arguments.steps),
         "memory": lambda: bench_memory(arguments.size),
-        "grid": lambda: bench_grid(targets, posed[:: arguments.pairs], 10),
-        "race": lambda: bench_race(
-            targets, posed, arguments.steps, arguments.price, arguments.limit, goals(arguments.goals)
+        "grid": lambda: bench_grid(Targets(network), posed, 10),
+        "race": lambda: race(
+            state, normalization, size=arguments.size, steps=arguments.steps, only=arguments.problems,
+            limit=arguments.limit, search=arguments.search,
         ),
-    }
-    write("engine", {name: parts[name]() for name in arguments.only.split(",")})
+    }  # fmt: skip
+    label = "the original VGG's" if arguments.weights else "random:0, untrained"
+    write("engine", {"weights": label} | {name: parts[name]() for name in arguments.only.split(",")})
 
 
 if __name__ == "__main__":

@@ -30,8 +30,8 @@ from nst_batch.study.plan import make_plan
 from nst_batch.study.reading import load_study
 
 STUDIES: dict[str, tuple[str, str, int, int, list[str]]] = {
-    "a grid, coarse to fine": ("demo", "scene.jpg", 128, 20, []),
-    "deep layers, full size only": ("week7_content_layers", "scene.jpg", 96, 30, ["optimizer.pyramid=off"]),
+    "a grid": ("demo", "scene.jpg", 128, 20, []),
+    "deep layers": ("week7_content_layers", "scene.jpg", 96, 30, ["optimizer.plateau=0"]),
     "adam, kept aspect": (
         "gatys2016",
         "*.jpg",

@@ -15,11 +15,20 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from benchmarks.engine import STYLE_LAYERS, flops_per_step
+from benchmarks.engine import flops_per_step
+from benchmarks.panel import STYLE_LAYERS
 from benchmarks.pictures import photo_pairs
 from benchmarks.report import write
-from nst_batch.transfer import Objective, Problem, Targets, Vgg, random_weights, step
-from nst_batch.transfer.optimizers import Lbfgs
+from nst_batch.transfer import (
+    Objective,
+    Problem,
+    SolveOptions,
+    Targets,
+    Vgg,
+    minimizer,
+    random_weights,
+    step,
+)
 from nst_batch.vocabulary import predicted_bytes
 
 PRECISIONS = ("float32", "tf32", "bfloat16")
@@ -69,10 +78,10 @@ def measure(
         alpha=0.5,
         beta=5.0,
     )
-    objective = Objective(Targets(network), [problem] * batch, size=(size, size), scale=1.0, convention="sum")
+    objective = Objective(Targets(network), [problem] * batch, "sum")
     torch.cuda.reset_peak_memory_stats()
     held = torch.cuda.memory_allocated()
-    optimizer = Lbfgs(content.pixels.cuda().flatten().repeat(batch, 1))
+    optimizer = minimizer(content.pixels.cuda().repeat(batch, 1, 1, 1), SolveOptions(steps=1))
 
     def run() -> None:
         step(objective, optimizer)

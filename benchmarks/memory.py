@@ -8,8 +8,17 @@ from pathlib import Path
 
 import torch
 
-from nst_batch.transfer import Objective, Problem, TargetImage, Targets, Vgg, keep_freed_memory, step
-from nst_batch.transfer.optimizers import Lbfgs
+from nst_batch.transfer import (
+    Objective,
+    Problem,
+    SolveOptions,
+    TargetImage,
+    Targets,
+    Vgg,
+    keep_freed_memory,
+    minimizer,
+    step,
+)
 from nst_batch.transfer.vgg import conv_shapes
 
 LAYERS = ("block1_conv1", "block2_conv1", "block3_conv1", "block4_conv1", "block5_conv1")
@@ -35,8 +44,8 @@ def run_steps(targets: Targets, size: int, steps: int) -> None:
     problem = Problem(
         height=size, width=size, content=picture, styles=(picture,), content_layers=LAYERS[3:4], style_layers=LAYERS
     )
-    objective = Objective(targets, [problem], size=(size, size), scale=1.0, convention="sum")
-    optimizer = Lbfgs(torch.rand(1, 3 * size * size))
+    objective = Objective(targets, [problem], "sum")
+    optimizer = minimizer(torch.rand(1, 3, size, size), SolveOptions(steps=1))
     for _ in range(steps):
         step(objective, optimizer)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,14 +14,22 @@ from PIL import Image
 from nst_batch.inputs.images import resize, to_array
 from nst_batch.transfer import TargetImage
 
+EXAMPLES = Path(__file__).parents[1] / "examples"
+
+
+def named_picture(name: str, size: int) -> TargetImage:
+    """A photo of scikit-image or scikit-learn, or a style under `examples`, cropped to size × size."""
+    if name in ("china", "flower"):
+        return _picture(name, sklearn.datasets.load_sample_image(f"{name}.jpg"), size)
+    if (path := EXAMPLES / "style" / f"{name}.jpg").exists():
+        return _picture(name, Image.open(path), size)
+    return _picture(name, getattr(skimage.data, name)(), size)
+
 
 def photo_pairs(size: int) -> list[tuple[TargetImage, TargetImage]]:
     """Two pairs of photos, cropped to size × size: a cat with coffee, a portrait with a flower."""
-    bundled: Any = skimage.data
-    photos = {name: getattr(bundled, name)() for name in ("chelsea", "coffee", "astronaut")}
-    photos["flower"] = sklearn.datasets.load_sample_image("flower.jpg")
-    pictures = {name: _picture(name, array, size) for name, array in photos.items()}
-    return [(pictures["chelsea"], pictures["coffee"]), (pictures["astronaut"], pictures["flower"])]
+    pairs = (("chelsea", "coffee"), ("astronaut", "flower"))
+    return [(named_picture(content, size), named_picture(style, size)) for content, style in pairs]
 
 
 def _picture(name: str, array: Any, size: int) -> TargetImage:

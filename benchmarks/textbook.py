@@ -1,54 +1,104 @@
-"""The program that the engine is measured against: one image, full size, torch.optim.LBFGS, as tutorials write it.
+"""The program that the engine is measured against: what neural-style-pt and the tutorials do.
 
-It is given every advantage that does not change the method: the same frozen network and losses, the loss scaled
-to one so that its tolerances do not stop it early, and as many evaluations as it is asked for.
+One image, plain autograd modules, pixel values from 0 to 255, `torch.optim.LBFGS` with its fixed step and 100
+pairs, no tolerance that stops it early. Layers, weights and losses are those of the problem (the `sum` convention).
 """
 
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
+from torch import Tensor, nn
 
-from nst_batch.transfer import Objective, Problem, Targets, initial_image
+from nst_batch.transfer import Problem, Vgg, initial_image
+from nst_batch.transfer.vgg import MEAN_AND_SCALE
+from nst_batch.vocabulary import layer_names
 
 
 @dataclass(frozen=True, slots=True)
 class Trace:
     """What one optimisation went through."""
 
-    seconds: list[float]
-    """Since the start, after each evaluation."""
     losses: list[float]
-    """The best total loss so far, at full size, after each evaluation."""
+    """The best total loss so far after each evaluation."""
+    seconds: float
+    """For all evaluations: what the process's processors worked."""
 
 
-def textbook(targets: Targets, problem: Problem, evaluations: int, search: str | None = None) -> Trace:
+class PlainNetwork(nn.Module):
+    """VGG-16 up to the deepest layer that is asked for, as torchvision builds it."""
+
+    def __init__(self, weights: Mapping[str, Tensor], like: Vgg, deepest: str) -> None:
+        super().__init__()
+        names = layer_names(like.arch)
+        self.names, self.like = names[: names.index(deepest) + 1], like
+        self.blocks = nn.ModuleDict()
+        for name in self.names:
+            if name.endswith("pool"):
+                self.blocks[name] = nn.MaxPool2d(2) if like.pooling == "max" else nn.AvgPool2d(2)
+                continue
+            kernel, bias = weights[f"{name}.weight"], weights[f"{name}.bias"]
+            conv = nn.Conv2d(kernel.shape[1], kernel.shape[0], 3, padding=1)
+            conv.weight.data, conv.bias.data = kernel.clone(), bias.clone()  # type: ignore[union-attr]
+            self.blocks[name] = nn.Sequential(conv, nn.ReLU())
+        self.requires_grad_(False)
+        mean, scale = MEAN_AND_SCALE[like.normalization]
+        self.mean, self.scale = (torch.tensor(values).view(1, 3, 1, 1) for values in (mean, scale))
+
+    def forward(self, image: Tensor) -> dict[str, Tensor]:
+        """Every layer's activations of a 1x3xHxW image with values from 0 to 255."""
+        x, found = (image / 255 - self.mean) * self.scale, {}
+        for name in self.names:
+            x = self.blocks[name](x)
+            found[name] = x
+        return found
+
+
+def gram(features: Tensor) -> Tensor:
+    """F·Fᵀ / M."""
+    rows = features.flatten(2).squeeze(0)
+    return rows @ rows.T / rows.shape[1]
+
+
+def textbook(
+    weights: Mapping[str, Tensor], like: Vgg, problem: Problem, evaluations: int, search: str | None = None
+) -> Trace:
     """Optimises one image the usual way.
 
     Args:
-        search: torch's `line_search_fn`; tutorials leave it out.
+        weights, like: The network, and its pooling and normalisation.
+        search: torch's `line_search_fn`; the tutorials leave it out.
     """
-    size = problem.height, problem.width
-    objective = Objective(targets, [problem], size=size, scale=1.0, convention="sum")
-    image = initial_image(problem, targets.network.device).flatten().unsqueeze(0).requires_grad_()
-    optimizer = torch.optim.LBFGS([image], max_iter=20, tolerance_grad=0, tolerance_change=0, line_search_fn=search)
-    seconds: list[float] = []
+    network = PlainNetwork(weights, like, max(problem.layers, key=like.layers.index))
+    assert problem.content
+    with torch.no_grad():
+        content = network(problem.content.pixels.unsqueeze(0) * 255)
+        style = {name: gram(found) for name, found in network(problem.styles[0].pixels.unsqueeze(0) * 255).items()}
+    image = (initial_image(problem, torch.device("cpu")).unsqueeze(0) * 255).requires_grad_()
+    optimizer = torch.optim.LBFGS(
+        [image], max_iter=evaluations, max_eval=evaluations, history_size=100, tolerance_grad=-1,
+        tolerance_change=-1, line_search_fn=search,
+    )  # fmt: skip
     losses: list[float] = []
-    scale = 1.0
-    started = time.perf_counter()
+    started = time.process_time()
 
-    def closure() -> float:
-        nonlocal scale
-        found, gradient = objective.with_gradient(image)
-        loss = float(found.total)
-        scale = scale if losses else 1 / loss
-        image.grad = gradient * scale
-        seconds.append(time.perf_counter() - started)
-        losses.append(min(loss, losses[-1] if losses else loss))
-        return loss * scale
+    def closure() -> Tensor:
+        optimizer.zero_grad()
+        found = network(image)
+        terms = [(found[name] - content[name]).square().sum() / 2 for name in problem.content_layers]
+        painted = [
+            (gram(found[name]) - style[name]).square().sum() / (4 * len(style[name]) ** 2)
+            for name in problem.style_layers
+        ]
+        loss = problem.alpha * torch.stack(terms).mean() + problem.beta * torch.stack(painted).mean()
+        loss.backward()  # type: ignore[no-untyped-call]
+        losses.append(min(float(loss), losses[-1] if losses else float("inf")))
+        return loss
 
-    while len(losses) < evaluations:
-        optimizer.step(closure)  # type: ignore[no-untyped-call]
-    return Trace(seconds[:evaluations], losses[:evaluations])
+    optimizer.step(closure)  # type: ignore[no-untyped-call]
+    seconds = time.process_time() - started
+    losses += losses[-1:] * (evaluations - len(losses))
+    return Trace(losses[:evaluations], seconds)

@@ -29,7 +29,7 @@ from nst_batch.vocabulary import (
     block_and_index,
 )
 
-ALGORITHM = 3
+ALGORITHM = 4
 """Version of what a trial computes. Part of every trial_id: raise it when results change on purpose."""
 
 
@@ -81,7 +81,7 @@ class Configuration:
     """Adam's step in pixel values (0 to 1); unused by L-BFGS."""
     pyramid: Pyramid
     plateau: float
-    """Stop when the loss fell by less than this fraction over 20 steps; 0 never stops early."""
+    """End when the loss, extrapolated, would fall by less than this fraction in all steps left; 0: never early."""
     precision: Precision
     """auto: float32 on a CPU, tf32 on a GPU."""
 

@@ -212,7 +212,6 @@ def _options(chosen: Configuration) -> SolveOptions:
         steps=chosen.steps,
         optimizer=chosen.optimizer,
         learning_rate=chosen.learning_rate,
-        pyramid=chosen.pyramid,
         plateau=chosen.plateau,
         convention=chosen.loss,
     )

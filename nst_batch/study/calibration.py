@@ -134,9 +134,7 @@ class Calibration:
         targets = Targets(_network(chosen, device))
 
         def optimise(steps: int) -> list[Solution]:
-            options = SolveOptions(
-                steps=steps, optimizer=chosen.optimizer, pyramid="off", convention=chosen.loss, plateau=0.0
-            )
+            options = SolveOptions(steps=steps, optimizer=chosen.optimizer, convention=chosen.loss, plateau=0.0)
             return solve(targets, problems, options)
 
         def finish(image: torch.Tensor) -> None:

@@ -21,7 +21,6 @@ from nst_batch.records import PROCESS_BYTES, Configuration
 from nst_batch.study.calibration import Calibration, Machine, operations
 from nst_batch.study.model import Study
 from nst_batch.study.plan import Plan, make_plan
-from nst_batch.transfer import schedule
 from nst_batch.vocabulary import Normalization, predicted_bytes
 
 START_SECONDS = 15.0  # Ray, a worker's process with torch, its network
@@ -181,12 +180,9 @@ def _worker_seconds(
 
 
 def _trial_seconds(calibration: Calibration, study: Study, chosen: Configuration, size: _Size) -> float:
-    width, height = size
-    total = 0.0
-    for stage in schedule(chosen.steps, height, width, chosen.pyramid):
-        rate = calibration.rate(chosen, stage.width, stage.height, study.output.format)
-        total += stage.evaluations * rate.evaluation_seconds
-    return total + rate.fixed_seconds  # the last stage is the full size
+    """With every step: a plateau ends a trial earlier, where and when cannot be foreseen."""
+    rate = calibration.rate(chosen, *size, study.output.format)
+    return chosen.steps * rate.evaluation_seconds + rate.fixed_seconds
 
 
 def _memory_bytes(calibration: Calibration, configurations: Sequence[Configuration], size: _Size) -> int:

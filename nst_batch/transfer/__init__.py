@@ -7,7 +7,7 @@ The door is `solve`:
 """
 
 from nst_batch.transfer.distances import layer_distances
-from nst_batch.transfer.engine import Solution, SolveOptions, minimizer, schedule, solve, step
+from nst_batch.transfer.engine import Solution, SolveOptions, minimizer, solve, step
 from nst_batch.transfer.memory import keep_freed_memory, part_size
 from nst_batch.transfer.objective import Evaluation, Objective
 from nst_batch.transfer.problem import Problem, TargetImage, initial_image
@@ -31,7 +31,6 @@ __all__ = [
     "minimizer",
     "part_size",
     "random_weights",
-    "schedule",
     "solve",
     "step",
 ]

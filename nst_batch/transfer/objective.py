@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from nst_batch.transfer.losses import CONTENT, IMAGE, TERMS, Term
+from nst_batch.transfer.losses import IMAGE, TERMS, Term
 from nst_batch.transfer.problem import Problem
 from nst_batch.transfer.targets import Targets
 from nst_batch.vocabulary import Loss
@@ -41,29 +41,14 @@ class Objective:
     Args:
         targets: Where the targets come from; its network computes the features.
         problems: Ordered deepest first (see `Vgg.features`).
-        size: Height and width at which to work.
-        scale: That size relative to the full one. The content loss, a sum over positions, is multiplied by
-            1 / scale² in the `sum` convention, so that a coarse objective weighs content as the full one does.
         convention: `sum` or `mean`.
     """
 
-    def __init__(
-        self,
-        targets: Targets,
-        problems: Sequence[Problem],
-        *,
-        size: tuple[int, int],
-        scale: float,
-        convention: Loss,
-    ) -> None:
-        self.network, self.problems, self.size, self.convention = targets.network, problems, size, convention
-        self._scale, self._targets = scale, targets
+    def __init__(self, targets: Targets, problems: Sequence[Problem], convention: Loss) -> None:
+        self.network, self.problems, self.convention = targets.network, problems, convention
+        self._targets = targets
         self._parts = [(term, self._parts_of(term)) for term in TERMS]
-        area = scale**2 if convention == "sum" else 1.0
-        weights = [
-            [term.weight(problem) / (area if term is CONTENT else 1.0) for term in TERMS] for problem in problems
-        ]
-        self._weights = self._column(weights)
+        self._weights = self._column([[term.weight(problem) for term in TERMS] for problem in problems])
 
     def __call__(self, images: Tensor) -> Evaluation:
         """At Bx3xHxW images; differentiable."""
@@ -73,7 +58,8 @@ class Objective:
 
     def with_gradient(self, points: Tensor) -> tuple[Evaluation, Tensor]:
         """At flattened images, BxD: the losses, and the gradient of each image's total, BxD."""
-        images = points.detach().view(-1, 3, *self.size).requires_grad_()
+        size = self.problems[0].height, self.problems[0].width
+        images = points.detach().view(-1, 3, *size).requires_grad_()
         found = self(images)
         (gradient,) = torch.autograd.grad(found.total.sum(), images)
         return Evaluation(found.terms.detach(), found.total.detach()), gradient.flatten(1)
@@ -106,7 +92,7 @@ class Objective:
         pictures = term.pictures(problem)
         if not pictures:
             return self._column([])
-        return self._targets.of(term, pictures, tuple(term.layers(problem)), self._scale)[layer]
+        return self._targets.of(term, pictures, tuple(term.layers(problem)))[layer]
 
     def _column(self, values: Sequence[object]) -> Tensor:
         return torch.tensor(values, device=self.network.device, dtype=self.network.exact_dtype)

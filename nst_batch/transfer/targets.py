@@ -9,12 +9,12 @@ import torch
 from torch import Tensor
 
 from nst_batch.transfer.losses import Term
-from nst_batch.transfer.problem import TargetImage, resized
+from nst_batch.transfer.problem import TargetImage
 from nst_batch.transfer.vgg import Vgg
 
 
 class Targets:
-    """Content features and style Gram matrices, computed once per picture, size and layer.
+    """Content features and style Gram matrices, computed once per picture and layer.
 
     Args:
         network: What computes them.
@@ -26,22 +26,19 @@ class Targets:
         self._cache: OrderedDict[tuple[str | int, ...], Tensor] = OrderedDict()
         self._bytes = 0
 
-    def of(
-        self, term: Term, pictures: Sequence[TargetImage], layers: Sequence[str], scale: float = 1.0
-    ) -> dict[str, Tensor]:
-        """What `term` compares with, at `scale` times the pictures' sizes: the mean over them, for each layer."""
-        targets = [self._of_one(term, picture, layers, scale) for picture in pictures]
+    def of(self, term: Term, pictures: Sequence[TargetImage], layers: Sequence[str]) -> dict[str, Tensor]:
+        """What `term` compares with: for each layer the mean over the pictures."""
+        targets = [self._of_one(term, picture, layers) for picture in pictures]
         if len(targets) == 1:
             return targets[0]
         return {layer: torch.stack([each[layer] for each in targets]).mean(0) for layer in layers}
 
-    def _of_one(self, term: Term, picture: TargetImage, layers: Sequence[str], scale: float) -> dict[str, Tensor]:
-        height, width = (max(1, round(side * scale)) for side in picture.pixels.shape[1:])
-        keys = {layer: (term.name, picture.key, height, width, layer) for layer in layers}
+    def _of_one(self, term: Term, picture: TargetImage, layers: Sequence[str]) -> dict[str, Tensor]:
+        keys = {layer: (term.name, picture.key, layer) for layer in layers}
         found = {layer: self._cache[key] for layer, key in keys.items() if key in self._cache}
         missing = [layer for layer in layers if layer not in found]
         if missing:
-            image = resized(picture.pixels.to(self.network.device), height, width).clamp(0, 1).unsqueeze(0)
+            image = picture.pixels.to(self.network.device).clamp(0, 1).unsqueeze(0)
             with torch.no_grad():
                 features = self.network.features(image, [missing])
             found |= {layer: term.target(features[layer]) for layer in missing}

@@ -27,12 +27,12 @@ GOLDEN: dict[str, tuple[Picture | None, tuple[Picture, ...], dict[str, Any]]] = 
     "another network": (CONTENT, (STYLE,), {"arch": "vgg19", "pooling": "max", "precision": "bfloat16"}),
 }
 PINNED = {
-    "plain": "65921a6fe9c9ed0ec9b5463a088b3bfb",
-    "style alone": "0ec64b46e6faa4c09a3daf536afe310e",
-    "content alone": "294dee5c58f58315b0e638705af055c6",
-    "blend": "c6b4336f0b7d9525f08165c3054455cc",
-    "unread": "dbb938b505b92b3a60432402b4cbf6fb",
-    "another network": "f53b222cec50e8fc14a79f90101bd9ad",
+    "plain": "c11df1558ac31188bc0b8a7da929feef",
+    "style alone": "4305e37baa4ea01cafd65f8ea1b6bcdc",
+    "content alone": "3f77bdbf510c6b7ad9a503d1fb26347f",
+    "blend": "74add33159a574afdca0b075a6355650",
+    "unread": "870f7bfee93381068787ebdb7ed4b49c",
+    "another network": "63e499c8b92114d472201a4243cb383b",
 }
 
 

@@ -74,12 +74,6 @@ def test_time_is_steps_times_their_price_and_what_each_trial_costs_besides(
     assert made.sizes == ((64, 64, 6),)
 
 
-def test_the_pyramids_stages_are_timed_at_their_own_sizes(photos: list[str], tmp_path: Path) -> None:
-    known = Known(tmp_path / "calibration.json")
-    estimate(study(photos, tmp_path, optimizer={"steps": 100}, image={"size": 128}), calibration=known)
-    assert set(known.asked) == {(32, 32), (64, 64), (128, 128)}
-
-
 def test_other_sizes_are_timed_by_their_pixels(tmp_path: Path) -> None:
     shapes = [(64, 48), (64, 48), (64, 24)]
     photos = [draw(tmp_path / f"{index}.png", index, *shape) for index, shape in enumerate(shapes)]

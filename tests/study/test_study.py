@@ -151,7 +151,7 @@ def test_defaults() -> None:
         steps=300,
         learning_rate=0.02,
         pyramid="auto",
-        plateau=0.0,
+        plateau=0.01,
         precision="auto",
     )
 

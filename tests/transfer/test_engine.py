@@ -8,10 +8,9 @@ import pytest
 import torch
 
 from nst_batch.transfer import Problem, Solution, SolveOptions, TargetImage, solve
-from nst_batch.transfer.engine import schedule
 from tests.transfer.problems import picture, problem, targets
 
-PLAIN = SolveOptions(steps=12, pyramid="off")
+PLAIN = SolveOptions(steps=12)
 
 
 def mixed(dtype: torch.dtype = torch.float32) -> list[Problem]:
@@ -29,11 +28,10 @@ def totals(solution: Solution) -> torch.Tensor:
     return torch.tensor(solution.curve.total, dtype=torch.float64)
 
 
-@pytest.mark.parametrize("pyramid", ["off", "auto"])
 @pytest.mark.parametrize("optimizer", ["lbfgs", "adam"])
-def test_alone_or_together_is_the_same(pyramid: str, optimizer: str) -> None:
+def test_alone_or_together_is_the_same(optimizer: str) -> None:
     """To the last digits of float64: whatever passed from one image to another would be far more."""
-    options = SolveOptions(steps=12, pyramid=pyramid, optimizer=optimizer)  # type: ignore[arg-type]
+    options = SolveOptions(steps=12, optimizer=optimizer)  # type: ignore[arg-type]
     posed, cache = mixed(torch.float64), targets(dtype=torch.float64)
     for one, found in zip(posed, solve(cache, posed, options), strict=True):
         [alone] = solve(cache, [one], options)
@@ -62,18 +60,13 @@ def test_order_does_not_matter() -> None:
 
 @pytest.mark.parametrize("steps", [1, 5, 30])
 def test_the_curve_begins_at_the_initial_image_and_falls(steps: int) -> None:
-    [plain] = solve(targets(), [problem()], SolveOptions(steps=steps, pyramid="off"))
-    assert plain.curve.step == tuple(range(steps + 1))
-    [coarse] = solve(targets(), [problem(side=64)], SolveOptions(steps=steps))
-    assert coarse.curve.step[0] == 0
-    assert coarse.curve.step[-1] == steps
-    for solution in (plain, coarse):
-        losses = totals(solution)
-        assert (losses.diff() <= 1e-6 * losses[0]).all()
-        assert solution.curve.content[0] == 0, "the content itself"
-        assert solution.stop_reason == "steps"
-        if steps > 1:
-            assert losses[-1] < losses[0]
+    [solution] = solve(targets(), [problem()], SolveOptions(steps=steps))
+    assert solution.curve.step == tuple(range(steps + 1))
+    losses = totals(solution)
+    assert (losses.diff() <= 1e-6 * losses[0]).all()
+    assert solution.curve.content[0] == 0, "the content itself"
+    assert solution.stop_reason == "steps"
+    assert losses[-1] < losses[0] or steps == 1
 
 
 def test_a_diverging_image_ends_alone_and_keeps_its_best() -> None:
@@ -100,31 +93,20 @@ def test_an_image_that_has_arrived_leaves_the_others_alone() -> None:
     torch.testing.assert_close(totals(late), totals(alone), rtol=1e-6, atol=0)
 
 
-def test_a_plateau_ends_early() -> None:
-    [solution] = solve(targets(), [problem()], SolveOptions(steps=400, pyramid="off", plateau=0.2))
-    assert solution.stop_reason == "plateau"
-    assert solution.curve.step[-1] < 400
+def test_a_plateau_ends_where_little_is_left_to_fall() -> None:
+    """What the rule foretells is what happens: the full run ends hardly lower."""
+    full, early = (
+        solve(targets(), [problem()], SolveOptions(steps=120, plateau=plateau))[0] for plateau in (0.0, 0.05)
+    )
+    assert full.stop_reason == "steps"
+    assert early.stop_reason == "plateau"
+    assert early.curve.step[-1] < 120
+    assert early.curve.total == full.curve.total[: len(early.curve.total)]
+    assert early.curve.total[-1] < 1.1 * full.curve.total[-1]
 
 
 def test_reconstruction_from_noise_approaches_the_content() -> None:
     posed = problem(init="noise", style_layers=(), styles=(), content_layers=("block1_conv1",))
-    [solution] = solve(targets(), [posed], SolveOptions(steps=80, pyramid="off"))
+    [solution] = solve(targets(), [posed], SolveOptions(steps=80))
     assert solution.curve.total[-1] < 1e-3 * solution.curve.total[0]
     assert (solution.image - picture(1).pixels).abs().mean() < 0.02
-
-
-@pytest.mark.parametrize("size", [(300, 300), (31, 500), (64, 64), (1080, 1920)])
-@pytest.mark.parametrize("steps", [1, 10, 300])
-def test_a_schedule_costs_its_budget(size: tuple[int, int], steps: int) -> None:
-    stages = schedule(steps, *size, "auto")
-    assert (stages[-1].height, stages[-1].width) == size
-    assert all(stage.evaluations > 0 for stage in stages)
-    cost = sum(stage.evaluations * stage.scale**2 for stage in stages)
-    assert cost == pytest.approx(steps, abs=1)
-
-
-def test_what_a_high_budget_has_more_of_is_the_full_size() -> None:
-    *coarse, full = schedule(400, 300, 300, "auto")
-    *as_coarse, fuller = schedule(4000, 300, 300, "auto")
-    assert as_coarse == coarse
-    assert fuller.evaluations == full.evaluations + 3600

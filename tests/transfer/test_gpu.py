@@ -46,13 +46,13 @@ def posed() -> list[Problem]:
 def full_size_loss(solution: Solution, one: Problem) -> float:
     """In float32, on the CPU."""
     judge = Targets(Vgg("vgg16", weights(), pooling="average"))
-    objective = Objective(judge, [one], size=(SIDE, SIDE), scale=1.0, convention="sum")
+    objective = Objective(judge, [one], "sum")
     return float(objective(solution.image.cpu().unsqueeze(0)).total)
 
 
 def test_a_step_does_not_wait_for_the_device() -> None:
     problems = posed()
-    objective = Objective(targets(), problems, size=(SIDE, SIDE), scale=1.0, convention="sum")
+    objective = Objective(targets(), problems, "sum")
     optimizer = Lbfgs(torch.stack([initial_image(one, GPU) for one in problems]).flatten(1))
     for number in range(8):
         if number == 3:  # the libraries have chosen their algorithms

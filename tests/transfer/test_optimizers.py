@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from nst_batch.transfer import Objective, Targets, Vgg, step
+from nst_batch.transfer.bands import OCTAVES, Bands, ImageBands, OneBand
 from nst_batch.transfer.optimizers import CONVERGED, DIVERGED, RUNNING, STALLED, Adam, Lbfgs, Minimizer
 from tests.transfer.problems import problem, weights
 
@@ -90,8 +91,9 @@ def test_lbfgs_does_not_feel_the_scale_of_the_loss(scale: float) -> None:
     assert (plain.best_loss < 0.1 * rosenbrock(start)).all()
 
 
-def test_the_triangular_systems_are_the_two_loop_recursion() -> None:
-    optimizer = Lbfgs(torch.randn(1, 10, dtype=torch.float64), history=4)
+@pytest.mark.parametrize("bands", [OneBand(), ImageBands(4, 5, torch.device("cpu"), torch.float64)])
+def test_the_triangular_systems_are_the_two_loop_recursion(bands: Bands) -> None:
+    optimizer = Lbfgs(torch.randn(1, 60, dtype=torch.float64), history=4, bands=bands)
     pairs: list[tuple[Tensor, Tensor]] = []
     for _ in range(12):
         point, gradient = optimizer.best.clone(), optimizer._gradient.clone()
@@ -100,29 +102,74 @@ def test_the_triangular_systems_are_the_two_loop_recursion() -> None:
         s, y = optimizer.best - point, optimizer._gradient - gradient
         pairs.append((s, y) if known and (s * y).sum() > 0 else (torch.zeros_like(s), torch.zeros_like(y)))
         pairs = pairs[-4:]
-    torch.testing.assert_close(optimizer._quasi_newton_direction(), two_loop(optimizer._gradient, pairs))
+    torch.testing.assert_close(optimizer._quasi_newton_direction(), two_loop(optimizer._gradient, pairs, bands))
 
 
-def two_loop(gradient: Tensor, pairs: list[tuple[Tensor, Tensor]]) -> Tensor:
+def two_loop(gradient: Tensor, pairs: list[tuple[Tensor, Tensor]], bands: Bands) -> Tensor:
     """Algorithm 7.4 of Nocedal and Wright, "Numerical optimization"."""
     useful = [(s, y) for s, y in pairs if (s * y).sum() > 0]
     q, alphas = gradient.clone(), []
     for s, y in reversed(useful):
         alphas.append((s * q).sum() / (s * y).sum())
         q = q - alphas[-1] * y
-    q = q * torch.stack([s.norm() / y.norm() for s, y in useful]).mean()
+    ratios = []
+    for s, y in useful:
+        above, below = bands.norms(s), bands.norms(y)
+        ratios.append(torch.where((above > 0) & (below > 0), above / below, s.norm() / y.norm()))
+    q = bands.scaled(q, torch.stack(ratios).mean(0))
     for (s, y), alpha in zip(useful, reversed(alphas), strict=True):
         q = q + s * (alpha - (y * q).sum() / (s * y).sum())
     return -q
 
 
-def make(kind: str, start: Tensor) -> Minimizer:
-    return Lbfgs(start) if kind == "lbfgs" else Adam(start, learning_rate=0.02)
+@pytest.mark.parametrize("size", [(4, 5), (31, 48), (1, 1)])
+def test_bands_are_orthogonal_and_add_up(size: tuple[int, int]) -> None:
+    bands = ImageBands(*size, torch.device("cpu"), torch.float64)
+    vectors = torch.randn(2, 3 * size[0] * size[1], dtype=torch.float64)
+    norms = bands.norms(vectors)
+    torch.testing.assert_close(norms.square().sum(1), vectors.square().sum(1))
+    torch.testing.assert_close(bands.scaled(vectors, torch.ones_like(norms)), vectors)
+    for band in range(norms.shape[1]):
+        only = torch.zeros_like(norms)
+        only[:, band] = 1
+        part = bands.scaled(vectors, only)
+        torch.testing.assert_close(bands.norms(part), norms * only, atol=1e-12, rtol=1e-9)
+
+
+def test_known_patterns_lie_in_their_bands() -> None:
+    bands = ImageBands(64, 64, torch.device("cpu"), torch.float64)
+    checks = (torch.arange(64).unsqueeze(1) + torch.arange(64)) % 2 * 2.0 - 1
+    stripes = (torch.arange(64).double() * torch.pi * 5 / 32).sin().expand(64, 64)  # 5/64 of a cycle per pixel
+    grey, red_to_blue = torch.ones(3, 1, 1), torch.tensor([1.0, 0.0, -1.0]).view(3, 1, 1)
+    patterns = torch.stack([grey * checks, red_to_blue * stripes]).double().flatten(1)
+    strong = (bands.norms(patterns) > 1e-6).nonzero().tolist()
+    assert strong == [[0, 0], [1, OCTAVES + 2]]
+
+
+def test_bands_find_the_curvature_of_each() -> None:
+    """A quadratic whose curvature differs from band to band, a million times at most."""
+    bands = ImageBands(16, 16, torch.device("cpu"), torch.float64)
+    curvatures = torch.logspace(0, 6, 21, dtype=torch.float64).unsqueeze(0)
+
+    def bowl(x: Tensor) -> Tensor:
+        return (x * bands.scaled(x, curvatures)).sum(1) / 2
+
+    start = torch.randn(1, 768, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    goal = 1e-9 * bowl(start).item()
+    [scaled], [plain] = (evaluations(Lbfgs(start, bands=each), bowl, goal, 200) for each in (bands, OneBand()))
+    assert scaled < plain / 2
+
+
+def make(kind: str, start: Tensor, side: int = 2) -> Minimizer:
+    """For flattened images, side x side."""
+    if kind == "adam":
+        return Adam(start, learning_rate=0.02)
+    return Lbfgs(start, bands=ImageBands(side, side, start.device, start.dtype))
 
 
 @pytest.mark.parametrize("kind", ["lbfgs", "adam"])
 def test_rows_do_not_feel_each_other(kind: str) -> None:
-    starts = torch.randn(5, 10, dtype=torch.float64, generator=torch.Generator().manual_seed(2))
+    starts = torch.randn(5, 12, dtype=torch.float64, generator=torch.Generator().manual_seed(2))
     together, alone = make(kind, starts), make(kind, starts[3:4])
     for _ in range(30):
         loss, gradient = evaluate(rosenbrock, together.point)
@@ -136,7 +183,7 @@ def test_rows_do_not_feel_each_other(kind: str) -> None:
 
 @pytest.mark.parametrize("kind", ["lbfgs", "adam"])
 def test_selecting_rows_keeps_their_paths(kind: str) -> None:
-    starts = torch.randn(4, 10, dtype=torch.float64, generator=torch.Generator().manual_seed(3))
+    starts = torch.randn(4, 12, dtype=torch.float64, generator=torch.Generator().manual_seed(3))
     whole, part = make(kind, starts), make(kind, starts)
     for number in range(30):
         if number == 15:
@@ -151,8 +198,8 @@ def test_a_step_reads_no_value(kind: str) -> None:
     """So it never waits for a device. `meta` tensors have shapes and no values: to read one is an error."""
     network = Vgg("vgg16", weights(), pooling="average", device="meta")
     problems = [problem(1), problem(2, content_layers=("block2_conv1",), style_layers=("block1_conv1",))]
-    objective = Objective(Targets(network), problems, size=(32, 32), scale=1.0, convention="sum")
-    optimizer = make(kind, torch.empty(2, 3 * 32 * 32, device="meta"))
+    objective = Objective(Targets(network), problems, "sum")
+    optimizer = make(kind, torch.empty(2, 3 * 32 * 32, device="meta"), side=32)
     for _ in range(3):
         step(objective, optimizer)
     with pytest.raises(RuntimeError, match="meta"):
@@ -190,10 +237,10 @@ def test_lbfgs_stalls_when_no_step_helps() -> None:
 
 def test_a_vanishing_gradient_is_convergence() -> None:
     for kind in ("lbfgs", "adam"):
-        optimizer = make(kind, torch.zeros(1, 4))
-        optimizer.update(torch.zeros(1), torch.zeros(1, 4))
+        optimizer = make(kind, torch.zeros(1, 12))
+        optimizer.update(torch.zeros(1), torch.zeros(1, 12))
         assert optimizer.state.item() == CONVERGED
-        assert optimizer.point.equal(torch.zeros(1, 4))
+        assert optimizer.point.equal(torch.zeros(1, 12))
 
 
 def test_adam_descends_and_keeps_the_best() -> None:
