@@ -47,7 +47,7 @@ CONVS_PER_BLOCK: dict[str, tuple[int, ...]] = {
 }
 LBFGS_HISTORY = 60
 """Steps that L-BFGS remembers."""
-_VECTORS = 2 * LBFGS_HISTORY + 12  # image-sized float32 tensors: history, point, best, gradient, direction, spectra
+_VECTORS = 2 * LBFGS_HISTORY + 12  # image-sized float32 tensors: history, point, best, gradient, spectra
 CHANNELS = (64, 128, 256, 512, 512)
 NORMALIZED_AFTER = {"vgg11_lrn": "block1_conv1"}
 """The layer that is followed by a local response normalisation, which the layers behind it see."""
