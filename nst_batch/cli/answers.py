@@ -77,11 +77,11 @@ def rank(
     format: Format = "table",
     output: Output = None,
 ) -> None:
-    """Rank the configurations, best first, by the transfer score: ranks within each pair, averaged.
+    """Rank the configurations by the transfer score, best first.
 
-    The score is content kept times style taken, 0 to 1 each. low and high are the 95% interval of mean_rank over
-    pairs; won is the share of pairs in which a configuration is first; pareto says that no other keeps more content
-    and takes more style.
+    The score is content kept times style taken, 0 to 1 each; mean_rank is the mean of the ranks within each pair, low
+    and high its 95% interval over pairs; won is the share of pairs in which a configuration is first; pareto says
+    that no other keeps more content and takes more style.
     """
     from nst_batch.results.rank import notes
 
@@ -101,7 +101,7 @@ def show(
     format: Format = "table",
     output: Output = None,
 ) -> None:
-    """Show one trial with everything that is known of it, or a list of trials to choose from."""
+    """Show all that is known of one trial, or list trials."""
     print_rows(_opened(run).show(trial, where=where), format, output, upright=trial is not None)
 
 
@@ -120,19 +120,22 @@ def query(
         typer.Option(metavar="PATH", help="Another file or folder that the query may read; repeatable."),
     ] = None,
 ) -> None:
-    """Ask the tables trials, curves and layers with SQL (DuckDB), also while the run goes on. Only reads."""
+    """Ask the tables with SQL, also while the run goes on.
+
+    The tables are trials, curves and layers, the SQL is DuckDB's; a run is only read.
+    """
     print_rows(_opened(run).query(sql, allow=allow or ()), format, output)
 
 
 @app.command(epilog="Example: nst-batch report runs/w7")
 def report(run: RunArgument, output: Folder = None, fetch: Fetch = False) -> None:
-    """Write the report: one HTML file to look at, compare and share, and PNG and SVG files of every plot."""
+    """Write the HTML report, and its plots as PNG and SVG."""
     print_line(_opened(run).report(output, fetch=fetch))
 
 
 @app.command(epilog="Example: nst-batch vote runs/w7")
 def vote(run: RunArgument, output: Folder = None, fetch: Fetch = False) -> None:
-    """Write a page on which people say which of two pictures is better; `rank --votes` reads what it saves."""
+    """Write a page on which people compare finished pictures."""
     print_line(_opened(run).vote(output, fetch=fetch))
 
 

@@ -34,7 +34,10 @@ def verify(
     images: Annotated[bool, typer.Option(help="Read and hash every picture.")] = True,
     as_json: AsJson = False,
 ) -> None:
-    """Check every row of a run against its plan, its picture and its own numbers; exit 1 if something is wrong."""
+    """Check every row against its plan, picture and numbers.
+
+    Exit code 1: something is wrong.
+    """
     from nst_batch.api import open_run
 
     run = open_run(directory)
@@ -57,7 +60,10 @@ def doctor(
     ray: Annotated[bool, typer.Option(help="Start Ray to see that it can be.")] = True,
     as_json: AsJson = False,
 ) -> None:
-    """Say what this machine has and whether a run can work with it; exit 1 if not."""
+    """Say whether this machine is ready for a run.
+
+    Exit code 1: it is not.
+    """
     findings = list(examine(out, start_ray=ray))
     if as_json:
         print_json([asdict(finding) for finding in findings])

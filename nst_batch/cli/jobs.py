@@ -92,7 +92,7 @@ def logs(
     address: JobsAddress = None,
     follow: Annotated[bool, typer.Option("--follow", "-f", help="Show progress until the job ends.")] = False,
 ) -> None:
-    """Print what a job has logged, or follow it; then the exit code is the job's."""
+    """Print what a job has logged, or follow it and exit as it does."""
     jobs = _jobs(address)
     if follow:
         _follow(jobs, job)

@@ -66,7 +66,7 @@ def init(
 
 @app.command(epilog="Example: nst-batch schema > study.schema.json")
 def schema() -> None:
-    """Print the JSON Schema of a study file, for editors that complete and check one."""
+    """Print the study file's JSON Schema, for editors."""
     from nst_batch.study.model import json_schema
 
     print_json(json_schema())
@@ -86,10 +86,10 @@ def plan(
     as_json: AsJson = False,
     **overrides: Unpack[StudyOptions],
 ) -> None:
-    """Show what a study would compute: trials, batches, memory, time, bad inputs. Computes nothing of it.
+    """Show what a study would take, and which inputs are bad.
 
-    The time comes from a few evaluations on this machine, which are remembered; it is an upper bound where trials
-    stop early.
+    Computes nothing of it. The time comes from a few evaluations on this machine, which are remembered; it is an
+    upper bound where trials stop early.
     """
     from nst_batch.study.estimate import estimate
     from nst_batch.study.reading import load_study
@@ -166,7 +166,7 @@ def figure(
     style_run: Annotated[str, typer.Argument(metavar="STYLE_RUN", help="A run of style_reconstruction.")],
     out: Annotated[Path, typer.Option(help="The picture to write.", metavar="FILE")] = Path("figure.png"),
 ) -> None:
-    """Draw Gatys' figure: what each layer keeps of the content, and each set of layers of the style."""
+    """Draw Gatys' figure: what layers keep of content and of style."""
     from nst_batch.results.sheets import reconstruction_sheet
     from nst_batch.store.run_directory import RunDirectory
 

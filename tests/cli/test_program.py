@@ -70,5 +70,11 @@ def test_a_mistake_is_one_message_and_an_exit_code(tmp_path: Path) -> None:
     assert not set(done.stderr) & {"\x1b", "\x07"}
 
 
+def test_the_list_of_commands_is_not_cut_short() -> None:
+    shown = CliRunner().invoke(app, ["--help"], terminal_width=80).stdout
+    assert "..." not in shown
+    assert all(f"  {name} " in shown for name in COMMANDS)
+
+
 def test_the_version_is_said() -> None:
     assert CliRunner().invoke(app, ["--version"]).stdout.startswith("nst-batch ")
