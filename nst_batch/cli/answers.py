@@ -79,9 +79,9 @@ def rank(
 ) -> None:
     """Rank the configurations by the transfer score, best first.
 
-    The score is content kept times style taken, 0 to 1 each; mean_rank is the mean of the ranks within each pair, low
-    and high its 95% interval over pairs; won is the share of pairs in which a configuration is first; pareto says
-    that no other keeps more content and takes more style.
+    The score is content kept times style taken, 0 to 1 each; mean_rank is the mean of the ranks within each pair,
+    low and high its 95% interval over pairs; won is the share of pairs in which a configuration is first; pareto
+    says that no other keeps more content and takes more style.
     """
     from nst_batch.results.rank import notes
 
