@@ -14,6 +14,7 @@ from dataclasses import asdict, dataclass, fields
 from datetime import datetime
 from typing import Any
 
+from nst_batch.errors import without_secrets
 from nst_batch.vocabulary import (
     Arch,
     Color,
@@ -264,7 +265,9 @@ def trial_id(content: Picture | None, styles: tuple[Picture, ...], configuration
 
     Names and positions do not count, with one exception: a picture that could not be read has only its name.
     """
-    pictures = [picture and (picture.sha256 or f"unread:{picture.uri}") for picture in (content, *styles)]
+    pictures = [
+        picture and (picture.sha256 or f"unread:{without_secrets(picture.uri)}") for picture in (content, *styles)
+    ]
     text = canonical_json([ALGORITHM, configuration_identity, *pictures])
     return hashlib.sha256(text.encode()).hexdigest()[:32]
 

@@ -35,7 +35,7 @@ from nst_batch.records import (
 )
 from nst_batch.store.committer import Committer
 from nst_batch.store.run_directory import FORMAT_VERSION, LOGS, RunDirectory
-from nst_batch.study.extension import extension
+from nst_batch.study.extension import extension, readable_again
 from nst_batch.study.model import Study
 from nst_batch.study.plan import BAD_INPUT_BATCH, Plan, make_plan
 from nst_batch.vocabulary import predicted_bytes
@@ -99,7 +99,8 @@ def _plan(
 ) -> None:
     """Plans a new run directory, and extends an old one whose study or pictures are not as they were."""
     fingerprint = _fingerprint(study, listing.fingerprint, configurations)
-    if committer.run.exists() and committer.run.study["fingerprint"] == fingerprint:
+    run = committer.run
+    if run.exists() and run.study["fingerprint"] == fingerprint and not _may_be_better(run, listing, options):
         return
     most = options.batch_size or (GPU_BATCH if cluster.uses_gpus else CPU_BATCH)
     plan = make_plan(study, listing, configurations=configurations, batch_size=most)
@@ -107,9 +108,16 @@ def _plan(
         plan = _balanced(plan, cluster.num_workers())
     _tell(plan, reporter)
     trials = plan.trials()
-    if (run := committer.run).exists():
+    if run.exists():
         trials = extension(plan, where=run.directory.url(), study=run.study["study"], planned=run.plan)
-    committer.write_plan(_study_json(study, fingerprint), trials)
+    committer.write_plan(_study_json(study, fingerprint), trials, plan.names())
+
+
+def _may_be_better(run: RunDirectory, listing: Listing, options: RunOptions) -> bool:
+    """Whether trials that could not run for want of a picture may be able to by now."""
+    if options.retry_failed:
+        return len(run.plan(["error_type"])["error_type"].drop_null()) > 0
+    return readable_again(run.plan, listing)
 
 
 def _balanced(plan: Plan, num_workers: int) -> Plan:

@@ -20,12 +20,16 @@ PLAN_COLUMNS = (
 
 _PAIRS = """
 WITH begun AS (
-    SELECT *, min(trial_index) OVER (PARTITION BY content_uri, content_sha256, style_uris, style_sha256s) AS begin
-    FROM plan
+    SELECT *, min(trial_index) OVER (PARTITION BY content, styles) AS begin
+    FROM (
+        SELECT *, coalesce(content_sha256, content_uri) AS content,
+            list_transform(list_zip(style_sha256s, style_uris), lambda each: coalesce(each[1], each[2])) AS styles
+        FROM plan
+    )
 )
 SELECT *, dense_rank() OVER (ORDER BY begin) - 1 AS pair FROM begun
 """
-"""Pairs are numbered in the order of the plan."""
+"""Pairs are numbered in the order of the plan. Pictures are told apart by what they hold: names may change."""
 
 
 @dataclass(frozen=True, slots=True)

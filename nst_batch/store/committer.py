@@ -19,32 +19,24 @@ import json
 import secrets
 import time
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, suppress
 from dataclasses import replace
-from itertools import islice
 from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from nst_batch.errors import RunDirectoryError
-from nst_batch.records import ALGORITHM, Result, Trial
+from nst_batch.records import Result, Trial
 from nst_batch.store import rows, tables
 from nst_batch.store.files import STAGING
 from nst_batch.store.lock import RunLock, run_lock
-from nst_batch.store.run_directory import (
-    FORMAT,
-    FORMAT_VERSION,
-    PROGRESS,
-    STUDY,
-    SUCCESS,
-    RunDirectory,
-    part_name,
-    rows_per_part,
-)
+from nst_batch.store.plan_files import write_plan
+from nst_batch.store.run_directory import PROGRESS, SUCCESS, RunDirectory, part_name
 from nst_batch.store.status import Mask, TrialStatus
 from nst_batch.store.writable import check_writable
 
@@ -52,12 +44,8 @@ SEGMENT_ROWS = 256
 """A segment that has as many is closed and the next one begun; until then each flush rewrites it."""
 FLUSH_SECONDS = 5.0
 """A result is staged at the latest this long after its commit, as long as `tick` is called."""
-PLAN_ROWS_PER_FILE = 50_000
-"""Bounds the memory that writing a plan takes."""
 _IMAGES_AT_ONCE = 16
 _IMAGES_WAITING = 32
-
-_NO_PLAN: dict[str, Any] = {"num_trials": 0, "num_plan_files": 0, "rows_per_part": None, "configurations": {}}
 
 
 class Committer:
@@ -121,29 +109,24 @@ class Committer:
 
     # Planning
 
-    def write_plan(self, study: dict[str, Any], trials: Iterable[Trial]) -> None:
+    def write_plan(
+        self, study: dict[str, Any], trials: Iterable[Trial], names: Mapping[str, str] | None = None
+    ) -> None:
         """Makes `trials` the plan, or adds them to the plan that there is.
 
         Args:
             study: What study.json is to say; `name` is required. The plan's size and its configurations are added.
-            trials: In order, `trial_index` going on from the existing plan's without gaps. Read once, lazily.
+            trials: In order, `trial_index` going on from the existing plan's without gaps. Those with an earlier
+                `trial_index` replace what was planned, and are pending whatever was recorded. Read once, lazily.
+            names: Where pictures and weights are now, by the SHA-256 of what they hold. Pending and failed trials
+                get these names; their ids stay. Secrets of URLs are kept apart, in `private/`.
 
         Raises:
             ValueError: If `trial_index` has a gap.
         """
         self.flush()
-        old = self.run.study if self.run.exists() else _NO_PLAN
-        plan = {name: old[name] for name in _NO_PLAN} | {"configurations": dict(old["configurations"])}
         self._remove_success()
-        planned = rows.plan_rows(trials, plan["num_trials"], plan["configurations"])
-        while chunk := list(islice(planned, PLAN_ROWS_PER_FILE)):
-            data = tables.parquet_bytes(pa.Table.from_pylist(chunk, tables.PLAN), "plan")
-            self._write(f"plan/{part_name(plan['num_plan_files'])}", data)
-            plan["num_plan_files"] += 1
-            plan["num_trials"] += len(chunk)
-        plan["rows_per_part"] = plan["rows_per_part"] or rows_per_part(plan["num_trials"])
-        whole = study | {"format": FORMAT, "format_version": FORMAT_VERSION, "algorithm": ALGORITHM} | plan
-        self._write(STUDY, json.dumps(whole, indent=2, allow_nan=False).encode())
+        write_plan(self.run, self._write, study, trials, names or {}, self._status.unfinished)
         self._recover()
 
     def retry_failed(self) -> int:
@@ -300,9 +283,20 @@ class Committer:
         self._staged = {}
         for path in self.run.segment_paths():
             self._recover_segment(path)
+        self._reopen_replaced()
         if not self.ended.all():
             self._remove_success()
         self._publish_whole_parts()
+
+    def _reopen_replaced(self) -> None:
+        """Makes failed trials pending in whose place the plan has another one by now."""
+        failed = self._status.failed()
+        if len(failed):
+            recorded = self.run.table("trials", ["trial_index", "trial_id"])
+            recorded = recorded.filter(pc.is_in(recorded["trial_index"], pa.array(failed)))
+            planned = self.run.plan(["trial_id"])["trial_id"].take(recorded["trial_index"])
+            other = pc.not_equal(recorded["trial_id"], planned)
+            self._status.reopen(recorded["trial_index"].filter(other).to_numpy())
 
     def _recover_segment(self, path: str) -> None:
         """Learns from a segment, or removes it if every row of it is published."""

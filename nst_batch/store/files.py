@@ -29,6 +29,8 @@ from nst_batch.errors import LockedError, RunDirectoryError, network_errors
 from nst_batch.vocabulary import url_mistake
 
 STAGING = "staging"
+PRIVATE = "private/"
+"""What lies there is for the owner's eyes; other users of the machine cannot read it."""
 STAGED = re.compile(rf"{STAGING}/tmp-[0-9a-f]+-\d+")
 
 _ADVICE = {
@@ -91,7 +93,7 @@ class Directory:
         staged = f"{STAGING}/tmp-{self._writer}-{next(self._serial)}"
         with self.explained("write", path):
             if self.is_local:
-                _write_synced(Path(self.key(staged)), data)
+                _write_synced(Path(self.key(staged)), data, 0o600 if path.startswith(PRIVATE) else 0o666)
             else:
                 self.filesystem.pipe_file(self.key(staged), data)
         return staged
@@ -224,10 +226,10 @@ def _advice(error: Exception) -> str:
     return _ADVICE.get(number or 0, _OTHERWISE)
 
 
-def _write_synced(path: Path, data: bytes) -> None:
+def _write_synced(path: Path, data: bytes, mode: int) -> None:
     _make_folder(path.parent)
     try:
-        with path.open("wb") as file:
+        with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode), "wb") as file:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())

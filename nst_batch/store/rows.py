@@ -5,6 +5,7 @@ Results wait in segments (`tables.SEGMENT`): Arrow streams of rows with their cu
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import hashlib
 import math
@@ -18,7 +19,8 @@ import pyarrow.compute as pc
 
 from nst_batch.errors import without_secrets
 from nst_batch.records import Configuration, Picture, Result, Trial
-from nst_batch.store.tables import LOSS_COLUMNS, PLAN, SCHEMAS, SEGMENT
+from nst_batch.store.status import Mask
+from nst_batch.store.tables import LOSS_COLUMNS, NAMES, PLAN, SCHEMAS, SEGMENT
 
 # Records and rows
 
@@ -58,22 +60,63 @@ def plan_row(trial: Trial) -> dict[str, Any]:
     return {name: storable(row[name]) for name in PLAN.names}
 
 
-def plan_rows(trials: Iterable[Trial], first: int, configurations: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    """The PLAN rows of trials.
+def plan_rows(
+    trials: Iterable[Trial], first: int, configurations: dict[str, Any], replaced: dict[int, dict[str, Any]]
+) -> Iterator[dict[str, Any]]:
+    """The PLAN rows of the trials from number `first`.
 
     Args:
-        trials: In order, `trial_index` from `first` without gaps.
+        trials: With `trial_index` from `first` without gaps; those that replace earlier ones may be among them.
         configurations: Takes up every configuration met, as JSON fields by identity.
+        replaced: Takes up the rows of trials before `first`, by `trial_index`.
 
     Raises:
         ValueError: If `trial_index` has a gap.
     """
-    for expected, trial in enumerate(trials, first):
-        if trial.trial_index != expected:
-            raise ValueError(f"expected trial_index {expected}, found {trial.trial_index}: a plan has no gaps")
+    expected = first
+    for trial in trials:
         if (key := identity(trial.configuration)) not in configurations:
             configurations[key] = json_fields(trial.configuration)
+        if trial.trial_index < first:
+            replaced[trial.trial_index] = plan_row(trial)
+            continue
+        if trial.trial_index != expected:
+            raise ValueError(f"expected trial_index {expected}, found {trial.trial_index}: a plan has no gaps")
+        expected += 1
         yield plan_row(trial)
+
+
+def names_table(names: Mapping[str, str]) -> pa.Table:
+    """Where pictures and weights are, by the SHA-256 of what they hold (NAMES)."""
+    return pa.table([list(names), list(names.values())], NAMES)
+
+
+def renamed(plan: pa.Table, names: pa.Table, chosen: Mask | None = None) -> pa.Table:
+    """`plan` (PLAN) with the names that `names` (NAMES) has for the contents of its pictures.
+
+    Args:
+        chosen: True for the rows to be renamed; None renames all.
+    """
+    if not (names.num_rows and plan.num_rows):
+        return plan
+    kept = np.zeros(plan.num_rows, np.bool_) if chosen is None else ~chosen
+    lengths = pc.list_value_length(plan["style_uris"]).to_numpy()
+    uris, hashes = (pc.list_flatten(plan[name]) for name in ("style_uris", "style_sha256s"))
+    styles = pa.ListArray.from_arrays(
+        np.concatenate([[0], np.cumsum(lengths)]).astype(np.int32),
+        _names_of(uris, hashes, names, np.repeat(kept, lengths)),
+        type=plan.schema.field("style_uris").type,
+    )
+    content = _names_of(plan["content_uri"], plan["content_sha256"], names, kept)
+    plan = plan.set_column(plan.schema.get_field_index("content_uri"), "content_uri", content)
+    return plan.set_column(plan.schema.get_field_index("style_uris"), "style_uris", styles)
+
+
+def _names_of(uris: pa.ChunkedArray, hashes: pa.ChunkedArray, names: pa.Table, kept: Mask) -> pa.Array:
+    found = pc.index_in(hashes, names["sha256"].combine_chunks())
+    found = pc.if_else(pa.array(kept), None, found)
+    named = pc.coalesce(names["uri"].take(found), uris)
+    return named.combine_chunks() if isinstance(named, pa.ChunkedArray) else named
 
 
 def planned_trial(row: Mapping[str, Any], configurations: Mapping[str, Configuration]) -> Trial:
@@ -91,6 +134,17 @@ def planned_pictures(row: Mapping[str, Any]) -> tuple[Picture | None, tuple[Pict
         content = Picture(uri=row["content_uri"], sha256=row["content_sha256"])
     styles = zip(row["style_uris"], row["style_sha256s"], strict=True)
     return content, tuple(Picture(uri=uri, sha256=sha256) for uri, sha256 in styles)
+
+
+def with_weights(configurations: Mapping[str, Configuration], names: pa.Table) -> dict[str, Configuration]:
+    """`configurations` with the names that `names` (NAMES) has for their weights."""
+    digests = pa.array({each.weights_sha256 for each in configurations.values()}, pa.string())
+    own = names.filter(pc.is_in(names["sha256"], digests)).to_pydict()
+    known = dict(zip(own["sha256"], own["uri"], strict=True))
+    return {
+        key: dataclasses.replace(each, weights=known.get(each.weights_sha256, each.weights))
+        for key, each in configurations.items()
+    }
 
 
 def json_fields(configuration: Configuration) -> dict[str, Any]:
@@ -121,7 +175,7 @@ def blend_sha256(styles: tuple[Picture, ...]) -> str | None:
 
 
 def storable(value: Any) -> Any:
-    """`value` as a table can hold it: no non-finite scalars, and only text that is valid UTF-8.
+    """`value` as a table can hold it: no non-finite scalars, no secret of a URL, only text that is valid UTF-8.
 
     File names may hold bytes that no text encodes, which Python carries as lone surrogates; they become visible
     escapes (`\\udcff`).
@@ -129,9 +183,12 @@ def storable(value: Any) -> Any:
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     if isinstance(value, str):
+        value = without_secrets(value)
         return value if value.isascii() else value.encode("utf-8", "backslashreplace").decode("utf-8")
     if isinstance(value, list | tuple):
         return [storable(item) for item in value]
+    if isinstance(value, dict):
+        return {key: storable(item) for key, item in value.items()}
     return value
 
 

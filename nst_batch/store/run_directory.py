@@ -7,6 +7,7 @@
     DIR/curves/      R is `rows_per_part` in study.json; a part appears when all its trials have ended
     DIR/layers/
     DIR/images/      one picture per trial, named by trial_id
+    DIR/private/     names of pictures and weights that hold secrets, where there are such; nothing shows them
     DIR/staging/     results of parts that are not yet whole ("segments"), and half-written files
 
 Nothing here writes results: that is `committer.Committer`. Reading needs no lock and may go on while a run writes.
@@ -36,6 +37,7 @@ from nst_batch.store.status import Mask
 STUDY, PROGRESS, SUCCESS = "study.json", "progress.json", "_SUCCESS"
 LOGS = "logs"
 """What workers printed before they failed, a file each; its first lines name the worker and the trials."""
+PRIVATE_NAMES = "private/names.parquet"
 FORMAT, FORMAT_VERSION = "nst-batch run directory", 2
 SEGMENT = re.compile(rf"{STAGING}/segment-[0-9a-f]+-\d+\.arrow")
 
@@ -147,18 +149,25 @@ class RunDirectory:
     # The plan
 
     def iter_plan(self, *, skip: Mask | None = None) -> Iterator[Trial]:
-        """The planned trials in order of `trial_index`, read as they are asked for.
+        """The planned trials in order of `trial_index`, read as they are asked for, with all that fetching needs.
 
         Args:
             skip: True at the `trial_index` of every trial to leave out, as `Committer.ended` has it.
         """
+        names = self._private_names()
+        configurations = rows.with_weights(self.configurations, names)
         for path in self.plan_files():
             with self._parquet(path) as file:
                 for batch in file.iter_batches(_PLAN_BATCH_ROWS):
                     if skip is not None:
                         batch = batch.filter(pa.array(~skip[batch["trial_index"].to_numpy()]))
-                    for row in batch.to_pylist():
-                        yield rows.planned_trial(row, self.configurations)
+                    for row in rows.renamed(pa.Table.from_batches([batch]), names).to_pylist():
+                        yield rows.planned_trial(row, configurations)
+
+    def _private_names(self) -> pa.Table:
+        if not self.directory.exists(PRIVATE_NAMES):
+            return tables.NAMES.empty_table()
+        return self.read_part(PRIVATE_NAMES)
 
     def plan(self, columns: Sequence[str] | None = None) -> pa.Table:
         """The plan as a table."""

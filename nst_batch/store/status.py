@@ -29,6 +29,11 @@ class TrialStatus:
         """True where a trial has ended; a copy."""
         return np.not_equal(self._states, 0)
 
+    @property
+    def unfinished(self) -> Mask:
+        """True where a trial is pending or has failed; a copy."""
+        return np.isin(self._states, [_STATES.index("pending"), _STATES.index("failed")])
+
     def has_ended(self, index: int) -> bool:
         """Whether one trial has ended."""
         return bool(self._states[index])

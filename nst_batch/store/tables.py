@@ -103,6 +103,9 @@ PLAN = _schema(
 )
 """One row per trial of the study, in the order of `trial_index`: what is to be computed."""
 
+NAMES = _schema("names", [("sha256", pa.string()), ("uri", pa.string())])
+"""Where pictures and weights are to be fetched, by the SHA-256 of what they hold."""
+
 SEGMENT = _schema("segment", [*TRIALS, ("curve", pa.struct(_CURVE)), ("layers", list_of(pa.struct(_LAYER)))])
 """A row of `trials` with its curve and its layers nested: results before their part is published."""
 
@@ -126,6 +129,7 @@ def parquet_bytes(table: pa.Table, name: str) -> bytes:
         encodings = {f"{term}.list.element": "BYTE_STREAM_SPLIT" for term in TERMS}
         options = {"use_dictionary": ["configuration", "status"], "row_group_size": 1_000}
         options["column_encoding"] = encodings
-    options["sorting_columns"] = [pq.SortingColumn(table.schema.get_field_index("trial_index"))]
+    if "trial_index" in table.schema.names:
+        options["sorting_columns"] = [pq.SortingColumn(table.schema.get_field_index("trial_index"))]
     pq.write_table(table, sink, compression="zstd", compression_level=3, write_page_index=True, **options)
     return sink.getvalue().to_pybytes()  # type: ignore[no-any-return]

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from nst_batch.errors import StudyChangedError
+from nst_batch.errors import TRANSIENT_KINDS, StudyChangedError, without_secrets
+from nst_batch.inputs.finding import Listing, inspect_all
 from nst_batch.records import Trial
-from nst_batch.study.plan import BAD_INPUT_BATCH, Plan, packed
+from nst_batch.study.plan import BAD_INPUT_BATCH, Ids, Plan, packed
 
 _SHOWN = 5
 
@@ -22,8 +24,9 @@ PlanTable = Callable[[Sequence[str]], Any]
 def extension(plan: Plan, *, where: str, study: dict[str, Any], planned: PlanTable) -> Iterator[Trial]:
     """The trials that `plan` adds to a run directory, numbered on from there, in batches of their own.
 
-    A trial whose picture was bad may vanish: its row stays, and the picture's replacement is a new trial. The
-    plans are compared as arrays of ids: a trial is made only when it is known to be new.
+    A trial whose picture was bad when it was planned may vanish: if the picture can be used now, its new trial
+    takes the old one's `trial_index`; otherwise the row stays. The plans are compared as arrays of ids: a trial is
+    made only when it is known to be new.
 
     Args:
         plan: Of the study as it is now.
@@ -48,7 +51,46 @@ def extension(plan: Plan, *, where: str, study: dict[str, Any], planned: PlanTab
         )
     fresh = np.isin(wanted, known, invert=True)
     last_batch = pc.max(old["batch"]).as_py() if len(old) else BAD_INPUT_BATCH
-    return plan.trials(fresh, first_index=len(old), first_batch=last_batch + 1)
+    places = _places(planned, known, wanted)
+    return _placed(plan.trials(fresh, first_batch=last_batch + 1), places, len(old))
+
+
+def readable_again(planned: PlanTable, listing: Listing) -> bool:
+    """Whether a picture can be read that for some passing reason could not when the study was planned."""
+    old = planned(["content_uri", "content_sha256", "style_uris", "style_sha256s", "error_type"])
+    bad = old.filter(pc.is_in(old["error_type"], pa.array(sorted(TRANSIENT_KINDS))))
+    unread = set(bad.filter(pc.is_null(bad["content_sha256"]))["content_uri"].to_pylist())
+    uris, digests = (pc.list_flatten(bad[name]) for name in ("style_uris", "style_sha256s"))
+    unread |= set(uris.filter(pc.is_null(digests)).to_pylist())
+    candidates = [uri for uri in {*listing.content, *listing.style} if without_secrets(uri) in unread]
+    return any(inspection.picture.sha256 is not None for inspection in inspect_all(candidates))
+
+
+_Place = tuple[str | None, tuple[str, ...], str]
+"""The names of a trial's pictures and the identity of its configuration."""
+
+
+def _places(planned: PlanTable, known: Ids, wanted: Ids) -> dict[_Place, int]:
+    """The `trial_index` of each trial whose picture was bad and that is no longer wanted."""
+    old = planned(["trial_index", "content_uri", "style_uris", "configuration", "error_type"])
+    gone = pc.and_(pc.is_valid(old["error_type"]), pa.array(np.isin(known, wanted, invert=True)))
+    return {
+        (row["content_uri"], tuple(row["style_uris"]), row["configuration"]): row["trial_index"]
+        for row in old.filter(gone).to_pylist()
+    }
+
+
+def _placed(trials: Iterator[Trial], places: dict[_Place, int], first: int) -> Iterator[Trial]:
+    """Numbers trials from `first`, but for those that have a place already."""
+    for trial in trials:
+        index = None
+        if places:
+            content = without_secrets(trial.content.uri) if trial.content else None
+            styles = tuple(without_secrets(style.uri) for style in trial.styles)
+            index = places.pop((content, styles, trial.configuration.identity()), None)
+        if index is None:
+            index, first = first, first + 1
+        yield replace(trial, trial_index=index)
 
 
 def _gone(planned: PlanTable, plan: Plan) -> Iterator[str]:

@@ -76,6 +76,12 @@ class Plan:
         good = list(dict.fromkeys(shape.picture.uri for shape in shapes if not shape.error_type))
         return good[:: max(1, len(good) // count)][:count]
 
+    def names(self) -> dict[str, str]:
+        """Where the weights and every picture that could be read are now, by the SHA-256 of what they hold."""
+        pictures = (each.picture for pair in self.pairs for each in (pair.content, *pair.styles) if each)
+        names = {picture.sha256: picture.uri for picture in pictures if picture.sha256 is not None}
+        return names | {each.weights_sha256: each.weights for each in self.configurations}
+
     def trial_ids(self) -> Ids:
         """The `trial_id` of every trial, in order."""
         identities = [configuration.identity() for configuration in self.configurations]
@@ -195,7 +201,7 @@ def _distinct(pictures: Sequence[Inspection], duplicates: list[tuple[str, str]])
 
 def _content_of(picture: Inspection) -> str:
     """What `trial_id` tells pictures apart by."""
-    return picture.picture.sha256 or f"unread:{picture.picture.uri}"
+    return picture.picture.sha256 or f"unread:{without_secrets(picture.picture.uri)}"
 
 
 def _pairs(how: str, content: Sequence[Inspection], style: Sequence[Inspection]) -> list[PicturePair]:
