@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import copy
 import json
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from itertools import islice
 from typing import Any
 
@@ -53,7 +53,8 @@ def write_plan(
     old = run.study if run.exists() else _NO_PLAN
     plan = copy.deepcopy({name: old[name] for name in _NO_PLAN})
     replaced: dict[int, dict[str, Any]] = {}
-    added = rows.plan_rows(trials, plan["num_trials"], plan["configurations"], replaced)
+    secret = _secret(run.private_names() | dict(names))
+    added = rows.plan_rows(_noted(trials, secret), plan["num_trials"], plan["configurations"], replaced)
     while chunk := list(islice(added, ROWS_PER_FILE)):
         path = f"plan/{part_name(plan['num_plan_files'])}"
         write(path, tables.parquet_bytes(pa.Table.from_pylist(chunk, tables.PLAN), "plan"))
@@ -62,13 +63,12 @@ def write_plan(
     plan["rows_per_part"] = plan["rows_per_part"] or rows_per_part(plan["num_trials"])
     if old is not _NO_PLAN:
         _rewrite(run, write, names, replaced, unfinished)
-    _write_private_names(run, write, names)
+    if secret or run.private_names():
+        write(PRIVATE_NAMES, tables.parquet_bytes(rows.names_table(secret), "names"))
     for fields in plan["configurations"].values():
         fields["weights"] = without_secrets(names.get(fields["weights_sha256"], fields["weights"]))
-    whole = (
-        rows.storable(study) | {"format": FORMAT, "format_version": FORMAT_VERSION, "algorithm": ALGORITHM} | plan
-    )
-    write(STUDY, json.dumps(whole, indent=2, allow_nan=False).encode())
+    versions = {"format": FORMAT, "format_version": FORMAT_VERSION, "algorithm": ALGORITHM}
+    write(STUDY, json.dumps(rows.storable(study) | versions | plan, indent=2, allow_nan=False).encode())
 
 
 def _rewrite(
@@ -92,8 +92,15 @@ def _rewrite(
             write(path, tables.parquet_bytes(after.cast(tables.PLAN), "plan"))
 
 
-def _write_private_names(run: RunDirectory, write: Write, names: Mapping[str, str]) -> None:
-    """Keeps what fetching needs and nobody is shown: names with secrets, apart from everything else."""
-    secret = {digest: uri for digest, uri in names.items() if without_secrets(uri) != uri}
-    if secret or run.directory.exists(PRIVATE_NAMES):
-        write(PRIVATE_NAMES, tables.parquet_bytes(rows.names_table(secret), "names"))
+def _secret(names: Mapping[str, str]) -> dict[str, str]:
+    """Those of `names` that fetching needs and nobody is shown."""
+    return {digest: uri for digest, uri in names.items() if without_secrets(uri) != uri}
+
+
+def _noted(trials: Iterable[Trial], secret: dict[str, str]) -> Iterator[Trial]:
+    """The same trials; adds their secret names to `secret` on the way."""
+    for trial in trials:
+        pictures = [each for each in (trial.content, *trial.styles) if each]
+        secret |= _secret({picture.sha256: picture.uri for picture in pictures if picture.sha256 is not None})
+        secret |= _secret({trial.configuration.weights_sha256: trial.configuration.weights})
+        yield trial

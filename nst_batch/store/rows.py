@@ -32,13 +32,12 @@ def result_row(study: str, result: Result) -> dict[str, Any]:
     row |= {
         "study": study,
         "configuration": identity(trial.configuration),
-        "weights": without_secrets(trial.configuration.weights),
-        "content_uri": trial.content and without_secrets(trial.content.uri),
+        "content_uri": trial.content and trial.content.uri,
         "content_sha256": trial.content and trial.content.sha256,
-        "style_uri": " + ".join(without_secrets(style.uri) for style in trial.styles) or None,
+        "style_uri": " + ".join(style.uri for style in trial.styles) or None,
         "style_sha256": blend_sha256(trial.styles),
         "error_type": outcome.error_type,
-        "error_message": outcome.error_message and without_secrets(outcome.error_message),
+        "error_message": outcome.error_message,
     }
     for column, (when, term) in LOSS_COLUMNS.items():
         row[column] = row[when] and getattr(row[when], term)
@@ -49,7 +48,7 @@ def result_row(study: str, result: Result) -> dict[str, Any]:
 
 
 def plan_row(trial: Trial) -> dict[str, Any]:
-    """The PLAN row of a trial."""
+    """The PLAN row of a trial: names as they may be shown."""
     row = _fields(trial) | {
         "content_uri": trial.content and trial.content.uri,
         "content_sha256": trial.content and trial.content.sha256,
@@ -136,13 +135,10 @@ def planned_pictures(row: Mapping[str, Any]) -> tuple[Picture | None, tuple[Pict
     return content, tuple(Picture(uri=uri, sha256=sha256) for uri, sha256 in styles)
 
 
-def with_weights(configurations: Mapping[str, Configuration], names: pa.Table) -> dict[str, Configuration]:
-    """`configurations` with the names that `names` (NAMES) has for their weights."""
-    digests = pa.array({each.weights_sha256 for each in configurations.values()}, pa.string())
-    own = names.filter(pc.is_in(names["sha256"], digests)).to_pydict()
-    known = dict(zip(own["sha256"], own["uri"], strict=True))
+def with_weights(configurations: Mapping[str, Configuration], names: Mapping[str, str]) -> dict[str, Configuration]:
+    """`configurations` with the names that `names` has for their weights, by SHA-256."""
     return {
-        key: dataclasses.replace(each, weights=known.get(each.weights_sha256, each.weights))
+        key: dataclasses.replace(each, weights=names.get(each.weights_sha256, each.weights))
         for key, each in configurations.items()
     }
 

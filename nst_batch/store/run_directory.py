@@ -154,8 +154,9 @@ class RunDirectory:
         Args:
             skip: True at the `trial_index` of every trial to leave out, as `Committer.ended` has it.
         """
-        names = self._private_names()
-        configurations = rows.with_weights(self.configurations, names)
+        private = self.private_names()
+        names = rows.names_table(private)
+        configurations = rows.with_weights(self.configurations, private)
         for path in self.plan_files():
             with self._parquet(path) as file:
                 for batch in file.iter_batches(_PLAN_BATCH_ROWS):
@@ -164,10 +165,12 @@ class RunDirectory:
                     for row in rows.renamed(pa.Table.from_batches([batch]), names).to_pylist():
                         yield rows.planned_trial(row, configurations)
 
-    def _private_names(self) -> pa.Table:
+    def private_names(self) -> dict[str, str]:
+        """Names that hold secrets, by the SHA-256 of what is there; only fetching may see them."""
         if not self.directory.exists(PRIVATE_NAMES):
-            return tables.NAMES.empty_table()
-        return self.read_part(PRIVATE_NAMES)
+            return {}
+        names = self.read_part(PRIVATE_NAMES)
+        return dict(zip(names["sha256"].to_pylist(), names["uri"].to_pylist(), strict=True))
 
     def plan(self, columns: Sequence[str] | None = None) -> pa.Table:
         """The plan as a table."""
