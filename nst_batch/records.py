@@ -84,7 +84,7 @@ class Configuration:
     plateau: float
     """End when the loss, extrapolated, would fall by less than this fraction in all steps left; 0: never early."""
     precision: Precision
-    """auto: float32 on a CPU, tf32 on a GPU."""
+    """auto: the fastest that keeps the final loss, see `Outcome.precision_used`."""
 
     def identity(self) -> str:
         """12 hexadecimal digits that are equal for equal results; the label of the weights does not count."""
@@ -224,6 +224,8 @@ class Outcome:
     steps_done: int | None = None
     stop_reason: str | None = None
     """steps, plateau, converged, stalled or diverged."""
+    precision_used: str | None = None
+    """What `precision` came to on the worker's device: float32, tf32 or bfloat16. Final losses are float32 ones."""
     initial: Losses | None = None
     final: Losses | None = None
     best_step: int | None = None

@@ -30,12 +30,14 @@ from nst_batch.transfer import (
     Solution,
     SolveOptions,
     Targets,
-    build_network,
+    build_targets,
     keep_freed_memory,
     layer_distances,
     part_size,
+    precision_used,
     solve,
 )
+from nst_batch.vocabulary import Precision
 
 _FILES_AT_ONCE = 8  # read and decoded, or encoded, side by side: a GPU waits for both
 
@@ -115,7 +117,7 @@ class Worker:
         pictures = [_shown(*member, solution) for member, solution in zip(part, solutions, strict=True)]
         files = self._pool.map(self._encoded, pictures)  # while the device measures distances
         results = [
-            _result(trial, solution, self._distances(targets, picture, problem))
+            _result(trial, solution, self._distances(targets, picture, problem), precision_used(targets))
             for (trial, problem), solution, picture in zip(part, solutions, pictures, strict=True)
         ]
         return [
@@ -126,7 +128,7 @@ class Worker:
     def _distances(self, targets: Targets, picture: Image.Image, problem: Problem) -> tuple[LayerDistance, ...]:
         """How far the picture that a person will see is from what was wanted."""
         pixels = torch.from_numpy(images.to_array(picture)).to(self.device)
-        return layer_distances(targets, pixels, problem)
+        return layer_distances(targets.judge, pixels, problem)
 
     def _encoded(self, picture: Image.Image) -> bytes:
         return images.encode(picture, self.options.format, self.options.quality)
@@ -167,7 +169,7 @@ class Worker:
                     f"was made with {chosen.weights_sha256}; put the same file on every node"
                 )
             state = weights.load(found, chosen.arch, chosen.pooling)
-            network = build_network(
+            targets = build_targets(
                 chosen.arch,
                 state,
                 pooling=chosen.pooling,
@@ -175,7 +177,7 @@ class Worker:
                 device=self.device,
                 precision=chosen.precision,
             )
-            self._network = key, Targets(network)
+            self._network = key, targets
         return self._network[1]
 
 
@@ -187,7 +189,7 @@ def _shown(trial: Trial, problem: Problem, solution: Solution) -> Image.Image:
     return images.from_array(pixels)
 
 
-def _result(trial: Trial, solution: Solution, distances: tuple[LayerDistance, ...]) -> Result:
+def _result(trial: Trial, solution: Solution, distances: tuple[LayerDistance, ...], precision: Precision) -> Result:
     """What is known of a trial before its picture is encoded."""
     curve = solution.curve
     diverged = "the loss or its gradient is not finite; try smaller weights or a smaller learning rate"
@@ -197,6 +199,7 @@ def _result(trial: Trial, solution: Solution, distances: tuple[LayerDistance, ..
         error_message=diverged if solution.diverged else None,
         steps_done=curve.step[-1],
         stop_reason=solution.stop_reason,
+        precision_used=precision,
         initial=curve.at(0),
         final=curve.at(curve.step.index(solution.best_step)),
         best_step=solution.best_step,

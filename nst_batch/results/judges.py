@@ -31,7 +31,7 @@ from nst_batch.records import Configuration, Scores, Trial, share_reached, trans
 from nst_batch.results.pictures import finished_picture
 from nst_batch.results.statistics import Floats
 from nst_batch.store.run_directory import RunDirectory
-from nst_batch.transfer import Problem, TargetImage, Targets, build_network, layer_distances
+from nst_batch.transfer import Problem, TargetImage, Targets, build_targets, layer_distances
 from nst_batch.transfer.problem import resized
 from nst_batch.vocabulary import Normalization
 
@@ -100,15 +100,13 @@ def _network_scorer(judge: str) -> Callable[[Pixels, Problem, Configuration], Sc
     @functools.lru_cache(maxsize=2)
     def targets(arch: Any, pooling: Any) -> Targets:
         resolved = weights.resolve(label, arch, pooling, choices[normalization])
-        return Targets(
-            build_network(
-                arch,
-                weights.load(resolved, arch, pooling),
-                pooling=pooling,
-                normalization=resolved.normalization,
-                device=torch.device("cuda" if torch.cuda.is_available() else "cpu"),
-                precision="auto",
-            )
+        return build_targets(
+            arch,
+            weights.load(resolved, arch, pooling),
+            pooling=pooling,
+            normalization=resolved.normalization,
+            device=torch.device("cuda" if torch.cuda.is_available() else "cpu"),
+            precision="float32",
         )
 
     def score(image: Pixels, problem: Problem, configuration: Configuration) -> Scores:

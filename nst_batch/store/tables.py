@@ -31,7 +31,7 @@ _TRIALS = f"""
     configuration arch weights weights_sha256 pooling normalization loss
     content_layers style_layers style_layer_weights alpha beta tv_weight style_scale
     size fit color init seed optimizer steps learning_rate pyramid plateau precision
-    steps_done stop_reason width height {" ".join(LOSS_COLUMNS)} best_step
+    steps_done stop_reason precision_used width height {" ".join(LOSS_COLUMNS)} best_step
     content_kept style_taken transfer_score score_reason
     content_distance style_distance image_path image_sha256
     seconds peak_memory_bytes device node code_version started_at finished_at

@@ -27,8 +27,7 @@ from nst_batch.transfer import (
     SolveOptions,
     TargetImage,
     Targets,
-    Vgg,
-    build_network,
+    build_targets,
     layer_distances,
     part_size,
     solve,
@@ -131,7 +130,7 @@ class Calibration:
         """From two short runs of the engine: what the longer one takes more is its further evaluations."""
         device, batch = self.machine.device, self.batch(chosen, width, height)
         problems = [_problem(chosen, width, height, device)] * batch
-        targets = Targets(_network(chosen, device))
+        targets = _targets(chosen, device)
 
         def optimise(steps: int) -> list[Solution]:
             options = SolveOptions(steps=steps, optimizer=chosen.optimizer, convention=chosen.loss, plateau=0.0)
@@ -201,8 +200,8 @@ def _problem(chosen: Configuration, width: int, height: int, device: torch.devic
     )
 
 
-def _network(chosen: Configuration, device: torch.device) -> Vgg:
-    return build_network(
+def _targets(chosen: Configuration, device: torch.device) -> Targets:
+    return build_targets(
         chosen.arch,
         _cheap_weights(chosen.arch),
         pooling=chosen.pooling,

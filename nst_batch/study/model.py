@@ -169,7 +169,8 @@ class Study:
     loss: Loss = "sum"
     """sum: the paper's sums; mean: per-element means."""
     precision: Precision = "auto"
-    """Of the arithmetic; auto: float32 on a CPU, tf32 on a GPU."""
+    """Of the arithmetic; auto: tf32 on a GPU; on a CPU bfloat16 where that is faster, else float32. Equal bytes on
+    different machines need float32."""
     output: Annotated[Output, NO_KEYS] = field(default_factory=Output)
 
     @model_validator(mode="wrap")

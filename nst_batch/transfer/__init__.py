@@ -10,10 +10,11 @@ from nst_batch.transfer.distances import layer_distances
 from nst_batch.transfer.engine import Solution, SolveOptions, minimizer, solve, step
 from nst_batch.transfer.memory import keep_freed_memory, part_size
 from nst_batch.transfer.objective import Evaluation, Objective
+from nst_batch.transfer.precision import build_targets, precision_used
 from nst_batch.transfer.problem import Problem, TargetImage, initial_image
 from nst_batch.transfer.random_weights import random_weights
 from nst_batch.transfer.targets import Targets
-from nst_batch.transfer.vgg import Vgg, build_network
+from nst_batch.transfer.vgg import Vgg
 
 __all__ = [
     "Evaluation",
@@ -24,12 +25,13 @@ __all__ = [
     "TargetImage",
     "Targets",
     "Vgg",
-    "build_network",
+    "build_targets",
     "initial_image",
     "keep_freed_memory",
     "layer_distances",
     "minimizer",
     "part_size",
+    "precision_used",
     "random_weights",
     "solve",
     "step",

@@ -66,7 +66,11 @@ def solve(targets: Targets, problems: Sequence[Problem], options: SolveOptions) 
     order = sorted(range(len(problems)), key=lambda index: -depth[index])
     ordered = [problems[index] for index in order]
     initial = torch.stack([initial_image(problem, network.device) for problem in ordered]).to(network.exact_dtype)
-    solutions = _solutions(_descend(targets, ordered, initial, options), initial)
+    run = _descend(targets, ordered, initial, options)
+    if targets.judge is not targets:
+        with torch.no_grad():
+            run.judge(Objective(targets.judge, ordered, options.convention)(run.images))
+    solutions = _solutions(run, initial)
     return [solutions[order.index(index)] for index in range(len(problems))]
 
 
@@ -117,6 +121,13 @@ class _Descent:
         self.totals[rows, at] = torch.where(accepted, found.total, self.totals[rows, before])
         self.evaluations[rows] += running
         self.best[rows] = torch.where(accepted, at, self.best[rows])
+
+    def judge(self, found: Evaluation) -> None:
+        """Puts the losses of the images found, computed more exactly, in the place of those from their best on."""
+        steps = torch.arange(self.totals.shape[1], device=self.totals.device)
+        kept = (steps >= self.best.unsqueeze(1)) & self.totals.isfinite()
+        self.totals.copy_(torch.where(kept, found.total.unsqueeze(1), self.totals))
+        self.terms.copy_(torch.where(kept.unsqueeze(2), found.terms.unsqueeze(1), self.terms))
 
     def left_to_fall(self, at: int, rows: Tensor) -> Tensor:
         """By how much, over the loss, the last evaluation would end lower if the loss went on falling as 1/k.

@@ -19,10 +19,13 @@ class Targets:
     Args:
         network: What computes them.
         limit_bytes: What the cache may hold; the least recently used targets make way.
+        judge: A network in float32, where `network` computes more coarsely.
     """
 
-    def __init__(self, network: Vgg, limit_bytes: int = 1 << 30) -> None:
+    def __init__(self, network: Vgg, limit_bytes: int = 1 << 30, judge: Vgg | None = None) -> None:
         self.network, self.limit_bytes = network, limit_bytes
+        self.judge = Targets(judge, limit_bytes) if judge else self
+        """What finished images are judged by; these targets themselves where they are exact enough."""
         self._cache: OrderedDict[tuple[str | int, ...], Tensor] = OrderedDict()
         self._bytes = 0
 

@@ -18,7 +18,6 @@ from nst_batch.vocabulary import (
     NORMALIZED_AFTER,
     Normalization,
     Pooling,
-    Precision,
     layer_names,
 )
 
@@ -156,32 +155,3 @@ class Vgg:
             return pool(x, 2)
         y: Tensor = _FrozenConv.apply(x, *self._kernels[name])
         return y
-
-
-def build_network(
-    arch: str,
-    weights: Mapping[str, Tensor],
-    *,
-    pooling: Pooling,
-    normalization: Normalization,
-    device: torch.device,
-    precision: Precision,
-) -> Vgg:
-    """A network in the precision that `device` is to compute in; this also sets how the process multiplies.
-
-    Args:
-        arch, weights, pooling, normalization, device: As `Vgg` has them.
-        precision: auto is float32 on a CPU and tf32 on a GPU.
-    """
-    if precision == "auto":
-        precision = "tf32" if device.type == "cuda" else "float32"
-    torch.set_float32_matmul_precision("high" if precision == "tf32" else "highest")
-    torch.backends.cudnn.allow_tf32 = precision == "tf32"
-    return Vgg(
-        arch,
-        weights,
-        pooling=pooling,
-        normalization=normalization,
-        device=device,
-        dtype=torch.bfloat16 if precision == "bfloat16" else torch.float32,
-    )

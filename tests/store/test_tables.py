@@ -29,6 +29,7 @@ normalization: string, loss: string, content_layers: list<element: string>, styl
 style_layer_weights: list<element: double>, alpha: double, beta: double, tv_weight: double, style_scale: double,
 size: int64, fit: string, color: string, init: string, seed: int64, optimizer: string, steps: int64,
 learning_rate: double, pyramid: string, plateau: double, precision: string, steps_done: int64, stop_reason: string,
+precision_used: string,
 width: int64, height: int64, initial_content_loss: double, initial_style_loss: double, initial_tv_loss: double,
 initial_total_loss: double, final_content_loss: double, final_style_loss: double, final_tv_loss: double,
 final_total_loss: double, best_step: int64, content_kept: double, style_taken: double,
@@ -100,7 +101,7 @@ planned_trials = st.builds(
 outcomes = st.builds(
     Outcome, status=st.sampled_from(get_args(vocabulary.Status)), error_type=optional_text,
     error_message=optional_text, attempt=st.integers(1, 100), steps_done=st.none() | count,
-    stop_reason=optional_text, initial=st.none() | losses, final=st.none() | losses,
+    stop_reason=optional_text, precision_used=optional_text, initial=st.none() | losses, final=st.none() | losses,
     best_step=st.none() | count, content_kept=st.none() | scalar, style_taken=st.none() | scalar,
     transfer_score=st.none() | scalar, score_reason=optional_text, content_distance=st.none() | scalar,
     style_distance=st.none() | scalar, image_path=optional_text, image_sha256=optional_text, seconds=scalar,

@@ -12,7 +12,7 @@ from nst_batch.transfer import (
     SolveOptions,
     Targets,
     Vgg,
-    build_network,
+    build_targets,
     initial_image,
     solve,
     step,
@@ -32,10 +32,9 @@ SIDE = 128
 
 def targets(precision: Precision = "float32") -> Targets:
     """On the GPU, as a worker places them."""
-    network = build_network(
+    return build_targets(
         "vgg16", weights(), pooling="average", normalization="imagenet", device=GPU, precision=precision
     )
-    return Targets(network)
 
 
 def posed() -> list[Problem]:
