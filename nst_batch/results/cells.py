@@ -126,15 +126,19 @@ def _largest_block(ended: Flags) -> tuple[Flags, Flags]:
 # Columns of a ranking
 
 
-def labelled(chosen: Sequence[Configuration], ranks: Floats) -> dict[str, Any]:
-    """The first columns of a ranking: what differs, and the mean rank with its interval."""
+def labelled(chosen: Sequence[Configuration], ranks: Floats, scores: Mapping[str, Any]) -> dict[str, Any]:
+    """The first columns of a ranking: what differs, `scores`, and the mean rank with its interval."""
     mean = ranks.mean(axis=0).round(9)
     values: dict[str, Any] = {"rank": np.searchsorted(np.sort(mean), mean) + 1}
     for name in dict.fromkeys((*labels.varying(chosen), "weights")):
         kind = tables.TRIALS.field(name).type
         values[name] = pa.array([getattr(each, name) for each in chosen], kind)
     low, high = bootstrap_interval(ranks, spread=1.0)
-    return values | {"mean_rank": ranks.mean(axis=0), "low": low, "high": high, "won": shares_won(ranks)}
+    return (
+        values
+        | dict(scores)
+        | {"mean_rank": ranks.mean(axis=0), "low": low, "high": high, "won": shares_won(ranks)}
+    )
 
 
 def ordered(values: Mapping[str, Any], keys: Floats) -> pa.Table:

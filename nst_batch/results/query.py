@@ -67,7 +67,7 @@ def listed(run: RunDirectory, where: str | None = None) -> pa.Table:
     fields = [name for name in labels.varying(run.configurations.values()) if name != "weights_sha256"]
     columns = ["trial_index", "trial_id", "status", "content_uri", "style_uri"]
     columns += dict.fromkeys((*fields, "weights"))  # that they are random is always said
-    columns += ["content_distance", "style_distance", "steps_done", "seconds", "error_message"]
+    columns += ["transfer_score", "content_kept", "style_taken", "steps_done", "seconds", "error_message"]
     with Session(run) as session:
         return session.query(
             f"SELECT {', '.join(columns)} FROM trials WHERE {condition(where)} ORDER BY trial_index"

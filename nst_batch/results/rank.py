@@ -136,11 +136,7 @@ def _table(
     chosen = [configurations[identity] for identity in cells.configurations]
     order = _order(cells, by)
     ranks = {name: stats.rankdata(-values, axis=1) for name, values in cells.measures.items()}
-    values = labelled(chosen, ranks[order])
-    if "score" in cells.measures:
-        values |= {_MEASURES[name]: cells.means(name) for name in _MEASURES}
-        scores = np.where(np.isfinite(cells.measures["score"]), cells.measures["score"], 0.0)
-        values["score_low"], values["score_high"] = bootstrap_interval(scores, spread=0.0)
+    values = labelled(chosen, ranks[order], _scores(cells) if "score" in cells.measures else {})
     sides = [name for name in ("content", "style") if name in cells.measures]
     means = [np.nan_to_num(-cells.means(name), nan=np.inf) for name in sides]
     values["pareto"] = pareto_front(means[0], means[-1])
@@ -155,6 +151,14 @@ def _table(
     values |= {"pairs": np.full(len(chosen), len(cells.pictures)), "failed": cells.failed(order)}
     values["configuration"] = cells.configurations
     return ordered(values, ranks[order].mean(axis=0))
+
+
+def _scores(cells: Cells) -> dict[str, Floats]:
+    """The columns of means; a failed trial scores nothing in the interval."""
+    values = cells.measures["score"]
+    low, high = bootstrap_interval(np.where(np.isfinite(values), values, 0.0), spread=0.0)
+    score, *parts = ((_MEASURES[name], cells.means(name)) for name in _MEASURES)
+    return dict([score, ("score_low", low), ("score_high", high), *parts])
 
 
 def _order(cells: Cells, by: RankBy) -> str:

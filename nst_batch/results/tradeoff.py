@@ -51,12 +51,11 @@ def table(cells: Cells, configurations: Mapping[str, Configuration], axis: str, 
     best = [members[int(np.argmax(np.nan_to_num(cells.means("score")[members], nan=-1)))] for members in groups]
     first = [dataclasses.replace(_configuration(cells, configurations, at), **{axis: _ANY}) for at in best]
     ranks = {name: stats.rankdata(-values, axis=1) for name, values in found.items()}
-    values = labelled(first, ranks[by])
-    for name, measured in found.items():
-        shown = "transfer_score" if name == "score" else name
-        values[shown] = np.where(np.isfinite(measured), measured, 0).mean(axis=0)
-        values[f"{name}_rank"] = ranks[name].mean(axis=0)
-    values[f"best_{axis}"] = [_shown(getattr(_configuration(cells, configurations, at), axis)) for at in best]
+    means = {name: np.where(np.isfinite(measured), measured, 0).mean(axis=0) for name, measured in found.items()}
+    scores: dict[str, Any] = {"transfer_score": means.pop("score")}
+    scores[f"best_{axis}"] = [_shown(getattr(_configuration(cells, configurations, at), axis)) for at in best]
+    values = labelled(first, ranks[by], scores | means)
+    values |= {f"{name}_rank": each.mean(axis=0) for name, each in ranks.items()}
     values["points"] = [len(members) for members in groups]
     values |= {"pairs": np.full(len(groups), len(cells.pictures))}
     values["failed"] = [int(cells.failed("score")[members].sum()) for members in groups]

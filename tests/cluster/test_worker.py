@@ -13,7 +13,7 @@ from nst_batch.cluster.options import WorkerOptions
 from nst_batch.cluster.worker import Worker
 from nst_batch.errors import WeightsError
 from nst_batch.inputs import images, weights
-from nst_batch.records import Picture, Result, Trial, trial_id
+from nst_batch.records import Picture, Result, Trial, transfer_scores, trial_id
 from nst_batch.transfer import Problem, solve
 from tests import tiny
 from tests.simulated import configuration
@@ -99,3 +99,12 @@ def test_a_trial_that_does_not_fit_alone_is_recorded_and_the_others_go_on(
 def test_a_worker_refuses_weights_other_than_the_plans(real: Worker) -> None:
     with pytest.raises(WeightsError, match="the plan was made with"):
         real.setup(configuration(weights="random:0", weights_sha256="0" * 64))
+
+
+def test_a_result_has_the_scores_that_its_layers_make(real: Worker, trials: list[Trial]) -> None:
+    [result] = real.run(trials[:1])
+    scores = transfer_scores(result.layers)
+    assert scores.transfer_score is not None
+    outcome = result.outcome
+    found = (outcome.content_kept, outcome.style_taken, outcome.transfer_score, outcome.score_reason)
+    assert found == (scores.content_kept, scores.style_taken, scores.transfer_score, None)

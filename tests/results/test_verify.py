@@ -156,6 +156,8 @@ def test_a_picture_outside_of_the_run(copy: Path) -> None:
         ("trials", "error_type", "RuntimeError", "status ok with error_type RuntimeError"),
         ("trials", "content_distance", float("nan"), "a number that is not finite"),
         ("trials", "content_distance", 0.1234, "its layers' mean is"),
+        ("trials", "transfer_score", 0.9, "transfer_score is 0.9, its layers make None"),
+        ("trials", "score_reason", None, "score_reason is None, its layers make no style picture"),
         ("curves", "total", [1.0, 2.0, 3.0], "totals that are not the sum of their terms"),
         ("curves", "step", [0, 2, 1], "its lists do not belong together"),
         ("layers", "layer", "block9_conv9", "not every convolution once and in order"),
