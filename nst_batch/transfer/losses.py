@@ -7,7 +7,7 @@ All sums are accumulated in at least float32, whatever the features' precision.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -28,6 +28,11 @@ def gram_matrix(features: Tensor) -> Tensor:
     if rows.is_cuda and rows.dtype in (torch.bfloat16, torch.float16):
         return torch.bmm(rows.transpose(1, 2), rows, out_dtype=torch.float32) / rows.shape[1]
     return torch.bmm(rows.transpose(1, 2), rows).to(_exact(rows)) / rows.shape[1]
+
+
+def mean_gram(grams: Sequence[Tensor], shares: Sequence[float]) -> Tensor:
+    """The Gram matrix of features from those of parts of them, and each part's share of the positions."""
+    return torch.stack([gram * share for gram, share in zip(grams, shares, strict=True)]).sum(0)
 
 
 def content_loss(features: Tensor, target: Tensor, convention: Loss) -> Tensor:
@@ -60,10 +65,20 @@ def style_loss(features: Tensor, target: Tensor, convention: Loss) -> Tensor:
     `sum`: Σ (G − G_s)² / (4 N² M²) with the paper's undivided Gram matrices. `mean`: the mean over the N²
     entries of (G − G_s)² with Gram matrices divided by N·M.
     """
-    channels = features.shape[1]
-    factor = 1 / (4 * channels**2) if convention == "sum" else 1 / channels**4
-    loss: Tensor = _GramDistance.apply(features, target, factor)
+    loss: Tensor = _GramDistance.apply(features, target, gram_factor(features.shape[1], convention))
     return loss
+
+
+def gram_factor(channels: int, convention: Loss) -> float:
+    """What the style loss multiplies Σ (G − G_s)² by, with Gram matrices from `gram_matrix`."""
+    return 1 / (4 * channels**2) if convention == "sum" else 1 / channels**4
+
+
+def gram_pull(features: Tensor, matrices: Tensor) -> Tensor:
+    """F·A per image, in the layout of F: the gradient of a Gram matrix's loss, A symmetric, BxNxN."""
+    gradient = torch.bmm(_rows(features), matrices.to(features.dtype))
+    batch, channels, height, width = features.shape
+    return gradient.view(batch, height, width, channels).permute(0, 3, 1, 2)
 
 
 class _GramDistance(torch.autograd.Function):
@@ -79,11 +94,8 @@ class _GramDistance(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
         features, difference = ctx.saved_tensors
-        rows = _rows(features)
-        scale = gradients[0].view(-1, 1, 1) * (4 * ctx.factor / rows.shape[1])
-        gradient = torch.bmm(rows, (difference * scale).to(rows.dtype))
-        batch, channels, height, width = features.shape
-        return gradient.view(batch, height, width, channels).permute(0, 3, 1, 2), None, None
+        scale = gradients[0].view(-1, 1, 1) * (4 * ctx.factor / (features.shape[2] * features.shape[3]))
+        return gram_pull(features, difference * scale), None, None
 
 
 def tv_loss(images: Tensor, convention: Loss) -> Tensor:
@@ -127,6 +139,8 @@ class Term:
     """What is kept of a picture's features."""
     pictures: Callable[[Problem], tuple[TargetImage, ...]] = lambda _: ()
     """Whose features are the target, in equal parts."""
+    joined: Callable[[Sequence[Tensor], Sequence[float]], Tensor] = lambda parts, _: torch.cat(list(parts), 2)
+    """A whole picture's target from those of strips of its rows and their shares of the positions."""
 
 
 def _content_layers(problem: Problem) -> dict[str, float]:
@@ -152,6 +166,7 @@ STYLE = Term(
     loss=style_loss,
     target=gram_matrix,
     pictures=lambda problem: problem.styles,
+    joined=mean_gram,
 )
 TV = Term(
     name="tv",

@@ -1,0 +1,230 @@
+"""The objective of one image that is too large for all of its activations: the same losses and gradient, in strips.
+
+A first pass goes through the network block by block, in strips of rows (`transfer.strips`), keeps what each block
+was fed, and adds up the Gram matrices and content losses. With these known, a second pass goes back: each strip's
+activations are computed again, the gradients of the losses and of the block behind are put in at the strip's own
+rows, and what they come to at the block's input is added up where the halos of strips overlap. That is exact,
+because a gradient is linear in these contributions.
+
+A block of a single strip keeps its activations from the first pass and is not computed again. A step through
+block5_conv1 thus costs 1.17 times the convolutions of the whole if the first two blocks are in strips, 1.5 times
+if all are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from nst_batch.transfer.losses import (
+    CONTENT,
+    IMAGE,
+    STYLE,
+    TERMS,
+    Term,
+    gram_factor,
+    gram_matrix,
+    gram_pull,
+    mean_gram,
+)
+from nst_batch.transfer.objective import Evaluation, objective_weights
+from nst_batch.transfer.problem import Problem
+from nst_batch.transfer.strips import Block, Strip, blocks, pass_through, strip_features
+from nst_batch.transfer.targets import Targets
+from nst_batch.vocabulary import Loss
+
+
+@dataclass(frozen=True, slots=True)
+class _Tap:
+    """A term's part at one layer of the network."""
+
+    layer: str
+    column: int
+    term: Term
+    share: float
+    target: Tensor
+
+
+@dataclass(slots=True)
+class _Pass:
+    """What the first pass leaves to the second."""
+
+    terms: Tensor
+    """T: the losses so far."""
+    inputs: list[Tensor] = field(default_factory=list)
+    """What each block was fed."""
+    kept: dict[Block, tuple[Tensor | None, Tensor]] = field(default_factory=dict)
+    """Of the blocks that are not computed again: the output and the weighted losses, both with their graph."""
+    pulls: dict[str, Tensor] = field(default_factory=dict)
+    """By layer in strips, A of the weighted style loss's gradient F·A: 1xNxN."""
+
+
+class TiledObjective:
+    """The losses of one problem as a function of its image, as `Objective` has them.
+
+    Args:
+        targets, size, scale, convention: See `Objective`.
+        problems: One.
+        tile: Rows that are computed together, at each block's own resolution.
+
+    Raises:
+        ValueError: More than one problem, or a term that cannot be computed in strips.
+    """
+
+    def __init__(
+        self,
+        targets: Targets,
+        problems: Sequence[Problem],
+        *,
+        size: tuple[int, int],
+        scale: float,
+        convention: Loss,
+        tile: int,
+    ) -> None:
+        if len(problems) != 1:
+            raise ValueError(f"expected one problem to be solved in tiles, found {len(problems)}")
+        [problem] = problems
+        self.network, self.problems, self.size, self.convention = targets.network, problems, size, convention
+        self._weights = torch.tensor(
+            objective_weights(problem, scale, convention),
+            device=self.network.device,
+            dtype=self.network.exact_dtype,
+        )
+        self._taps: dict[str, list[_Tap]] = {}
+        for column, term in enumerate(TERMS):
+            shares = term.layers(problem)
+            if IMAGE not in shares and shares and term not in (CONTENT, STYLE):
+                raise ValueError(f"the {term.name} loss cannot be computed in tiles")
+            for layer, share in shares.items():
+                pictures = term.pictures(problem)
+                target = targets.of(term, pictures, tuple(shares), scale)[layer] if pictures else self._weights
+                self._taps.setdefault(layer, []).append(_Tap(layer, column, term, share, target))
+        self._blocks = blocks(self.network, problem.layers, size[0], tile)
+
+    def __call__(self, images: Tensor) -> Evaluation:
+        """At a 1x3xHxW image; without gradients."""
+        with torch.no_grad():
+            return self._evaluation(self._first_pass(images, keep=False).terms)
+
+    def with_gradient(self, points: Tensor) -> tuple[Evaluation, Tensor]:
+        """At a flattened image, 1xD: the losses, and the gradient of the total, 1xD."""
+        image = points.detach().view(1, 3, *self.size)
+        found = self._first_pass(image, keep=True)
+        gradient = self._second_pass(found, image)
+        for tap in self._taps.get(IMAGE, ()):
+            own = image.clone().requires_grad_()
+            loss = tap.term.loss(own, tap.target, self.convention) * tap.share * self._weights[tap.column]
+            gradient += torch.autograd.grad(loss.sum(), own)[0]
+        return self._evaluation(found.terms), gradient.flatten(1)
+
+    def _evaluation(self, terms: Tensor) -> Evaluation:
+        return Evaluation(terms.unsqueeze(0), (terms * self._weights).sum().unsqueeze(0))
+
+    def _first_pass(self, image: Tensor, *, keep: bool) -> _Pass:
+        found = _Pass(self._weights.new_zeros(len(TERMS)))
+        with torch.no_grad():
+            for tap in self._taps.get(IMAGE, ()):
+                found.terms[tap.column] += tap.term.loss(image, tap.target, self.convention)[0] * tap.share
+        x: Tensor | None = image
+        for block in self._blocks:
+            assert x is not None
+            x = self._keep(block, x, found) if keep and len(block.strips) == 1 else self._measure(block, x, found)
+        return found
+
+    def _keep(self, block: Block, x: Tensor, found: _Pass) -> Tensor | None:
+        """Passes through a block of one strip, with the graph that its gradient needs."""
+        x = x.detach().requires_grad_()
+        found.inputs.append(x)
+        total = self._weights.new_zeros(())
+
+        def visit(layer: str, features: Tensor, _: Strip) -> None:
+            nonlocal total
+            for tap in self._taps.get(layer, ()):
+                loss = tap.term.loss(features, tap.target, self.convention)[0] * tap.share
+                found.terms[tap.column] += loss.detach()
+                total = total + loss * self._weights[tap.column]
+
+        with torch.enable_grad():
+            output = pass_through(self.network, block, x, visit)
+        found.kept[block] = output, total
+        return None if output is None else output.detach()
+
+    def _measure(self, block: Block, x: Tensor, found: _Pass) -> Tensor | None:
+        """Passes through a block in strips, adding up its losses."""
+        found.inputs.append(x)
+        strips: dict[str, list[tuple[Tensor, float]]] = {}
+
+        def visit(layer: str, features: Tensor, strip: Strip) -> None:
+            for tap in self._taps.get(layer, ()):
+                if tap.term is STYLE:
+                    part = gram_matrix(features), _share(block, strip, layer)
+                    strips.setdefault(layer, []).append(part)
+                    positions[layer] = features.shape[3] * block.num_rows(layer)
+                else:
+                    loss, weight = self._content(tap, features, block, strip)
+                    found.terms[tap.column] += loss[0] * weight
+
+        positions: dict[str, int] = {}
+        with torch.no_grad():
+            output = pass_through(self.network, block, x, visit)
+            for layer, parts in strips.items():
+                [tap] = (tap for tap in self._taps[layer] if tap.term is STYLE)
+                difference = mean_gram(*zip(*parts, strict=True)) - tap.target
+                factor = gram_factor(difference.shape[1], self.convention) * tap.share
+                found.terms[tap.column] += difference.square().sum() * factor
+                found.pulls[layer] = difference * (self._weights[tap.column] * (4 * factor / positions[layer]))
+        return output
+
+    def _content(self, tap: _Tap, own: Tensor, block: Block, strip: Strip) -> tuple[Tensor, float]:
+        """A strip's content loss, and what it weighs in the whole image's."""
+        loss = tap.term.loss(own, tap.target[:, :, strip.rows(tap.layer)], self.convention)
+        return loss, tap.share * (_share(block, strip, tap.layer) if self.convention == "mean" else 1.0)
+
+    def _second_pass(self, found: _Pass, image: Tensor) -> Tensor:
+        """The gradient of the content and style losses: 1x3xHxW."""
+        gradient: Tensor | None = None
+        for block in reversed(self._blocks):
+            x = found.inputs.pop()
+            if block in found.kept:
+                output, total = found.kept.pop(block)
+                pulled = [(total, torch.ones_like(total))] if total.requires_grad else []
+                if output is not None and gradient is not None:
+                    pulled.append((output, gradient))
+                gradient = _pull(pulled, x)
+            else:
+                gradient = self._computed_again(block, x, found, gradient)
+        return torch.zeros_like(image) if gradient is None else gradient
+
+    def _computed_again(self, block: Block, x: Tensor, found: _Pass, behind: Tensor | None) -> Tensor:
+        """The gradient at a block's input, from its own losses and the gradient behind it."""
+        gradient = torch.zeros_like(x)
+        for strip in block.strips:
+            seen = x[:, :, strip.seen].detach().requires_grad_()
+            pulled: list[tuple[Tensor, Tensor]] = []
+            with torch.enable_grad():
+                for layer, own in strip_features(self.network, block, seen, strip):
+                    for tap in self._taps.get(layer, ()):
+                        if tap.term is STYLE:
+                            pulled.append((own, gram_pull(own.detach(), found.pulls[layer])))
+                        else:
+                            loss, weight = self._content(tap, own, block, strip)
+                            pulled.append((loss, self._weights[tap.column].expand(1) * weight))
+                    if layer == block.pooling and behind is not None:
+                        pulled.append((own, behind[:, :, strip.rows(layer)]))
+            gradient[:, :, strip.seen] += _pull(pulled, seen)
+        return gradient
+
+
+def _share(block: Block, strip: Strip, layer: str) -> float:
+    """The part of a layer's positions that is in a strip."""
+    return strip.num_rows(layer) / block.num_rows(layer)
+
+
+def _pull(pulled: Sequence[tuple[Tensor, Tensor]], x: Tensor) -> Tensor:
+    """The gradient at x, from tensors that depend on it and the gradients at these."""
+    outputs, gradients = zip(*pulled, strict=True)
+    (gradient,) = torch.autograd.grad(outputs, x, gradients)
+    return gradient
