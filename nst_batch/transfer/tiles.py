@@ -30,7 +30,7 @@ from nst_batch.transfer.losses import (
     gram_pull,
     mean_gram,
 )
-from nst_batch.transfer.objective import Evaluation, objective_weights
+from nst_batch.transfer.objective import Evaluation
 from nst_batch.transfer.problem import Problem
 from nst_batch.transfer.strips import Block, Strip, blocks, pass_through, strip_features
 from nst_batch.transfer.targets import Targets
@@ -66,7 +66,7 @@ class TiledObjective:
     """The losses of one problem as a function of its image, as `Objective` has them.
 
     Args:
-        targets, size, scale, convention: See `Objective`.
+        targets, convention: See `Objective`.
         problems: One.
         tile: Rows that are computed together, at each block's own resolution.
 
@@ -74,35 +74,23 @@ class TiledObjective:
         ValueError: More than one problem, or a term that cannot be computed in strips.
     """
 
-    def __init__(
-        self,
-        targets: Targets,
-        problems: Sequence[Problem],
-        *,
-        size: tuple[int, int],
-        scale: float,
-        convention: Loss,
-        tile: int,
-    ) -> None:
+    def __init__(self, targets: Targets, problems: Sequence[Problem], convention: Loss, *, tile: int) -> None:
         if len(problems) != 1:
-            raise ValueError(f"expected one problem to be solved in tiles, found {len(problems)}")
+            raise ValueError(f"expected one problem to be solved in strips, found {len(problems)}")
         [problem] = problems
-        self.network, self.problems, self.size, self.convention = targets.network, problems, size, convention
-        self._weights = torch.tensor(
-            objective_weights(problem, scale, convention),
-            device=self.network.device,
-            dtype=self.network.exact_dtype,
-        )
+        self.network, self.problems, self.convention = targets.network, problems, convention
+        weights = [term.weight(problem) for term in TERMS]
+        self._weights = torch.tensor(weights, device=self.network.device, dtype=self.network.exact_dtype)
         self._taps: dict[str, list[_Tap]] = {}
         for column, term in enumerate(TERMS):
             shares = term.layers(problem)
             if IMAGE not in shares and shares and term not in (CONTENT, STYLE):
-                raise ValueError(f"the {term.name} loss cannot be computed in tiles")
+                raise ValueError(f"the {term.name} loss cannot be computed in strips")
             for layer, share in shares.items():
                 pictures = term.pictures(problem)
-                target = targets.of(term, pictures, tuple(shares), scale)[layer] if pictures else self._weights
+                target = targets.of(term, pictures, tuple(shares))[layer] if pictures else self._weights
                 self._taps.setdefault(layer, []).append(_Tap(layer, column, term, share, target))
-        self._blocks = blocks(self.network, problem.layers, size[0], tile)
+        self._blocks = blocks(self.network, problem.layers, problem.height, tile)
 
     def __call__(self, images: Tensor) -> Evaluation:
         """At a 1x3xHxW image; without gradients."""
@@ -111,7 +99,7 @@ class TiledObjective:
 
     def with_gradient(self, points: Tensor) -> tuple[Evaluation, Tensor]:
         """At a flattened image, 1xD: the losses, and the gradient of the total, 1xD."""
-        image = points.detach().view(1, 3, *self.size)
+        image = points.detach().view(1, 3, self.problems[0].height, self.problems[0].width)
         found = self._first_pass(image, keep=True)
         gradient = self._second_pass(found, image)
         for tap in self._taps.get(IMAGE, ()):

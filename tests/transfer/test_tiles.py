@@ -32,13 +32,12 @@ def posed(height: int, width: int, **changes: Any) -> Problem:
 
 
 def both(
-    one: Problem, rows: int, cache: Targets, *, scale: float = 1.0, convention: Loss = "sum"
+    one: Problem, rows: int, cache: Targets, convention: Loss = "sum"
 ) -> list[tuple[Evaluation, torch.Tensor]]:
     """The losses and gradient of the whole, and in strips of so many rows, at one image."""
-    size = round(one.height * scale), round(one.width * scale)
-    point = pixels(3, *size).reshape(1, -1)
-    whole = Objective(cache, [one], size=size, scale=scale, convention=convention)
-    tiled = TiledObjective(cache, [one], size=size, scale=scale, convention=convention, tile=rows)
+    point = pixels(3, one.height, one.width).reshape(1, -1)
+    whole = Objective(cache, [one], size=(one.height, one.width), scale=1.0, convention=convention)
+    tiled = TiledObjective(cache, [one], convention, tile=rows)
     return [whole.with_gradient(point), tiled.with_gradient(point)]
 
 
@@ -81,10 +80,6 @@ def test_every_set_of_layers(changes: dict[str, Any], convention: Loss) -> None:
     check(posed(70, 41, **changes), 16, targets("max", EXACT), convention=convention)
 
 
-def test_a_coarse_stage_weighs_content_as_the_full_size_does() -> None:
-    check(posed(96, 64), 16, targets("max", EXACT), scale=0.5)
-
-
 @pytest.mark.parametrize("arch", ["vgg11_lrn", "vgg16_c", "vgg19"])
 def test_every_architecture(arch: str) -> None:
     network = Vgg(arch, random_weights(arch, 0, "average"), pooling="average", dtype=EXACT)
@@ -95,17 +90,15 @@ def test_every_architecture(arch: str) -> None:
 def test_losses_without_a_gradient() -> None:
     one, cache = posed(70, 41, tv_weight=3.0), targets("max", EXACT)
     (expected, _), _ = both(one, 16, cache)
-    tiled = TiledObjective(cache, [one], size=(70, 41), scale=1.0, convention="sum", tile=16)
+    tiled = TiledObjective(cache, [one], "sum", tile=16)
     found = tiled(pixels(3, 70, 41).unsqueeze(0))
     torch.testing.assert_close(found.terms, expected.terms, rtol=1e-12, atol=0)
     torch.testing.assert_close(found.total, expected.total, rtol=1e-12, atol=0)
 
 
 def test_a_single_problem_at_a_time() -> None:
-    with pytest.raises(ValueError, match="expected one problem to be solved in tiles, found 2"):
-        TiledObjective(
-            targets(dtype=EXACT), [posed(32, 32)] * 2, size=(32, 32), scale=1.0, convention="sum", tile=16
-        )
+    with pytest.raises(ValueError, match="expected one problem to be solved in strips, found 2"):
+        TiledObjective(targets(dtype=EXACT), [posed(32, 32)] * 2, "sum", tile=16)
 
 
 def test_a_large_picture_is_measured_in_strips() -> None:
