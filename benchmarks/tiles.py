@@ -30,7 +30,9 @@ def network() -> Vgg:
     generator = torch.Generator().manual_seed(0)
     weights = {}
     for name, (out, channels) in conv_shapes("vgg16").items():
-        weights[f"{name}.weight"] = torch.randn(out, channels, 3, 3, generator=generator) * (2 / (9 * channels)) ** 0.5
+        weights[f"{name}.weight"] = (
+            torch.randn(out, channels, 3, 3, generator=generator) * (2 / (9 * channels)) ** 0.5
+        )
         weights[f"{name}.bias"] = torch.zeros(out)
     return Vgg("vgg16", weights)
 

@@ -27,7 +27,12 @@ def posed(height: int, width: int, **changes: Any) -> Problem:
     """A problem of any size, with a style picture of another."""
     content = TargetImage(key=f"content {height}×{width}", pixels=pixels(1, height, width))
     style = TargetImage(key="style", pixels=pixels(2, 40, 56))
-    values: dict[str, Any] = {"content_layers": ("block4_conv1",), "style_layers": STYLE_LAYERS, "alpha": 0.5, "beta": 5.0}
+    values: dict[str, Any] = {
+        "content_layers": ("block4_conv1",),
+        "style_layers": STYLE_LAYERS,
+        "alpha": 0.5,
+        "beta": 5.0,
+    }
     return Problem(height=height, width=width, content=content, styles=(style,), **(values | changes))
 
 
