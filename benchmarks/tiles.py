@@ -50,7 +50,7 @@ def objective(targets: Targets, size: int, tile: int) -> Objective | TiledObject
     )  # fmt: skip
     if tile:
         return TiledObjective(targets, [problem], "sum", tile=tile)
-    return Objective(targets, [problem], size=(size, size), scale=1.0, convention="sum")
+    return Objective(targets, [problem], "sum")
 
 
 def peak_bytes(size: int, tile: int) -> int:

@@ -74,12 +74,19 @@ class Lbfgs:
     Args:
         start: BxD.
         history: Pairs kept per problem.
+        pairs: The precision in which these are kept; None is the start's.
         first_step: Root-mean-square change of the variables in the first step.
         bands: Parts of the variables that are scaled apart.
     """
 
     def __init__(
-        self, start: Tensor, *, history: int = LBFGS_HISTORY, first_step: float = 0.01, bands: Bands | None = None
+        self,
+        start: Tensor,
+        *,
+        history: int = LBFGS_HISTORY,
+        pairs: torch.dtype | None = None,
+        first_step: float = 0.01,
+        bands: Bands | None = None,
     ) -> None:
         batch, size = start.shape
         self.point, self.best = start.clone(), start.clone()
@@ -91,7 +98,7 @@ class Lbfgs:
         self._length, self._slope = start.new_ones(batch), start.new_zeros(batch)
         self._rejections = torch.zeros_like(self.state)
         self._updates = 0
-        self._s, self._y = (start.new_zeros(batch, history, size) for _ in range(2))
+        self._s, self._y = (start.new_zeros(batch, history, size, dtype=pairs) for _ in range(2))
         self._sy = start.new_zeros(batch, history, history, dtype=torch.float64)
         num_bands = self._bands.norms(start).shape[1]
         self._scales = start.new_ones(batch, num_bands)
@@ -155,11 +162,21 @@ class Lbfgs:
 
     def _with(self, pairs: Tensor, vector: Tensor) -> Tensor:
         """Products of one side of the pairs with a vector, BxD: a number for each slot used."""
-        return torch.bmm(pairs[:, : self._used()], vector.unsqueeze(2)).squeeze(2).double()
+        used = pairs[:, : self._used()]
+        if pairs.dtype == vector.dtype:
+            return torch.bmm(used, vector.unsqueeze(2)).squeeze(2).double()
+        # One pair at a time: together they would take, in the vector's precision, what is to be saved.
+        return torch.stack([_dot(pair.to(vector.dtype), vector) for pair in used.unbind(1)], 1).double()
 
     def _sum(self, pairs: Tensor, weights: Tensor) -> Tensor:
         """One side of the pairs, weighted: BxD."""
-        return torch.bmm(weights.to(pairs.dtype).unsqueeze(1), pairs[:, : self._used()]).squeeze(1)
+        used, weights = pairs[:, : self._used()], weights.to(self.point.dtype)
+        if pairs.dtype == weights.dtype:
+            return torch.bmm(weights.unsqueeze(1), used).squeeze(1)
+        total = torch.zeros_like(self.point)
+        for weight, pair in zip(weights.unbind(1), used.unbind(1), strict=True):
+            total.addcmul_(weight.unsqueeze(1), pair)
+        return total
 
     def _quasi_newton_direction(self) -> Tensor:
         """−H·g, or a plain step of the first step's length where that would not descend."""
