@@ -1,5 +1,6 @@
-"""The only room that writes tables: files on a disk or in an object store, the lock, rows, the committer.
+"""The only room that writes tables: a run directory on a disk or in an object store, with one writer.
 
-May import the leaves alone. `committer.Committer` writes a run directory; `run_directory.RunDirectory` reads it,
-also while it is written.
+The way of a result: `committer` (what has ended, and when it is published) → `rows` (records as rows, by the
+schemas in `tables`) → `files` (staged, then moved to its place, while the `lock` is held). `run_directory` reads,
+also while a run writes; `snapshot` is where published and staged rows meet. May import the leaves alone.
 """

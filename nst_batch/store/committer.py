@@ -18,9 +18,7 @@ import hashlib
 import json
 import secrets
 import time
-from collections import deque
 from collections.abc import Iterable, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, suppress
 from dataclasses import replace
 from typing import Any, Self
@@ -35,6 +33,7 @@ from nst_batch.records import Result, Trial
 from nst_batch.store import rows, tables
 from nst_batch.store.files import STAGING
 from nst_batch.store.lock import RunLock, run_lock
+from nst_batch.store.pictures import PictureWriter, image_path
 from nst_batch.store.plan_files import write_plan
 from nst_batch.store.run_directory import PROGRESS, SUCCESS, RunDirectory, part_name
 from nst_batch.store.status import Mask, TrialStatus
@@ -44,8 +43,6 @@ SEGMENT_ROWS = 256
 """A segment that has as many is closed and the next one begun; until then each flush rewrites it."""
 FLUSH_SECONDS = 5.0
 """A result is staged at the latest this long after its commit, as long as `tick` is called."""
-_IMAGES_AT_ONCE = 16
-_IMAGES_WAITING = 32
 
 
 class Committer:
@@ -80,13 +77,13 @@ class Committer:
         self._segment_rows, self._flush_seconds = segment_rows, flush_seconds
         self._writer, self._num_segments = secrets.token_hex(4), 0
         self._flushed_at = time.monotonic()
-        self._images: deque[Future[None]] = deque()
+        self._pictures = PictureWriter(self._write)
 
     def __enter__(self) -> Self:
         check_writable(self.run)
         with ExitStack() as stack:
             self._lock = stack.enter_context(run_lock(self._directory))
-            self._pool = stack.enter_context(ThreadPoolExecutor(_IMAGES_AT_ONCE, "nst-batch images"))
+            stack.enter_context(self._pictures)
             self._recover()
             self._stack = stack.pop_all()
         return self
@@ -172,8 +169,7 @@ class Committer:
         if result.image is not None:
             path = image_path(result.trial.trial_id, result.image)
             outcome = replace(outcome, image_path=path, image_sha256=hashlib.sha256(result.image).hexdigest())
-            self._await_images(_IMAGES_WAITING)
-            self._images.append(self._pool.submit(self._write, path, result.image))
+            self._pictures.write(path, result.image)
         self._rows.append(rows.result_row(self.run.study["name"], replace(result, outcome=outcome)))
         self._status.record(index, attempt, outcome.status)
         return True
@@ -185,7 +181,7 @@ class Committer:
 
     def flush(self) -> None:
         """Stages every committed result, then publishes the parts that are whole."""
-        self._await_images(0)
+        self._pictures.wait()
         if len(self._rows) > self._num_staged:
             segment = pa.Table.from_pylist(self._rows, tables.SEGMENT)
             self._write(self._segment_path, rows.segment_to_bytes(segment))
@@ -226,12 +222,6 @@ class Committer:
             with suppress(RunDirectoryError):
                 self._directory.remove(staged)
             raise
-
-    def _await_images(self, allowed: int) -> None:
-        """Waits until at most `allowed` pictures are still being written; one that failed fails here each time."""
-        while len(self._images) > allowed:
-            self._images[0].result()
-            self._images.popleft()
 
     def _begin_segment(self) -> None:
         self._num_segments += 1
@@ -306,13 +296,3 @@ class Committer:
             self._staged[path] = set(self.run.part_of(unpublished).tolist())
         else:
             self._directory.remove(path)
-
-
-def image_path(trial_id: str, image: bytes) -> str:
-    """Where a trial's picture goes; a PNG unless its first bytes say that it is a JPEG or a WebP."""
-    suffix = "png"
-    if image.startswith(b"\xff\xd8"):
-        suffix = "jpg"
-    elif image[8:12] == b"WEBP":
-        suffix = "webp"
-    return f"images/{trial_id[:2]}/{trial_id}.{suffix}"
