@@ -91,9 +91,11 @@ def part_tables(
             for name in ("trial_id", "trial_index", "content_uri", "content_sha256", "configuration")
         }
         content, style, total = generator.gamma(2, size=3)
+        kept, taken = generator.random(2)
         base |= {
             "study": "large", "attempt": 1, "status": "ok", "style_uri": row["style_uris"][0], "steps_done": STEPS,
-            "content_distance": content, "style_distance": style, "final_total_loss": total, "seconds": 1.0,
+            "content_distance": content, "style_distance": style, "content_kept": kept, "style_taken": taken,
+            "transfer_score": kept * taken, "final_total_loss": total, "seconds": 1.0,
             "image_path": f"images/{row['trial_id'][:2]}/{row['trial_id']}.png", "finished_at": datetime.now(UTC),
         }  # fmt: skip
         trials.append({name: list(value) if isinstance(value, tuple) else value for name, value in base.items()})
@@ -110,7 +112,7 @@ def part_tables(
     layers = repeated | {"layer": pa.array(list(LAYERS) * count)}
     layers |= {
         name: pa.array(generator.gamma(2, size=count * len(LAYERS)))
-        for name in ("content_distance", "style_distance")
+        for name in ("content_distance", "style_distance", "content_baseline", "style_baseline")
     }
     return {
         "trials": pa.Table.from_pylist(trials, tables.TRIALS),

@@ -12,7 +12,7 @@ MIN_PAIRS = 5
 """With fewer there is no interval: too few to tell chance from merit."""
 CONFIDENCE = 0.95
 
-_MAX_RESAMPLES, _MIN_RESAMPLES, _RESAMPLED_CELLS = 9_999, 199, 200_000_000
+_MAX_RESAMPLES, _MIN_RESAMPLES, _RESAMPLED_CELLS = 9_999, 199, 50_000_000
 _CHUNK_CELLS = 4_000_000
 
 Floats = npt.NDArray[np.float64]
