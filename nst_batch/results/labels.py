@@ -5,11 +5,16 @@ from __future__ import annotations
 import dataclasses
 import re
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from nst_batch.errors import without_secrets
 from nst_batch.records import Configuration
+
+SCORES = ("transfer_score", "content_kept", "style_taken")
+"""The columns that say how good a finished picture is."""
+STRENGTH = "alpha"
+"""The field that says how much the content weighs."""
 
 _FIRST = ("content_layers", "style_layers", "style_layer_weights", "alpha", "beta", "tv_weight", "style_scale")
 _FIELDS = dict.fromkeys((*_FIRST, *(field.name for field in dataclasses.fields(Configuration))))
@@ -80,6 +85,12 @@ def weights_text(configuration: Configuration) -> str:
     if configuration.weights.startswith("random"):
         return f"{network}, RANDOM weights ({configuration.weights}: an untrained network)"
     return f"{network}, {configuration.weights} weights"
+
+
+def scores_text(trial: Mapping[str, Any]) -> str:
+    """A trial's scores as `0.22 = 0.45 kept × 0.49 taken`; empty where it has none."""
+    score, kept, taken = (trial[name] for name in SCORES)
+    return "" if score is None else f"{score:.2f} = {kept:.2f} kept × {taken:.2f} taken"
 
 
 def _tails(depths: dict[str, int]) -> dict[str, str]:

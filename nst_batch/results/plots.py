@@ -14,43 +14,44 @@ import altair as alt
 import numpy as np
 import vl_convert
 
+from nst_batch.results.labels import SCORES, STRENGTH
 from nst_batch.results.report_data import TERMS
 
 Spec = dict[str, Any]
 Rows = Sequence[Mapping[str, Any]]
 
 MAX_SHOWN = 40
-"""Configurations in a plot; the best ones, when there are more."""
+"""Configurations in the ranking, curves in the other plots: the best ones, when there are more."""
 MAX_LINES = 100
 """Trials drawn one by one for one configuration."""
 
 _WIDTH = 760
 _MARK, _FRONT = "#2b62b3", "#cf5a1f"
-_COLORS = alt.Scale(range=[_MARK, _FRONT], domain=[False, True])
-_PER_LAYER = alt.Scale(scheme=alt.SchemeParams(name="plasma", extent=[0.0, 0.85]))
+_ON_FRONT = alt.Color("pareto:N", scale=alt.Scale(range=[_MARK, _FRONT], domain=[False, True]), legend=None)
 _NAME = alt.Tooltip("label:N", title="configuration")
-_MAX_LINEAR_SPREAD = 30
-_LABELLED_FRONT = 12
+_SCORES = [alt.Tooltip(f"{name}:Q", title=name.replace("_", " "), format=".3f") for name in SCORES]
 _VEGA_LITE = alt.SCHEMA_VERSION[1:].rpartition(".")[0]
-_ORDERS = {"score": "transfer score", "content": "content kept", "style": "style taken"}
 
 
 def plots(data: Mapping[str, Any]) -> dict[str, Spec]:
-    """The specification of each plot for which there is something to draw: ranking, pareto, curves.
+    """The specification of each plot for which there is something to draw: ranking, tradeoff, curves.
 
     Args:
         data: From `report_data`.
     """
     found = {}
-    labels = {each["id"]: each["label"] for each in data["configurations"]}
-    rankings = {by: ranking["rows"] for by, ranking in data["rankings"].items()}
-    if rankings:
-        found["ranking"] = ranking_plot(rankings, labels)
-        rows = [row for row in next(iter(rankings.values())) if None not in _distances(row)]
-        if rows:
-            found["pareto"] = pareto_plot(rows, labels)
+    configurations = {each["id"]: each for each in data["configurations"]}
+    rows = [{**configurations.get(row["configuration"], {}), **row} for row in data["ranking"]["rows"]]
+    rows = [{**row, "label": row.get("label", row["configuration"])} for row in rows]
+    if rows:
+        found["ranking"] = ranking_plot(rows)
+    scored = [row for row in rows if row.get("transfer_score") is not None]
+    if scored and any(field["name"] == STRENGTH for field in data["fields"]):
+        found["tradeoff"] = strength_plot(scored, data)
+    elif scored:
+        found["tradeoff"] = tradeoff_plot(scored)
     if data["curves"]["trials"]:
-        found["curves"] = curves_plot(data["curves"], labels)
+        found["curves"] = curves_plot(data["curves"], {key: each["label"] for key, each in configurations.items()})
     return found
 
 
@@ -69,92 +70,120 @@ def drawn(spec: Spec) -> dict[str, bytes]:
     }
 
 
-def ranking_plot(rankings: Mapping[str, Rows], labels: Mapping[str, str]) -> Spec:
-    """Mean ranks with their intervals, best at the top."""
-    rows = [
-        {name: row[name] for name in ("configuration", "mean_rank", "low", "high", "won", "pairs", "pareto")}
-        | {"by": _ORDERS[by], "label": labels.get(row["configuration"], row["configuration"])}
-        for by, ranked in rankings.items()
-        for row in ranked[:MAX_SHOWN]
-    ]
-    by = alt.param(name="by", value=rows[0]["by"], bind=_choice("ranked by", [_ORDERS[by] for by in rankings]))
-    base = (
-        alt.Chart(alt.NamedData("ranks"), height=22 * min(len(next(iter(rankings.values()))), MAX_SHOWN))
-        .transform_filter("datum.by == by")
-        .encode(
-            y=alt.Y("label:N", sort=None, title=None),
-            color=alt.Color("pareto:N", scale=_COLORS, legend=None),
-            tooltip=[
-                _NAME,
-                alt.Tooltip("mean_rank:Q", title="mean rank", format=".3~f"),
-                alt.Tooltip("low:Q", title="95% from", format=".3~f"),
-                alt.Tooltip("high:Q", title="to", format=".3~f"),
-                alt.Tooltip("won:Q", title="first in", format=".0%"),
-                alt.Tooltip("pairs:Q"),
-            ],
-        )
-    )
-    scale = alt.Scale(zero=False, domainMin=1)
-    dots = base.mark_circle(size=90, opacity=1).encode(
-        alt.X("mean_rank:Q", scale=scale, title="mean rank (1 is best)")
-    )
-    lines = base.transform_filter("isValid(datum.low)").mark_rule(strokeWidth=2, opacity=0.6)
-    more = f", the best {MAX_SHOWN}" if len(next(iter(rankings.values()))) > MAX_SHOWN else ""
-    return _finished(
-        (lines.encode(x="low:Q", x2="high:Q") + dots).add_params(by),
-        title=f"Ranking{more}",
-        subtitle="Ranks within each pair, averaged. Lines: 95% intervals over pairs. Orange: on the Pareto front.",
-        datasets={"ranks": rows},
-    )
-
-
-def pareto_plot(rows: Rows, labels: Mapping[str, str]) -> Spec:
-    """Content distance against style distance; the front is labelled."""
-    points = [
-        {name: row[name] for name in ("configuration", "content_distance", "style_distance", "pareto")}
-        | {"label": labels.get(row["configuration"], row["configuration"])}
-        for row in rows
-    ]
-    content, style = np.array([_distances(row) for row in rows], np.float64).T
-    base = alt.Chart(alt.NamedData("points"), height=400).encode(
-        x=alt.X("content_distance:Q", scale=_spread(content), title="content distance (left: more content kept)"),
-        y=alt.Y("style_distance:Q", scale=_spread(style), title="style distance (down: closer to the style)"),
-    )
-    front = base.transform_filter("datum.pareto")
-    dots = base.mark_circle(size=90, opacity=1).encode(
-        color=alt.Color("pareto:N", scale=_COLORS, legend=None),
+def ranking_plot(rows: Rows) -> Spec:
+    """Transfer scores with their intervals, best at the top; mean ranks where a study has no scores."""
+    shown, scored = rows[:MAX_SHOWN], rows[0].get("transfer_score") is not None
+    value, low, high = ("transfer_score", "score_low", "score_high") if scored else ("mean_rank", "low", "high")
+    axis = alt.X(f"{value}:Q", title=value.replace("_", " "), scale=alt.Scale(zero=False, nice=True))
+    base = alt.Chart(alt.NamedData("ranking"), height=22 * len(shown)).encode(
+        y=alt.Y("label:N", sort=None, title=None),
+        color=_ON_FRONT if scored else alt.value(_MARK),
         tooltip=[
             _NAME,
-            alt.Tooltip("content_distance:Q", title="content distance", format=".4~g"),
-            alt.Tooltip("style_distance:Q", title="style distance", format=".4~g"),
+            *(_SCORES if scored else ()),
+            alt.Tooltip("mean_rank:Q", title="mean rank", format=".3~f"),
+            alt.Tooltip("won:Q", title="first in", format=".0%"),
+            alt.Tooltip("pairs:Q"),
         ],
     )
-    chart = front.mark_line(color=_FRONT, strokeDash=[4, 3]).encode(order="content_distance:Q") + dots
-    if sum(row["pareto"] for row in rows) <= _LABELLED_FRONT:
-        chart += front.mark_text(align="left", dx=8, dy=-8, limit=280).encode(text="label:N")
+    interval = base.transform_filter(f"isValid(datum.{low})").mark_rule(strokeWidth=2, opacity=0.6)
+    more = f": the best {MAX_SHOWN}" if len(rows) > MAX_SHOWN else ""
+    measure = "Transfer score: content kept × style taken" if scored else "Ranks within each pair"
     return _finished(
-        chart,
-        title="Content kept against style matched",
-        subtitle="One point per configuration, means over layers and pairs. Orange: no other is better in both.",
-        datasets={"points": points},
+        interval.encode(x=alt.X(f"{low}:Q"), x2=f"{high}:Q") + base.mark_circle(size=90, opacity=1).encode(x=axis),
+        title=f"Ranking{more}",
+        subtitle=f"{measure}, means over pairs; in the order of the ranks within each pair. Lines: 95% intervals."
+        + (" Orange: no other keeps more and takes more." if scored else ""),
+        datasets={"ranking": shown},
     )
+
+
+def tradeoff_plot(rows: Rows) -> Spec:
+    """Content kept against style taken, a point per configuration; the front is labelled."""
+    base = _kept_against_taken()
+    front = base.transform_filter("datum.pareto")
+    return _finished(
+        front.mark_line(color=_FRONT, strokeDash=[4, 3]).encode(order="style_taken:Q")
+        + base.mark_circle(size=90, opacity=1).encode(color=_ON_FRONT)
+        + front.mark_text(align="left", dx=8, dy=-8, limit=240).encode(text="label:N"),
+        title="Content kept against style taken",
+        subtitle="Means over pairs; up and to the right is better. Orange: no other keeps more and takes more.",
+        datasets={"points": rows},
+    )
+
+
+def strength_plot(rows: Rows, data: Mapping[str, Any]) -> Spec:
+    """Content kept against style taken along alpha: a curve for each value of the other fields.
+
+    Pictures of the first pair stand along the curve that is chosen; the best one is at first.
+    """
+    points = list(_along_strength(rows, data))
+    best_first = sorted(points, key=lambda point: -point["transfer_score"])
+    shown = list(dict.fromkeys(point["curve"] for point in best_first))[:MAX_SHOWN]
+    names = [name for name in dict.fromkeys(point["curve"] for point in points) if name in shown]
+    choice = alt.binding_select(options=names, name="pictures along ")
+    chosen = alt.param(name="shown", value=shown[0], bind=choice)
+    strength = alt.Tooltip("strength:Q", title=STRENGTH)
+    base = _kept_against_taken(strength)
+    color = _per_curve("curve:N", names)
+    opacity = alt.condition("datum.curve == shown", alt.value(1), alt.value(0.55))
+    chart = alt.layer(
+        base.mark_line().encode(color=color, order="strength:Q", opacity=opacity),
+        base.mark_circle(size=70).encode(color=color, opacity=opacity),
+        base.transform_filter("datum.curve == shown && isValid(datum.picture)")
+        .mark_image(width=60, height=60, yOffset=-38, aria=False)
+        .encode(url="picture:N"),
+    )
+    return _finished(
+        chart.add_params(chosen),
+        title="Content kept against style taken",
+        subtitle=f"Curves along {STRENGTH}, means over pairs; up and to the right is better. "
+        f"Pictures: {data['pairs'][0]['label'] or 'the only pair'}.",
+        datasets={"points": [point for point in points if point["curve"] in names]},
+    )
+
+
+def _along_strength(rows: Rows, data: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+    """Each row with its curve, its strength and its picture, in the order of the study."""
+    place = [field["name"] for field in data["fields"]].index(STRENGTH)
+    pictures: dict[int, str] = {}
+    for trial in data["trials"]:
+        if trial["thumbnail"]:
+            pictures.setdefault(trial["configuration"], trial["thumbnail"])
+    found = {row["configuration"]: row for row in rows}
+    for number, each in enumerate(data["configurations"]):
+        if each["id"] in found:
+            values = list(each["values"])
+            strength = float(values.pop(place))
+            more = {"strength": strength, "curve": " · ".join(values) or "all", "picture": pictures.get(number)}
+            yield {**found[each["id"]], **more}
+
+
+def _per_curve(field: str, names: Sequence[str]) -> alt.Color:
+    """Colours from shallow to deep, and their legend."""
+    scale = alt.Scale(scheme=alt.SchemeParams(name="plasma", extent=[0.0, 0.85]))
+    return alt.Color(field, sort=list(names), scale=scale, title=None, legend=alt.Legend(symbolLimit=MAX_SHOWN))
+
+
+def _kept_against_taken(*tooltip: alt.Tooltip) -> alt.Chart:
+    x, y = (
+        alt.X("style_taken:Q", title="style taken", scale=alt.Scale(zero=False, padding=40)),
+        alt.Y("content_kept:Q", title="content kept", scale=alt.Scale(zero=False, padding=40)),
+    )
+    return alt.Chart(alt.NamedData("points"), height=440).encode(x=x, y=y, tooltip=[_NAME, *tooltip, *_SCORES])
 
 
 def curves_plot(curves: Mapping[str, Any], labels: Mapping[str, str]) -> Spec:
     """Losses relative to the initial picture: medians over pairs, or the trials of one configuration."""
-    groups: dict[str, list[Mapping[str, Any]]] = {}
-    for trial in curves["trials"]:
-        groups.setdefault(trial["configuration"], []).append(trial)
-    shown = {key: groups[key] for key in list(groups)[:MAX_SHOWN]}
-    names = [labels[key] for key in shown]
+    groups = _by_configuration(curves["trials"])
+    names = [labels[key] for key in groups]
     choice = alt.binding_select(options=[None, *names], labels=["all (medians)", *names], name="show ")
-    term = alt.param(name="term", value=TERMS[0], bind=_choice("loss", TERMS))
+    term = alt.param(name="term", value=TERMS[0], bind=alt.binding_radio(options=list(TERMS), name="loss "))
     only = alt.param(name="shown", value=names[0] if len(names) == 1 else None, bind=choice)
     steps = alt.param(name="steps", value=curves["steps"])
 
     x = alt.X("step:Q", title="step", scale=alt.Scale(nice=False))
     y = alt.Y("value:Q", title="loss / initial loss", scale=alt.Scale(type="log", nice=False))
-    color = alt.Color("label:N", sort=names, scale=_PER_LAYER, title=None, legend=alt.Legend(symbolLimit=MAX_SHOWN))
     numbers = [alt.Tooltip("step:Q"), alt.Tooltip("value:Q", title="loss / initial", format=".3~g")]
     medians = (
         alt.Chart(alt.NamedData("medians"), height=400)
@@ -173,7 +202,7 @@ def curves_plot(curves: Mapping[str, Any], labels: Mapping[str, str]) -> Spec:
     chart = alt.layer(
         band,
         single.mark_line(color="gray", strokeWidth=0.7),
-        medians.mark_line(strokeWidth=2).encode(y=y, color=color),
+        medians.mark_line(strokeWidth=2).encode(y=y, color=_per_curve("label:N", names)),
         single.mark_point(opacity=0, size=60),
         medians.mark_point(opacity=0, size=90).encode(y=y),
     )
@@ -185,14 +214,22 @@ def curves_plot(curves: Mapping[str, Any], labels: Mapping[str, str]) -> Spec:
         datasets={
             "medians": [
                 row | {"label": labels[key], "configuration": key}
-                for key, trials in shown.items()
+                for key, trials in groups.items()
                 for row in _medians(curves["steps"], trials)
             ],
             "trials": [
-                {**trial, "label": labels[key]} for key, trials in shown.items() for trial in trials[:MAX_LINES]
+                {**trial, "label": labels[key]} for key, trials in groups.items() for trial in trials[:MAX_LINES]
             ],
         },
     )
+
+
+def _by_configuration(trials: Rows) -> dict[str, list[Mapping[str, Any]]]:
+    """The trials of the first configurations."""
+    groups: dict[str, list[Mapping[str, Any]]] = {}
+    for trial in trials:
+        groups.setdefault(trial["configuration"], []).append(trial)
+    return {key: groups[key] for key in list(groups)[:MAX_SHOWN]}
 
 
 def _medians(steps: Sequence[int], trials: Rows) -> Iterator[dict[str, Any]]:
@@ -204,20 +241,6 @@ def _medians(steps: Sequence[int], trials: Rows) -> Iterator[dict[str, Any]]:
                 steps, np.quantile(curves, [0.1, 0.5, 0.9], axis=0).T, strict=True
             ):
                 yield {"term": term, "step": step, "value": middle, "low": low, "high": high}
-
-
-def _distances(row: Mapping[str, Any]) -> tuple[float | None, float | None]:
-    return row.get("content_distance"), row.get("style_distance")
-
-
-def _choice(name: str, options: Sequence[str]) -> alt.BindRadioSelect:
-    return alt.binding_radio(options=list(options), name=f"{name} ")
-
-
-def _spread(values: np.ndarray[Any, np.dtype[np.float64]]) -> alt.Scale:
-    """Logarithmic where the values differ by more than a factor of 30."""
-    log = values.min() > 0 and values.max() / values.min() > _MAX_LINEAR_SPREAD
-    return alt.Scale(type="log" if log else "linear", zero=False, padding=40)
 
 
 def _finished(

@@ -18,8 +18,9 @@ _FIGURE_EDGE = 2_000
 def write_report(run: RunDirectory, folder: Path | None = None, *, fetch: bool = False) -> str:
     """Writes the report of a run, finished or in progress, and returns where `index.html` is.
 
-    Beside it: `sheet.png`, `reconstruction.png` for reconstruction studies; `ranking`, `pareto` and `curves` as PNG
-    and SVG, each once there is something to draw; and with more than 1,000 trials, `thumbnails/`.
+    Beside it: `sheet.png`, `matrix.png` where layers and alpha vary, `reconstruction.png` for reconstruction
+    studies; `ranking`, `tradeoff` and `curves` as PNG and SVG, each once there is something to draw; and with more
+    than 1,000 trials, `thumbnails/`.
 
     Args:
         folder: Where to; by default `report/` in the run directory.

@@ -21,7 +21,6 @@ from nst_batch.results.query import Session
 from nst_batch.results.rank import notes, rank
 from nst_batch.store.files import Directory
 from nst_batch.store.run_directory import RunDirectory
-from nst_batch.vocabulary import RankBy
 
 MAX_TRIALS = 5_000
 """More are not shown one by one; the ranking is of all of them."""
@@ -38,9 +37,8 @@ _THREADS = 4
 _MAX_VALUES = 12
 TERMS = ("total", "content", "style")
 _TRIAL_COLUMNS = (
-    "trial_index", "trial_id", "status", "attempt", "error_type", "error_message", "image_path", "content_distance",
-    "style_distance", "final_content_loss", "final_style_loss", "final_total_loss", "steps_done", "stop_reason",
-    "seconds",
+    "trial_index", "trial_id", "status", "attempt", "error_message", "image_path", *labels.SCORES,
+    "content_distance", "style_distance", "final_total_loss", "steps_done", "seconds",
 )  # fmt: skip
 _HARDWARE = ("device", "node", "code_version", "weights", "arch", "pooling", "normalization", "optimizer", "loss")
 _FAILURES = """
@@ -79,7 +77,7 @@ def report_data(
             "inputs": _inputs(overview, inputs, fetch),
             "trials": trials,
             "curves": _curves(overview, session, trials),
-            "rankings": _rankings(run),
+            "ranking": _ranking(run),
             "failures": session.query(_FAILURES).to_pylist(),
             "provenance": _provenance(run, session),
         }
@@ -243,17 +241,13 @@ def _curves(overview: Overview, session: Session, trials: Sequence[Row]) -> dict
     return {"steps": at.tolist(), "trials": curves}
 
 
-def _rankings(run: RunDirectory) -> dict[str, Any]:
-    """The ranking by the transfer score and by its two parts, with notes; empty while nothing can be ranked."""
-    rankings: dict[str, Any] = {}
-    orders: tuple[RankBy, ...] = ("score", "content", "style")
-    for by in orders:
-        try:
-            table = rank(run, by)
-        except QueryError:
-            continue
-        rankings[by] = {"rows": table.to_pylist(), "notes": notes(table)}
-    return rankings
+def _ranking(run: RunDirectory) -> Row:
+    """The configurations, best first, and what must be known to read that; no rows while nothing can be ranked."""
+    try:
+        table = rank(run)
+    except QueryError:
+        return {"rows": [], "notes": []}
+    return {"rows": table.to_pylist(), "notes": notes(table)}
 
 
 def _provenance(run: RunDirectory, session: Session) -> dict[str, str]:

@@ -47,7 +47,10 @@ def draw_sheets(run: RunDirectory, *, fetch: bool = False) -> dict[str, Image.Im
         return {}
     pictures, name = _Pictures(overview, fetch), str(run.study["name"])
     configurations = dict(zip(overview.configurations, overview.configuration_labels, strict=True))
-    drawn = {"sheet.png": _sheet(pictures, name, pictures.kinds, configurations)}
+    best_first = dict(sorted(configurations.items(), key=lambda each: -pictures.mean_score(each[0])))
+    drawn = {"sheet.png": _sheet(pictures, name, pictures.kinds, best_first)}
+    if {"content_layers", labels.STRENGTH} <= set(overview.varying):
+        drawn["matrix.png"] = _matrix(pictures, name)
     if kind := reconstructs(run):
         title = f"{name}: {kind} reconstructions"
         used = {key: overview.configurations[key] for key in _by_depth(overview).values()}
@@ -57,7 +60,7 @@ def draw_sheets(run: RunDirectory, *, fetch: bool = False) -> dict[str, Image.Im
 
 
 def _overview(run: RunDirectory, max_pairs: int) -> Overview:
-    columns = ("error_message", "image_path")
+    columns = ("error_message", "image_path", *labels.SCORES)
     return Overview(run, max_pairs=max_pairs, max_configurations=MAX_CONFIGURATIONS, columns=columns)
 
 
@@ -139,6 +142,33 @@ def _sheet(
     )
 
 
+def _matrix(pictures: _Pictures, name: str) -> Image.Image:
+    """The first pair: content layers down, alpha across; of what else varies, the first."""
+    overview = pictures.overview
+    layers, strengths = (
+        list(dict.fromkeys(getattr(each, field) for each in overview.configurations.values()))
+        for field in ("content_layers", labels.STRENGTH)
+    )
+    first: dict[tuple[object, object], str] = {}
+    for key, each in overview.configurations.items():
+        first.setdefault((each.content_layers, each.alpha), key)
+    rows = [
+        [
+            pictures.result(0, first[each, alpha]) if (each, alpha) in first else Tile(None, "none")
+            for alpha in strengths
+        ]
+        for each in layers
+    ]
+    return contact_sheet(
+        rows,
+        column_labels=[f"{labels.STRENGTH} {alpha:g}" for alpha in strengths],
+        row_labels=[labels.layer_set(each) for each in layers],
+        title=f"{name}: {overview.pair_labels[0] or 'layers and strength'}",
+        caption=caption(overview),
+        tile_edge=pictures.edge,
+    )
+
+
 def _by_depth(overview: Overview) -> dict[str, str]:
     """The first configuration for each deepest layer, from shallow to deep."""
     found: dict[str, str] = {}
@@ -186,6 +216,13 @@ class _Pictures:
         content: list[Kind] = ["content"] if any(pair.content for pair in pairs) else []
         return [*content, "style"] if any(pair.styles for pair in pairs) else content
 
+    def mean_score(self, configuration: str) -> float:
+        """The mean transfer score over the pairs whose trial has ended; a trial without one counts as 0."""
+        pairs = range(len(self.overview.pairs))
+        trials = [self.overview.trials.get((pair, configuration), {"status": "pending"}) for pair in pairs]
+        scores = [trial["transfer_score"] or 0.0 for trial in trials if trial["status"] != "pending"]
+        return sum(scores) / max(len(scores), 1)
+
     def original(self, pair: int, kind: Kind) -> Tile:
         """The pair's content or style; several styles are strips beside each other."""
         found = self.overview.pairs[pair]
@@ -207,7 +244,9 @@ class _Pictures:
         if trial["image_path"] is None:
             return Tile(None, trial["error_message"] or trial["status"])
         try:
-            return Tile(self._reduced(finished_picture(self.overview.run, trial["image_path"])))
+            return Tile(
+                self._reduced(finished_picture(self.overview.run, trial["image_path"])), labels.scores_text(trial)
+            )
         except ImageError as error:
             return Tile(None, str(error))
 

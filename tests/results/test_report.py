@@ -91,22 +91,50 @@ def test_every_plot_is_a_picture_too(tmp_path: Path) -> None:
     write_report(run)
     folder = tmp_path / "run" / "report"
     names = {path.name for path in folder.iterdir()}
-    plotted = {"ranking", "pareto", "curves"}
-    assert names == {"index.html", "sheet.png"} | {f"{name}.{kind}" for name in plotted for kind in ("png", "svg")}
+    plotted = {"ranking", "tradeoff", "curves"}
+    assert names == {"index.html", "sheet.png", "matrix.png"} | {
+        f"{name}.{kind}" for name in plotted for kind in ("png", "svg")
+    }
     for name in plotted:
         with Image.open(folder / f"{name}.png") as picture:
             assert len(set(picture.convert("RGB").resize((64, 64)).get_flattened_data())) > 4
         assert (folder / f"{name}.svg").read_text().startswith("<svg")
 
 
-def test_a_plot_draws_every_configuration_once(tmp_path: Path) -> None:
+def test_the_ranking_leads_with_the_transfer_score(tmp_path: Path) -> None:
     _, data = page_of(grid_run(tmp_path))
-    identities = {each["id"] for each in data["configurations"]}
-    points = data["plots"]["pareto"]["datasets"]["points"]
-    assert len(points) == len(identities) == 12
-    assert {point["configuration"] for point in points} == identities
-    ranks = [row for row in data["plots"]["ranking"]["datasets"]["ranks"] if row["by"] == "content and style"]
-    assert [row["mean_rank"] for row in ranks] == sorted(row["mean_rank"] for row in ranks)
+    spec = data["plots"]["ranking"]
+    [dots] = [layer for layer in spec["layer"] if layer["mark"]["type"] == "circle"]
+    assert dots["encoding"]["x"]["field"] == "transfer_score"
+    rows = spec["datasets"]["ranking"]
+    assert len(rows) == len(data["configurations"]) == 12
+    assert [row["mean_rank"] for row in rows] == sorted(row["mean_rank"] for row in rows)
+    assert all(row["score_low"] <= row["transfer_score"] <= row["score_high"] for row in rows)
+
+
+def test_one_curve_per_layer_runs_along_alpha_with_pictures(tmp_path: Path) -> None:
+    _, data = page_of(grid_run(tmp_path))
+    points = data["plots"]["tradeoff"]["datasets"]["points"]
+    curves: dict[str, list[float]] = {}
+    for point in points:
+        curves.setdefault(point["curve"], []).append(point["strength"])
+    assert len(curves) == len(LAYERS) * len(SETS)
+    assert all(sorted(strengths) == [0.5, 1.0] for strengths in curves.values())
+    assert all(point["picture"].startswith("data:image/webp") for point in points)
+    best = max(points, key=lambda point: point["transfer_score"])
+    assert {param["name"]: param["value"] for param in data["plots"]["tradeoff"]["params"]} == {
+        "shown": best["curve"]
+    }
+
+
+def test_without_alpha_every_configuration_is_a_point(tmp_path: Path) -> None:
+    [content], [style] = small_run.inputs(tmp_path / "a", ["c.png"]), small_run.inputs(tmp_path / "b", ["s.png"])
+    chosen = small_run.configurations(*({"content_layers": (layer,)} for layer in LAYERS))
+    run = small_run.write(tmp_path / "run", list(small_run.plan([content], [[style]], chosen)))
+    _, data = page_of(run)
+    points = data["plots"]["tradeoff"]["datasets"]["points"]
+    assert {point["label"] for point in points} == set(LAYERS)
+    assert not (tmp_path / "run" / "report" / "matrix.png").exists()
 
 
 def test_curves_are_medians_of_shares_of_the_first_loss(tmp_path: Path) -> None:
@@ -142,14 +170,14 @@ def test_a_report_can_be_made_at_any_time(tmp_path: Path, ended: int) -> None:
     assert "This run is not finished" in page
     assert len(data["trials"]) == ended
     assert data["study"]["counts"]["pending"] == 72 - ended
-    assert bool(data["rankings"]) == bool(ended)
+    assert bool(data["ranking"]["rows"]) == bool(ended)
 
 
 def test_a_run_of_failures_alone(tmp_path: Path) -> None:
     _, data = page_of(grid_run(tmp_path, failing=range(72)))
     assert sum(failure["count"] for failure in data["failures"]) == 72
     assert data["failures"][0]["error_type"] == "RuntimeError"
-    assert data["rankings"] == {}
+    assert data["ranking"]["rows"] == []
 
 
 def test_many_thumbnails_are_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -166,7 +194,7 @@ def test_more_trials_than_can_be_shown(tmp_path: Path, monkeypatch: pytest.Monke
     assert len(data["trials"]) == 24
     assert len(data["pairs"]) == 2
     assert data["study"]["limits"] == ["Shown one by one: the first 2 of 6 pairs."]
-    assert data["rankings"]["score"]["rows"][0]["pairs"] == 6
+    assert data["ranking"]["rows"][0]["pairs"] == 6
 
 
 def test_a_reconstruction_study_shows_its_figure(tmp_path: Path) -> None:
@@ -291,6 +319,7 @@ class TestInChromium:
     def test_the_axes_can_be_chosen(self, page: browser.Browser) -> None:
         heads = "return [...document.querySelectorAll('#grid th[scope=col]')].map((node) => node.textContent)"
         assert page.run(heads) == ["block1_conv1", "block1-2_conv1"]
+        assert "kept ×" in page.run("return document.querySelector('#grid figcaption').textContent")
         choose(page, "#grid-controls select[aria-label=columns]", "3")
         assert page.run(heads) == ["0.5", "1"]
         choose(page, "#grid-controls select[aria-label=rows]", "0")
@@ -341,16 +370,26 @@ class TestInChromium:
         choose(page, "#trial-controls select", "0")
 
     def test_points_speak_when_hovered_and_open_their_pictures(self, page: browser.Browser) -> None:
-        page.hover(*center(page, "#pareto-plot .mark-symbol.role-mark path"))
-        assert "style distance" in page.run(TIP)
+        page.hover(*center(page, "#tradeoff-plot .mark-symbol.role-mark path"))
+        assert "style taken" in page.run(TIP)
         assert page.run("return document.querySelector('#tip img').src").startswith("data:image/webp")
-        page.click("#pareto-plot .mark-symbol.role-mark path")
+        page.click("#tradeoff-plot image")
         assert page.run("return document.getElementById('zoom').open") is True
         page.press("escape")
         center(page, "#ranking-table tbody button")
         page.click("#ranking-table tbody button")
         assert page.run("return document.getElementById('zoom').open") is True
         page.press("escape")
+
+    def test_pictures_stand_along_the_curve_that_is_chosen(self, page: browser.Browser) -> None:
+        pictures = "return [...document.querySelectorAll('#tradeoff-plot image')].map((node) => node.href.baseVal)"
+        before = page.run(pictures)
+        assert len(before) == 2
+        assert all(url.startswith("data:image/webp") for url in before)
+        other = page.run("return document.querySelector('#tradeoff-plot option:not(:checked)').value")
+        choose(page, "#tradeoff-plot select", other)
+        time.sleep(0.3)
+        assert set(page.run(pictures)).isdisjoint(before)
 
     def test_curves_are_of_one_loss_and_of_one_configuration(self, page: browser.Browser) -> None:
         lines = "return document.querySelectorAll('#curves-plot .mark-line path').length"

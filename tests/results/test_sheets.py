@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 from PIL import Image
 
@@ -59,6 +60,41 @@ def test_a_sheet_shows_no_more_than_it_may(tmp_path: Path) -> None:
     assert "40 of 41 configurations" in caption
     assert "not finished" in caption
     assert "RANDOM" in caption
+
+
+def left_of(sheet: Image.Image, picture: Image.Image) -> int:
+    """Where a picture begins on a sheet of few tiles."""
+    pixels, tile = np.asarray(sheet), np.asarray(picture.resize((256, 256), Image.Resampling.LANCZOS))
+    for top, left in np.argwhere((pixels == tile[0, 0]).all(axis=-1)):
+        if np.array_equal(pixels[top : top + 256, left : left + 256], tile):
+            return int(left)
+    raise AssertionError("it is not on the sheet")
+
+
+@pytest.mark.parametrize("best", [0, 1])
+def test_the_best_configuration_comes_first(tmp_path: Path, best: int) -> None:
+    contents = small_run.inputs(tmp_path / "photos", ["a.png"])
+    style = small_run.inputs(tmp_path / "styles", ["s.png"])
+    trials = list(small_run.plan(contents, [style], small_run.configurations({"seed": 1}, {"seed": 2})))
+    run = small_run.write(
+        tmp_path / "run", trials, distances=lambda _, position: (0.2 if position == best else 0.4, 0.5)
+    )
+    sheet = sheets.draw_sheets(run)["sheet.png"]
+    places = [left_of(sheet, small_run.drawing(1000 + index)) for index in range(2)]
+    assert places[best] < places[1 - best]
+
+
+def test_layers_and_alpha_make_a_matrix(tmp_path: Path) -> None:
+    contents = small_run.inputs(tmp_path / "photos", ["a.png"])
+    style = small_run.inputs(tmp_path / "styles", ["s.png"])
+    layers = [("block1_conv1",), ("block2_conv1",), ("block4_conv1",)]
+    chosen = [{"content_layers": layer, "alpha": alpha} for layer in layers for alpha in (0.5, 1.0)]
+    run = small_run.write(
+        tmp_path / "run", list(small_run.plan(contents, [style], small_run.configurations(*chosen)))
+    )
+    matrix = sheets.draw_sheets(run)["matrix.png"]
+    assert matrix.width < 4 * 256  # two columns and the names of the layers
+    assert matrix.height > 3 * 256
 
 
 @pytest.mark.parametrize("kind", ["content", "style"])

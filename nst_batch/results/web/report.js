@@ -22,6 +22,10 @@ function el(tag, attributes = {}, ...children) {
   return node;
 }
 
+function scores({ transfer_score: score, content_kept: kept, style_taken: taken }) {
+  return score == null ? "" : `${score.toFixed(2)} = ${kept.toFixed(2)} kept × ${taken.toFixed(2)} taken`;
+}
+
 function short(value) {
   if (typeof value !== "number") return value ?? "–";
   const size = Math.abs(value);
@@ -66,8 +70,8 @@ const zoom = {
     const trial = this.list[this.at];
     showPicture(byId("zoom-image"), trial);
     byId("zoom-image").alt = describe(trial);
-    byId("zoom-text").textContent = `${describe(trial)}\ncontent distance ${short(trial.content_distance)} · `
-      + `style distance ${short(trial.style_distance)} · ${trial.steps_done} steps · ${trial.trial_id.slice(0, 10)}`;
+    byId("zoom-text").textContent = [describe(trial), scores(trial), `${trial.steps_done} steps · ${trial.trial_id.slice(0, 10)}`]
+      .filter(Boolean).join("\n");
   },
 };
 byId("zoom-back").addEventListener("click", () => zoom.step(-1));
@@ -145,14 +149,15 @@ function drawGrid() {
   const shown = rows.slice(0, Math.max(1, Math.floor(MAX_CELLS / columns.length)));
   const cells = shown.map((_, row) => columns.map((_, column) => trialAt(row, column)));
   const list = cells.flat();
-  const picture = (trial) => (trial === null ? "" : tile(trial, list));
+  const picture = (trial) => (trial === null ? "" : el("figure", {}, tile(trial, list), el("figcaption", {}, trial ? scores(trial) : "")));
   const head = el("tr", {}, el("th", {}, `${axes[grid.rows].label} ↓ ${axes[grid.columns]?.label} →`),
     ...columns.map((value) => el("th", { scope: "col" }, value)));
   const body = shown.map((value, row) => el("tr", {}, el("th", { scope: "row" }, value),
     ...cells[row].map((trial) => el("td", {}, picture(trial)))));
-  const gallery = shown.map((value, row) => el("figure", {}, picture(cells[row][0]), el("figcaption", {}, value)));
+  const gallery = shown.map((value, row) => [cells[row][0], el("div", {}, picture(cells[row][0]), el("strong", {}, value))]);
+  gallery.sort(([a], [b]) => (b?.transfer_score ?? 0) - (a?.transfer_score ?? 0));
   byId("grid").replaceChildren(
-    grid.columns < 0 ? el("div", { className: "gallery row" }, ...gallery)
+    grid.columns < 0 ? el("div", { className: "gallery row" }, ...gallery.map(([, node]) => node))
       : el("table", { className: "pictures" }, el("thead", {}, head), el("tbody", {}, ...body)),
     shown.length < rows.length ? el("p", { className: "hint" }, `The first ${shown.length} of ${rows.length}.`) : "");
 }
@@ -192,7 +197,8 @@ compare.stage.querySelector("input").addEventListener("input", (event) => {
 
 // Tables: a click on a column's name sorts by it
 
-function drawTable(holder, columns, rowsOf, show, limit = 50) {
+function drawTable(holder, names, rowsOf, show, limit = 50) {
+  const columns = names.filter((name) => rowsOf().some((row) => row[name] != null));
   const state = { column: null, descending: false, limit };
   const sign = () => (state.descending ? -1 : 1);
   const order = (a, b) => {
@@ -221,9 +227,9 @@ function drawTable(holder, columns, rowsOf, show, limit = 50) {
   return draw;
 }
 
-function drawRankingTable() {
-  const { rows, notes } = Object.values(data.rankings)[0];
-  const columns = ["rank", "configuration", "mean_rank", "low", "high", "won", "content_distance", "style_distance", "pareto", "failed"];
+function drawRankingTable({ rows, notes }) {
+  const columns = ["rank", "configuration", "transfer_score", "score_low", "score_high", "content_kept", "style_taken",
+    "mean_rank", "low", "high", "won", "pareto", "content_distance", "style_distance", "failed"];
   const open = (row) => el("button", { type: "button", onclick: () => openPictures(row) }, labelOf(row.configuration));
   drawTable(byId("ranking-table"), columns, () => rows, { configuration: open });
   byId("ranking-notes").replaceChildren(...notes.map((note) => el("li", {}, note)));
@@ -238,8 +244,8 @@ function drawTrialTable() {
   let status = "all";
   const rowsOf = () => rows.filter((row) => (status === "all" || row.status === status)
     && words.value.toLowerCase().split(/\s+/).every((word) => texts.get(row).includes(word)));
-  const columns = ["", "trial", "pair", "configuration", "status", "content_distance", "style_distance", "final_total_loss",
-    "steps_done", "seconds", "id"];
+  const columns = ["", "trial", "pair", "configuration", "status", "transfer_score", "content_kept", "style_taken",
+    "content_distance", "style_distance", "final_total_loss", "steps_done", "seconds", "id"];
   const redraw = drawTable(byId("trial-table"), columns, rowsOf, { "": (row, list) => tile(row.of, list.map((each) => each.of)) });
   const draw = () => { redraw(); count.textContent = `${rowsOf().length} of ${rows.length}`; };
   const states = ["all", ...new Set(rows.map((row) => row.status))];
@@ -284,9 +290,9 @@ async function drawPlot(name, { title, config, ...plot }) {
   view.addEventListener("click", (_, item) => { if (item?.datum) openPictures(item.datum); });
 }
 
-const [ranking] = Object.values(data.rankings);
-if (ranking) compare.sides[1] = numberById.get(ranking.rows[0].configuration) ?? 0;
-if (ranking) drawRankingTable();
+const [best] = data.ranking.rows;
+if (best) compare.sides[1] = numberById.get(best.configuration) ?? 0;
+if (best) drawRankingTable(data.ranking);
 chooseAxes();
 drawGridControls();
 drawGrid();
