@@ -95,7 +95,7 @@ def textbook(
         ]
         loss = problem.alpha * torch.stack(terms).mean() + problem.beta * torch.stack(painted).mean()
         loss.backward()  # type: ignore[no-untyped-call]
-        losses.append(min(float(loss), losses[-1] if losses else float("inf")))
+        losses.append(min(float(loss.detach()), losses[-1] if losses else float("inf")))
         return loss
 
     optimizer.step(closure)  # type: ignore[no-untyped-call]

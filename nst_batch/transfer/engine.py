@@ -2,7 +2,8 @@
 
 There are no coarse stages. They halve the first loss at full size at most, because the fine strokes of the
 shallow layers are not in them, and a few full-size steps with a scale per band do as well. On trained weights at
-224 pixels a start at half the sides was up to 1.4 times sooner for one pair of pictures, and later for the others.
+224 pixels a start at half the sides was up to 1.4 times sooner for one pair of pictures, and later for the others;
+at 512 pixels and more this was not measured.
 """
 
 from __future__ import annotations
@@ -133,6 +134,8 @@ class _Descent:
         """By how much, over the loss, the last evaluation would end lower if the loss went on falling as 1/k.
 
         A loss c/k + d has fallen by c/k since half as many evaluations, and falls by as much in all that follow.
+        Measured at 128 pixels, trained weights, 150 steps: where this first was below 0.01, after 77 to 147 steps,
+        the loss was 0.7 to 1.5 % above its end (four problems, alpha 0.5 and 0.005).
         """
         now, steps = self.totals[rows, at], self.totals.shape[1]
         return (self.totals[rows, at // 2] - now) * (1 - (at + 1) / steps) / now
