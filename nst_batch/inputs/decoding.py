@@ -106,7 +106,7 @@ def decode_sized(data: bytes, uri: str, *, target_edge: int | None = None) -> tu
         if target_edge is not None:
             opened.draft("", (2 * target_edge, 2 * target_edge))  # does nothing to formats other than JPEG
         drafted = opened.size != full_size
-        with memory.DECODING.holding(math.prod(opened.size)):
+        with memory.DECODING.holding(memory.BYTES_PER_PIXEL * math.prod(opened.size)):
             opened.load()
             orientation = _orientation(opened)
             image = _to_srgb(opened, uri)

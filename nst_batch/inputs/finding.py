@@ -80,7 +80,7 @@ def list_inputs(content: Sequence[str], style: Sequence[str], pairs: str) -> Lis
 def inspect_all(uris: Iterable[str]) -> Iterator[Inspection]:
     """Opens, hashes and fully decodes every picture, in order.
 
-    Many are read at once; as many are decoded as there are cores, and as memory holds (`memory.PixelBudget`).
+    Many are read at once; as many are decoded as there are cores, and as memory holds (`memory.MemoryBudget`).
     """
     turn = Semaphore(os.cpu_count() or 1)
     waiting: deque[Future[Inspection]] = deque()

@@ -8,6 +8,7 @@ Arrays are 3xHxW float32, RGB, in [0, 1], gamma-encoded sRGB as in the files.
 from __future__ import annotations
 
 import io
+import os
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any
@@ -17,6 +18,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from nst_batch.errors import ImageError
+from nst_batch.inputs import memory
 from nst_batch.inputs.decoding import MAX_PIXELS, decode, decode_sized
 from nst_batch.inputs.fetching import MAX_BYTES, printable, read_bytes, sha256
 from nst_batch.records import Picture
@@ -79,14 +81,23 @@ def inspect(uri: str, turn: AbstractContextManager[object] | None = None) -> Ins
     """
     digest = None
     try:
-        data = read_bytes(uri)
-        digest = sha256(data)
-        with turn or nullcontext():
-            _, (width, height) = decode_sized(data, uri, target_edge=1)
+        with memory.READING.holding(_file_bytes(uri)):
+            data = read_bytes(uri)
+            digest = sha256(data)
+            with turn or nullcontext():
+                _, (width, height) = decode_sized(data, uri, target_edge=1)
     except ImageError as error:
         bad = Picture(uri=printable(uri), sha256=digest)
         return Inspection(picture=bad, width=0, height=0, error_type=error.kind, error_message=str(error))
     return Inspection(picture=Picture(uri=uri, sha256=digest), width=width, height=height)
+
+
+def _file_bytes(uri: str) -> int:
+    """Of a local file; 0 where it is not known before the file is opened."""
+    try:
+        return 0 if "://" in uri else os.stat(uri).st_size  # noqa: PTH116 (a hundred thousand times)
+    except (OSError, ValueError):
+        return 0
 
 
 # Sizes

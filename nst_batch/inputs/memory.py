@@ -13,7 +13,6 @@ CGROUPS = Path("/sys/fs/cgroup")
 OWN_CGROUPS = Path("/proc/self/cgroup")
 BYTES_PER_PIXEL = 16
 """While a picture is decoded: measured 12.3 on 196-megapixel PNGs, whose pixels are held three or four times."""
-_SHARE = 0.5
 _HIERARCHIES = {
     "memory.max": ("memory.current", "inactive_file"),
     "memory.limit_in_bytes": ("memory.usage_in_bytes", "total_inactive_file"),
@@ -60,34 +59,39 @@ def _groups() -> Iterator[Path]:
             yield from (folder for folder in (inner, *inner.parents) if folder.is_relative_to(root))
 
 
-class PixelBudget:
-    """Lets pictures be decoded at once as long as the memory that there is holds them; one always may.
+class MemoryBudget:
+    """Lets work be done at once as long as the memory that there is holds it; one piece always may.
 
     Args:
-        budget_bytes: For all of them together; None: half of what is available when the first of several begins.
+        share: Of what is available when the first of several pieces begins.
+        budget_bytes: Instead of a share.
     """
 
-    def __init__(self, budget_bytes: int | None = None) -> None:
-        self._given_bytes, self._budget_bytes = budget_bytes, 0
-        self._held_bytes = 0
+    def __init__(self, share: float = 0.5, *, budget_bytes: int | None = None) -> None:
+        self._share, self._given_bytes = share, budget_bytes
+        self._budget_bytes = self._held_bytes = 0
         self._changed = threading.Condition()
 
     @contextmanager
-    def holding(self, num_pixels: int) -> Iterator[None]:
-        """Waits until there is room for a picture of `num_pixels`, and keeps it while the body runs."""
-        needed = num_pixels * BYTES_PER_PIXEL
+    def holding(self, num_bytes: int) -> Iterator[None]:
+        """Waits until there is room for so much, and keeps it while the body runs."""
         with self._changed:
-            self._changed.wait_for(lambda: not self._held_bytes or self._held_bytes + needed <= self._budget_bytes)
+            self._changed.wait_for(
+                lambda: not self._held_bytes or self._held_bytes + num_bytes <= self._budget_bytes
+            )
             if not self._held_bytes:
-                self._budget_bytes = self._given_bytes or int(available_bytes() * _SHARE)
-            self._held_bytes += needed
+                given = self._given_bytes
+                self._budget_bytes = int(available_bytes() * self._share) if given is None else given
+            self._held_bytes += num_bytes
         try:
             yield
         finally:
             with self._changed:
-                self._held_bytes -= needed
+                self._held_bytes -= num_bytes
                 self._changed.notify_all()
 
 
-DECODING = PixelBudget()
-"""Of this process."""
+READING = MemoryBudget(0.25)
+"""Of this process, for files that wait to be decoded."""
+DECODING = MemoryBudget(0.5)
+"""Of this process, for pictures while they are decoded."""

@@ -118,7 +118,7 @@ def _torchvision_url(label: str, arch: str) -> str:
 def _downloaded(url: str, path: Path, download: bool) -> Path:
     """The file of `url` at `path`, whose name is checked where it ends in the first digits of its SHA-256."""
     if path.is_file():
-        _check_digest(path, path.name)
+        _check_digest(path, path.name, f"{path} is damaged; remove it, and it is downloaded again")
         return path
     if not download:
         raise WeightsError(f"weights are not on this machine yet; a run downloads them from {url}")
@@ -126,7 +126,7 @@ def _downloaded(url: str, path: Path, download: bool) -> Path:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         fetching.fetch(url, partial)
-        _check_digest(partial, path.name)
+        _check_digest(partial, path.name, f"what came from {url} is damaged; try again")
         partial.replace(path)
     except (ImportError, ValueError) as error:
         raise _no_download(url, path, error) from error
@@ -145,18 +145,16 @@ def _no_download(url: str, path: Path, error: Exception) -> WeightsError:
     )
 
 
-def _check_digest(path: Path, name: str) -> None:
+def _check_digest(path: Path, name: str, damaged: str) -> None:
     """torchvision names its files `vgg16-397923af.pth`: the last word begins the SHA-256 of the content.
 
     Raises:
-        WeightsError: The content is another; the message says what to do.
+        WeightsError: The content is another; `damaged` says whose, and what to do.
     """
     match = re.search(r"-([0-9a-f]{8})\.pth$", name)
     if match and not (found := file_sha256(path)).startswith(match[1]):
-        raise WeightsError(
-            f"{path}: damaged: its SHA-256 begins with {found[:8]}, its name says {match[1]}; remove it, and it is "
-            f"downloaded again, or {WAYS_OUT}"
-        )
+        digests = f"expected a SHA-256 that begins with {match[1]}, as in its name, found {found[:8]}"
+        raise WeightsError(f"{damaged}, or {WAYS_OUT}: {digests}")
 
 
 def _state_dict(path: Path) -> Mapping[str, Tensor]:

@@ -120,10 +120,7 @@ def estimate(
     machine = calibration.machine
     configurations, notes = _configurations(study)
     note("opening the pictures …")
-    begun = time.perf_counter()
-    listing = list_inputs(study.content, study.style, study.pairs)
-    plan = make_plan(study, listing, configurations=configurations, batch_size=calibration.batch_size)
-    reading_seconds = (time.perf_counter() - begun) * min(8, os.cpu_count() or 1)
+    plan, num_pictures, reading_seconds = _planned(study, configurations, calibration.batch_size)
     sizes = plan.sizes()
     trials, worker_seconds = sum(sizes.values()), 0.0
     if sizes:
@@ -136,7 +133,7 @@ def estimate(
         num_pairs=len(plan.pairs),
         num_configurations=len(configurations),
         num_batches=plan.num_batches,
-        num_pictures=len({*listing.content, *listing.style}),
+        num_pictures=num_pictures,
         sizes=tuple((*size, count) for size, count in sizes.most_common()),
         duplicates=plan.duplicates,
         bad_inputs=tuple(_reason(picture) for picture in plan.bad),
@@ -164,6 +161,15 @@ def _configurations(study: Study) -> tuple[tuple[Configuration, ...], list[str]]
     except WeightsError as error:
         notes.append(str(error))
     return tuple(study.configurations(weights_sha256=digest, normalization=normalization)), notes
+
+
+def _planned(study: Study, configurations: tuple[Configuration, ...], batch_size: int) -> tuple[Plan, int, float]:
+    """The plan, how many pictures it opened, and the seconds that one worker would take to open them."""
+    begun = time.perf_counter()
+    listing = list_inputs(study.content, study.style, study.pairs)
+    plan = make_plan(study, listing, configurations=configurations, batch_size=batch_size)
+    seconds = (time.perf_counter() - begun) * min(8, os.cpu_count() or 1)
+    return plan, len({*listing.content, *listing.style}), seconds
 
 
 def _worker_seconds(

@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from nst_batch.inputs import memory
-from nst_batch.inputs.memory import BYTES_PER_PIXEL, PixelBudget
+from nst_batch.inputs.memory import MemoryBudget
 from tests.pictures import file_of
 
 MIB = 1 << 20
@@ -56,7 +56,7 @@ def test_control_groups_of_version_1(machine: Path) -> None:
 
 
 def test_pictures_wait_until_there_is_room_and_one_always_has_it() -> None:
-    budget = PixelBudget(100 * BYTES_PER_PIXEL)
+    budget = MemoryBudget(budget_bytes=100)
     held, most, lock = 0, 0, threading.Lock()
 
     def decode(pixels: int) -> None:
@@ -96,7 +96,7 @@ def peak_megabytes(folder: Path, names: str, budget: int) -> float:
 import os, pathlib, re
 from nst_batch.inputs import finding, memory
 os.cpu_count = lambda: 4
-memory.DECODING = memory.PixelBudget({budget})
+memory.DECODING = memory.MemoryBudget(budget_bytes={budget})
 def kilobytes(name):
     return int(re.search(name + r":\\s+(\\d+)", pathlib.Path("/proc/self/status").read_text())[1])
 pathlib.Path("/proc/self/clear_refs").write_text("5")  # VmHWM, the most so far, starts anew
