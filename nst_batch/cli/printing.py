@@ -9,9 +9,10 @@ import io
 import json
 import re
 import sys
+import textwrap
+from collections.abc import Sequence
 from datetime import datetime
 from decimal import Decimal
-from itertools import accumulate
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -26,6 +27,7 @@ _WIDEST = (10_000, 60, 40, 24, 16)
 """Where texts may be folded, the first that makes a table fit."""
 _GAP = 2
 """Between columns."""
+_NOTHING = "–"
 _UNPRINTABLE = re.compile("[\0-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 """Control characters but tab and newline, characters that turn the direction of writing, halves of characters."""
 
@@ -133,9 +135,13 @@ def _table(rows: pa.Table, upright: bool) -> str:
 
     on_terminal = sys.stdout.isatty()
     console = Console(file=io.StringIO(), force_terminal=on_terminal, width=None if on_terminal else 10_000)
+    table, left_out = (_upright(rows), []) if upright else _grid(rows, console.width, split_names=on_terminal)
     with console.capture() as capture:
-        console.print(_upright(rows) if upright else _grid(rows, console.width, split_names=on_terminal))
-    return "".join(f"{line.rstrip()}\n" for line in capture.get().splitlines())
+        console.print(table)
+    lines = [line.rstrip() for line in capture.get().splitlines()]
+    if left_out:
+        lines += textwrap.wrap(f"not shown: {', '.join(left_out)}; --format json shows all", console.width)
+    return "".join(f"{line}\n" for line in lines)
 
 
 def _upright(rows: pa.Table) -> Table:
@@ -151,8 +157,10 @@ def _upright(rows: pa.Table) -> Table:
     return table
 
 
-def _grid(rows: pa.Table, width: int, *, split_names: bool) -> Table:
-    """Rows below a header: texts are folded where that makes all columns fit, else the last are left out and named.
+def _grid(rows: pa.Table, width: int, *, split_names: bool) -> tuple[Table, list[str]]:
+    """Rows below a header, and the names of the columns that were left out.
+
+    Texts are folded where that makes all columns fit; else columns without a value go, then the last ones.
 
     Args:
         width: Characters there are.
@@ -163,32 +171,36 @@ def _grid(rows: pa.Table, width: int, *, split_names: bool) -> Table:
     from rich.table import Table
     from rich.text import Text
 
-    names = [name.replace("_", "_\n") if split_names else name for name in rows.schema.names]
-    columns = [[cell(value) for value in column.to_pylist()] for column in rows.columns]
-    needed = [
-        max(cell_len(line) for text in (name, *texts) for line in text.split("\n"))
-        for name, texts in zip(names, columns, strict=True)
-    ]
-    for widest in _WIDEST:
-        ends = list(accumulate(min(each, widest) + _GAP for each in needed))
-        if not ends or ends[-1] - _GAP <= width:
-            break
-    shown = max(1, sum(end - _GAP <= width for end in ends))
-    if left_out := rows.schema.names[shown:]:
-        print_note(f"not shown: {', '.join(left_out)}; a wider terminal or --format json shows all")
+    texts = {field.name: [cell(value) for value in rows[field.name].to_pylist()] for field in rows.schema}
+    heads = {name: name.replace("_", "_\n") if split_names else name for name in texts}
+    needed = {
+        name: max(cell_len(line) for text in (heads[name], *column) for line in text.split("\n"))
+        for name, column in texts.items()
+    }
+
+    def fits(names: Sequence[str], widest: int) -> bool:
+        return sum(min(needed[name], widest) + _GAP for name in names) - _GAP <= width
+
+    shown = list(texts)
+    widest = next((each for each in _WIDEST if fits(shown, each)), _WIDEST[-1])
+    if not fits(shown, widest):
+        shown = [name for name in shown if set(texts[name]) != {_NOTHING}]
+    while len(shown) > 1 and not fits(shown, widest):
+        shown.pop()
     table = Table(box=SIMPLE_HEAD, pad_edge=False, show_edge=False, collapse_padding=True)
-    for name, field in zip(names[:shown], rows.schema, strict=False):
-        numeric = str(field.type).startswith(("int", "uint", "double", "float", "decimal"))
-        table.add_column(Text(name), justify="right" if numeric else "left", overflow="fold", max_width=widest)
-    for texts in zip(*columns[:shown], strict=True):
-        table.add_row(*map(Text, texts))
-    return table
+    for name in shown:
+        numeric = str(rows.schema.field(name).type).startswith(("int", "uint", "double", "float", "decimal"))
+        justify: Literal["left", "right"] = "right" if numeric else "left"
+        table.add_column(Text(heads[name]), justify=justify, overflow="fold", max_width=widest)
+    for row in zip(*(texts[name] for name in shown), strict=True):
+        table.add_row(*map(Text, row))
+    return table, [name for name in texts if name not in shown]
 
 
 def cell(value: Any) -> str:
     """A value in few characters, for people."""
     if value is None:
-        return "–"
+        return _NOTHING
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, float):
