@@ -171,30 +171,31 @@ def _grid(rows: pa.Table, width: int, *, split_names: bool) -> tuple[Table, list
     from rich.table import Table
     from rich.text import Text
 
-    texts = {field.name: [cell(value) for value in rows[field.name].to_pylist()] for field in rows.schema}
-    heads = {name: name.replace("_", "_\n") if split_names else name for name in texts}
-    needed = {
-        name: max(cell_len(line) for text in (heads[name], *column) for line in text.split("\n"))
-        for name, column in texts.items()
-    }
+    names = rows.schema.names
+    heads = [name.replace("_", "_\n") if split_names else name for name in names]
+    texts = [[cell(value) for value in column.to_pylist()] for column in rows.columns]
+    needed = [
+        max(cell_len(line) for text in (head, *column) for line in text.split("\n"))
+        for head, column in zip(heads, texts, strict=True)
+    ]
 
-    def fits(names: Sequence[str], widest: int) -> bool:
-        return sum(min(needed[name], widest) + _GAP for name in names) - _GAP <= width
+    def fits(columns: Sequence[int], widest: int) -> bool:
+        return sum(min(needed[each], widest) + _GAP for each in columns) - _GAP <= width
 
-    shown = list(texts)
+    shown = list(range(len(names)))  # names may be equal
     widest = next((each for each in _WIDEST if fits(shown, each)), _WIDEST[-1])
     if not fits(shown, widest):
-        shown = [name for name in shown if set(texts[name]) != {_NOTHING}]
+        shown = [each for each in shown if set(texts[each]) != {_NOTHING}]
     while len(shown) > 1 and not fits(shown, widest):
         shown.pop()
     table = Table(box=SIMPLE_HEAD, pad_edge=False, show_edge=False, collapse_padding=True)
-    for name in shown:
-        numeric = str(rows.schema.field(name).type).startswith(("int", "uint", "double", "float", "decimal"))
+    for each in shown:
+        numeric = str(rows.schema.types[each]).startswith(("int", "uint", "double", "float", "decimal"))
         justify: Literal["left", "right"] = "right" if numeric else "left"
-        table.add_column(Text(heads[name]), justify=justify, overflow="fold", max_width=widest)
-    for row in zip(*(texts[name] for name in shown), strict=True):
+        table.add_column(Text(heads[each]), justify=justify, overflow="fold", max_width=widest)
+    for row in zip(*(texts[each] for each in shown), strict=True):
         table.add_row(*map(Text, row))
-    return table, [name for name in texts if name not in shown]
+    return table, [name for each, name in enumerate(names) if each not in shown]
 
 
 def cell(value: Any) -> str:

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
+import pty
 import re
+import subprocess
+import sys
 from typing import Literal
 
 import pyarrow as pa
@@ -47,3 +52,42 @@ def test_rows_for_the_terminal_hold_no_control_characters(
 def test_json_reads_back_as_it_was(capsys: pytest.CaptureFixture[str]) -> None:
     print_json({"name": EVIL, "values": (1.5, float("nan"))})
     assert json.loads(capsys.readouterr().out) == {"name": EVIL, "values": [1.5, None]}
+
+
+def on_terminal(rows: pa.Table, columns: int) -> list[str]:
+    """What a terminal of so many columns is given."""
+    script = "import sys, pyarrow as pa; from nst_batch.cli.printing import print_rows\n"
+    script += f"print_rows(pa.ipc.open_stream(bytes.fromhex({stream(rows).hex()!r})).read_all())"
+    ours, theirs = pty.openpty()
+    environment = os.environ | {"COLUMNS": str(columns), "TERM": "xterm"}
+    with open(ours, "rb", buffering=0) as screen:  # noqa: PTH123 (a descriptor)
+        process = subprocess.Popen([sys.executable, "-c", script], stdout=theirs, env=environment)
+        os.close(theirs)
+        shown = b""
+        with contextlib.suppress(OSError):  # Linux says so at the end
+            while chunk := screen.read(4096):
+                shown += chunk
+        assert process.wait() == 0
+    return re.sub(r"\x1b\[[\d;]*m", "", shown.decode()).splitlines()
+
+
+def stream(rows: pa.Table) -> bytes:
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_stream(sink, rows.schema) as writer:
+        writer.write_table(rows)
+    return bytes(sink.getvalue())
+
+
+WIDE = pa.table(
+    [["layer"], ["x" * 100], [None], [0.5], ["y" * 10]], names=["a_name", "text", "empty", "number", "number"]
+)
+
+
+def test_a_table_fits_its_terminal() -> None:
+    for columns in (20, 30, 50, 80, 200):
+        shown = on_terminal(WIDE, columns)
+        assert max(map(len, shown)) <= columns, columns
+        assert shown[0].split()[0] == "a_"
+    assert "not shown" not in " ".join(on_terminal(WIDE, 50))
+    assert " ".join(on_terminal(WIDE, 44)[-2:]).startswith("not shown: empty;")
+    assert " ".join(on_terminal(WIDE, 24)).endswith("not shown: empty, number, number; --format json shows all")
