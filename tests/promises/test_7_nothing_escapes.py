@@ -44,13 +44,13 @@ def test_a_study_file_runs_nothing(tag: str, tmp_path: Path) -> None:
     assert not (tmp_path / "made").exists()
 
 
-def test_weights_run_nothing(tmp_path: Path) -> None:
+def test_weights_run_nothing(tmp_path: Path, embedded_ray: str) -> None:
     tiny.collection(tmp_path, tiny.good(1))
     weights = tmp_path / "weights.pth"
     weights.write_bytes(pickle.dumps({"features.0.weight": Opens(tmp_path / "made")}))
     ended = program(
         "run", "demo", "--content", tmp_path / "photos", "--style", tmp_path / "style.png",
-        "--weights", weights, "--out", tmp_path / "out",
+        "--weights", weights, "--out", tmp_path / "out", "--address", embedded_ray,
     )  # fmt: skip
     assert ended.returncode == 1
     assert "weights.pth" in ended.stderr
