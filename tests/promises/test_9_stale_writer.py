@@ -79,7 +79,7 @@ def test_a_writer_that_was_paused_changes_nothing(
     run = RunDirectory(f"{bucket}/{tmp_path.name}")
     with Committer(run) as writing:
         writing.write_plan(simulated.STUDY, simulated.trials(16))
-    command = [sys.executable, "-c", "from tests.promises import test_stale_writer as t; t.main()"]
+    command = [sys.executable, "-c", f"from {__name__} import main; main()"]
     stale = subprocess.Popen([*command, run.directory.root, target], stderr=subprocess.PIPE, text=True)
     _, status = os.waitpid(stale.pid, os.WUNTRACED)
     assert os.WIFSTOPPED(status), stale.communicate()[1]
