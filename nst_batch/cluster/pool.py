@@ -60,7 +60,7 @@ class WorkerPool:
         if now < self._look_for_nodes_at:
             return
         self._look_for_nodes_at = now + _LOOK_FOR_NODES_SECONDS
-        self.leave(draining_nodes())
+        self.leave(draining_nodes() | self._cluster.excluded)
         self.num_slots = self._cluster.num_workers()
         self._check_placement(now)
         idle = sum(not slot.batches for slot in self.slots)
