@@ -16,6 +16,7 @@ from ray._private import ray_constants  # Ray offers the choice of loopback nowh
 
 from nst_batch.cluster.options import ClusterOptions, WorkerOptions
 from nst_batch.errors import ClusterError
+from nst_batch.inputs.memory import available_bytes
 from nst_batch.records import MAX_CPUS_PER_WORKER
 
 _CONNECT_SECONDS = 5.0
@@ -158,6 +159,7 @@ def _connect(address: str | None) -> None:
         ray.init(
             address=address,
             include_dashboard=False if address == "local" else None,
+            _memory=available_bytes() if address == "local" else None,  # Ray looks at the outermost container only
             log_to_driver=False,
             logging_level=logging.ERROR,
         )

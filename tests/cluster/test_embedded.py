@@ -14,11 +14,15 @@ import psutil
 from nst_batch.cluster.connection import Cluster
 from nst_batch.cluster.embedded import EmbeddedRay
 from nst_batch.cluster.options import ClusterOptions
+from nst_batch.inputs.memory import available_bytes
+import ray
 
+before = available_bytes()
 children = lambda: psutil.Process().children(recursive=True)
 with EmbeddedRay(), Cluster(ClusterOptions(), "cpu"):
     other = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
     time.sleep(2)
+    memory = ray.nodes()[0]["Resources"]["memory"]
     rays = [each for each in children() if each.pid != other.pid]
     addresses = [
         found.laddr.ip for each in [psutil.Process(), *rays] for found in each.net_connections("tcp")
@@ -29,7 +33,8 @@ while any(each.is_running() and each.status() != "zombie" for each in rays) and 
     time.sleep(0.2)
 alive = [each.name() for each in rays if each.is_running() and each.status() != "zombie"]
 mode = stat.S_IMODE(os.stat(os.path.expanduser("~/.ray")).st_mode)
-print(json.dumps({"addresses": addresses, "alive": alive, "other": other.poll(), "mode": mode}))
+print(json.dumps({"addresses": addresses, "alive": alive, "other": other.poll(), "mode": mode,
+                  "share": memory / before}))
 other.kill()
 """
 
@@ -47,3 +52,4 @@ def test_it_listens_on_loopback_and_ends_alone(tmp_path: Path) -> None:
     assert told["alive"] == []
     assert told["other"] is None  # a child that the caller started meanwhile goes on
     assert told["mode"] == 0o700
+    assert 0.5 < told["share"] < 1.5  # workers are counted by what this process's control groups leave
