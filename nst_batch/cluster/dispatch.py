@@ -128,7 +128,7 @@ class Dispatcher:
                     slot.give(batch)
         self._run_alone()
         if not self._backlog.has():
-            self._pool.release(self._pool.slots)
+            self._pool.release_all_but_a_spare()
 
     def _run_alone(self) -> None:
         """Starts the batches that are to run alone as soon as nothing else runs on their node."""

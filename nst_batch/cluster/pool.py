@@ -105,6 +105,12 @@ class WorkerPool:
         for slot in [slot for slot in slots if not slot.batches]:
             self.end(slot)
 
+    def release_all_but_a_spare(self) -> None:
+        """Ends the idle workers; while others work one is kept, on another node if it can be, for a second try."""
+        busy = {slot.node_id for slot in self.slots if slot.batches}
+        idle = sorted((slot for slot in self.slots if not slot.batches), key=lambda slot: slot.node_id in busy)
+        self.release(idle[1:] if busy else idle)
+
     def end(self, slot: WorkerSlot) -> None:
         """Ends a worker, which may be dead already, or alive and out of reach."""
         ray.kill(slot.actor)
