@@ -15,7 +15,7 @@ from typing import Any
 from nst_batch.cluster.progress import Silent
 from tests import tiny, workers
 
-MOST_WASTED = 12
+MOST_WASTED = 16
 """Batches that the sick node may have begun: those after which it is excluded, and what was in flight then."""
 
 

@@ -114,14 +114,20 @@ class Backlog:
         return True
 
     def take(self, place: Place, places: Collection[Place]) -> Batch | None:
-        """The next batch for a worker; None if all that wait are to be tried at others of `places`."""
-        position = 0
-        while self.has(position + 1):
-            batch = self._waiting[position]
-            if batch.may_run_at(place, places):
+        """The next batch for a worker.
+
+        None if all that wait are to be tried at others of `places`, or if so many are that this worker had better
+        wait for their judgement: a sick one would fail the whole backlog before the others have shown it.
+        """
+        refused = 0
+        for position, batch in enumerate(self._waiting):
+            if not batch.may_run_at(place, places):
+                refused += 1
+            elif batch.failed_at or refused < MAX_NODE_FAILURES:
                 del self._waiting[position]
                 return batch
-            position += 1
+        if refused < MAX_NODE_FAILURES and self.has(len(self._waiting) + 1):
+            return self._waiting.pop()
         return None
 
     def put_back(self, batch: Batch) -> None:

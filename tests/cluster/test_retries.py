@@ -148,6 +148,16 @@ def test_a_picture_that_one_node_cannot_read_is_tried_by_another() -> None:
     assert backlog.doubted(batch, A, results, (A,)) == results  # nobody else could say
 
 
+def test_a_worker_whose_failures_wait_for_others_gets_no_fresh_batch() -> None:
+    """A sick one that fails at once would go through the whole backlog before another has finished anything."""
+    backlog = Backlog(alone(99))
+    for _ in range(MAX_NODE_FAILURES):
+        backlog.raised(taken(backlog, A, PLACES), A, "RuntimeError", "sticky error")
+    assert backlog.take(A, PLACES) is None
+    assert taken(backlog, B, PLACES).failed_at == [A]
+    assert taken(backlog, A, PLACES).failed_at == []
+
+
 def test_a_node_is_sick_when_what_fails_there_succeeds_elsewhere() -> None:
     def failed_on_a() -> Batch:
         return Batch([], failed_at=[A])
