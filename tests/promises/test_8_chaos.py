@@ -61,7 +61,7 @@ def round_of_kills(folder: Path, rng: random.Random, kills: Counter[str]) -> int
     if end in ("raylet", "gcs_server"):
         found = [process for process in driver.session() if alive([process]) == [end]]
         kills[end] += bool(found) and kill(found[0])
-        if not found:
+        if not found and driver.process.poll() is None:
             driver.send(signal.SIGKILL)
     elif driver.process.poll() is None:
         driver.send(signal.SIGKILL if end == "driver" else signal.Signals[end])
