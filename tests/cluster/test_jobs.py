@@ -148,7 +148,7 @@ def test_following_goes_on_when_the_head_was_out_of_reach(head: Head, tmp_path: 
             assert process.stderr is not None
             said = process.stderr.read()
             assert process.wait(_SECONDS) == 0, said
-    assert said.count("1 worker with 1 CPU core each") == 1, said  # no line is lost or passed on twice
+    assert said.count("1 worker with 1 CPU core") == 1, said  # no line is lost or passed on twice
     assert "16 of 16 trials ok" in said
     tiny.assert_whole(out)
 
