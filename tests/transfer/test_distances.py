@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from itertools import pairwise
 
 import pytest
@@ -38,20 +39,19 @@ def test_baselines_are_the_pictures_own_distances() -> None:
 
 
 def test_baselines_are_measured_once_for_a_pair_and_size() -> None:
-    calls = []
+    made = []
 
-    class Counting(Vgg):
-        def features(self, images: Tensor, wanted: list[list[str]]) -> dict[str, Tensor]:  # type: ignore[override]
-            calls.append(len(images))
-            return super().features(images, wanted)
+    class Counting(Targets):
+        def kept(self, key: tuple[str | int, ...], make: Callable[[], Tensor]) -> Tensor:
+            return super().kept(key, lambda: made.append(key) or make())  # type: ignore[func-returns-value]
 
-    measured = Targets(Counting("vgg16", weights(), pooling="average"))
-    layer_distances(measured, picture(1).pixels, problem())
-    first = len(calls)
-    layer_distances(measured, picture(3).pixels, problem(alpha=7.0))
-    assert len(calls) == first + 1
+    measured = Counting(network())
+    first = layer_distances(measured, picture(1).pixels, problem())
+    again = layer_distances(measured, picture(3).pixels, problem(alpha=7.0))
+    assert [layer.content_baseline for layer in first] == [layer.content_baseline for layer in again]
+    assert len(made) == 1
     layer_distances(measured, picture(1).pixels, problem(content=3))
-    assert len(calls) > first + 2
+    assert len(made) == 2
 
 
 def test_doing_nothing_scores_nothing() -> None:
