@@ -7,6 +7,7 @@ is anybody else's business.
 
 from __future__ import annotations
 
+import os
 import resource
 import socket
 import sys
@@ -26,11 +27,14 @@ from nst_batch.errors import ImageError, WeightsError
 from nst_batch.inputs import images, weights
 from nst_batch.records import Configuration, LayerDistance, Outcome, Result, Trial, transfer_scores
 from nst_batch.transfer import (
+    Fit,
     Problem,
     Solution,
     SolveOptions,
     Targets,
+    available_bytes,
     build_targets,
+    fitting,
     keep_freed_memory,
     layer_distances,
     part_size,
@@ -92,7 +96,8 @@ class Worker:
     def _in_parts(self, members: Sequence[_Ready], options: SolveOptions) -> Iterator[Result]:
         """Solves as many together as fit; where memory runs out all the same, halves, and at last records."""
         trial, problem = members[0]
-        size = part_size(self.device, trial.configuration.arch, problem)
+        options = replace(options, fit=self._fit(trial.configuration.arch, problem))
+        size = 1 if options.fit.tile else part_size(self.device, trial.configuration.arch, problem)
         while members:
             part, begun = members[:size], datetime.now(UTC)
             try:
@@ -108,6 +113,12 @@ class Worker:
                 solved = [self._failed(part[0][0], begun, "out_of_memory", message)]
             yield from solved
             members = members[len(part) :]
+
+    def _fit(self, arch: str, problem: Problem) -> Fit:
+        """Whole, or in strips where one alone does not fit the memory of this machine or GPU."""
+        cores = os.cpu_count() or 1
+        memory = available_bytes(self.device, max(1, cores // (self.options.threads or cores)))
+        return fitting(arch, problem.layers, problem.height, problem.width, memory)
 
     def _solve(self, part: Sequence[_Ready], options: SolveOptions, begun: datetime) -> list[Result]:
         if self.device.type == "cuda":

@@ -8,6 +8,7 @@ The door is `solve`:
 
 from nst_batch.transfer.distances import layer_distances
 from nst_batch.transfer.engine import Solution, SolveOptions, minimizer, solve, step
+from nst_batch.transfer.fitting import Fit, available_bytes, fitting
 from nst_batch.transfer.memory import keep_freed_memory, part_size
 from nst_batch.transfer.objective import Evaluation, Objective
 from nst_batch.transfer.precision import build_targets, precision_used
@@ -18,6 +19,7 @@ from nst_batch.transfer.vgg import Vgg
 
 __all__ = [
     "Evaluation",
+    "Fit",
     "Objective",
     "Problem",
     "Solution",
@@ -25,7 +27,9 @@ __all__ = [
     "TargetImage",
     "Targets",
     "Vgg",
+    "available_bytes",
     "build_targets",
+    "fitting",
     "initial_image",
     "keep_freed_memory",
     "layer_distances",

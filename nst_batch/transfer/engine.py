@@ -16,11 +16,13 @@ from torch import Tensor
 
 from nst_batch.records import Curve
 from nst_batch.transfer.bands import ImageBands
+from nst_batch.transfer.fitting import WHOLE_IMAGE, Fit
 from nst_batch.transfer.losses import TERMS
 from nst_batch.transfer.objective import Evaluation, Objective
 from nst_batch.transfer.optimizers import DIVERGED, PLATEAU, RUNNING, STOP_REASONS, Adam, Lbfgs, Minimizer
 from nst_batch.transfer.problem import Problem, initial_image
 from nst_batch.transfer.targets import Targets
+from nst_batch.transfer.tiles import TiledObjective
 from nst_batch.vocabulary import Loss, OptimizerName
 
 _CHECK_EVERY = 10  # steps between two looks at who has finished: each waits for the device
@@ -37,6 +39,8 @@ class SolveOptions:
     plateau: float = 0.0
     """A problem ends when what its loss would still fall by the last step is below this part of it; 0: never."""
     convention: Loss = "sum"
+    fit: Fit = WHOLE_IMAGE
+    """How the problems are held in memory; in strips only one at a time."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -70,12 +74,18 @@ def solve(targets: Targets, problems: Sequence[Problem], options: SolveOptions) 
     run = _descend(targets, ordered, initial, options)
     if targets.judge is not targets:
         with torch.no_grad():
-            run.judge(Objective(targets.judge, ordered, options.convention)(run.images))
+            run.judge(_objective(targets.judge, ordered, options)(run.images))
     solutions = _solutions(run, initial)
     return [solutions[order.index(index)] for index in range(len(problems))]
 
 
-def step(objective: Objective, minimizer: Minimizer) -> Evaluation:
+def _objective(targets: Targets, problems: Sequence[Problem], options: SolveOptions) -> Objective | TiledObjective:
+    if options.fit.tile:
+        return TiledObjective(targets, problems, options.convention, tile=options.fit.tile)
+    return Objective(targets, problems, options.convention)
+
+
+def step(objective: Objective | TiledObjective, minimizer: Minimizer) -> Evaluation:
     """One evaluation, and the move that follows from it: what a run consists of. Reads no value of the device."""
     found, gradient = objective.with_gradient(minimizer.point)
     minimizer.update(found.total, gradient)
@@ -87,7 +97,8 @@ def minimizer(images: Tensor, options: SolveOptions) -> Minimizer:
     if options.optimizer == "adam":
         return Adam(images.flatten(1), learning_rate=options.learning_rate)
     bands = ImageBands(images.shape[2], images.shape[3], images.device, images.dtype)
-    return Lbfgs(images.flatten(1), bands=bands)
+    pairs = torch.bfloat16 if options.fit.pair_precision == "bfloat16" else None
+    return Lbfgs(images.flatten(1), history=options.fit.num_pairs, pairs=pairs, bands=bands)
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,7 +155,7 @@ class _Descent:
 def _descend(targets: Targets, problems: Sequence[Problem], start: Tensor, options: SolveOptions) -> _Descent:
     """Optimises problems that are ordered deepest first; those that finish leave the batch."""
     run, rows = _Descent.of(start, options.steps), torch.arange(len(start), device=start.device)
-    objective = Objective(targets, problems, options.convention)
+    objective = _objective(targets, problems, options)
     search = minimizer(start, options)
     for at in range(options.steps):
         running = search.state == RUNNING
@@ -162,7 +173,7 @@ def _descend(targets: Targets, problems: Sequence[Problem], start: Tensor, optio
             if len(left) < len(rows):
                 rows = rows[left]
                 search.select(left)
-                objective = Objective(targets, [problems[row] for row in rows.tolist()], options.convention)
+                objective = _objective(targets, [problems[row] for row in rows.tolist()], options)
     return run
 
 

@@ -88,20 +88,21 @@ def _step(layer: str) -> int:
     return 2 if layer.endswith("pool") else 1
 
 
-def blocks(network: Vgg, layers: Sequence[str], height: int, rows: int) -> tuple[Block, ...]:
+def blocks(names: Sequence[str], layers: Sequence[str], height: int, rows: int) -> tuple[Block, ...]:
     """The blocks up to the deepest of `layers`, in strips of `rows` rows at most (an odd last one joins them).
 
     Args:
+        names: Of all layers of a network, in order.
         height: Of the image, in pixels.
         rows: At each block's own resolution; `WHOLE` for one strip.
     """
-    depth = max((network.layers.index(layer) for layer in layers), default=-1)
+    depth = max((names.index(layer) for layer in layers), default=-1)
     found: dict[str, list[str]] = {}
-    for name in network.layers[: depth + 1]:
+    for name in names[: depth + 1]:
         found.setdefault(name[:6], []).append(name)
     return tuple(
-        Block(tuple(names), tuple(_strips(height >> index, rows, sum("conv" in name for name in names))))
-        for index, names in enumerate(found.values())
+        Block(tuple(own), tuple(_strips(height >> index, rows, sum("conv" in name for name in own))))
+        for index, own in enumerate(found.values())
     )
 
 
@@ -157,6 +158,6 @@ def visit_features(network: Vgg, images: Tensor, layers: Sequence[str], visit: V
     rows = WHOLE if height * width <= pixels else max(_LEAST_ROWS, pixels // width)
     x: Tensor | None = images
     with torch.no_grad():
-        for block in blocks(network, layers, height, rows):
+        for block in blocks(network.layers, layers, height, rows):
             assert x is not None
             x = pass_through(network, block, x, visit)

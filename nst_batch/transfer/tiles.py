@@ -90,7 +90,7 @@ class TiledObjective:
                 pictures = term.pictures(problem)
                 target = targets.of(term, pictures, tuple(shares))[layer] if pictures else self._weights
                 self._taps.setdefault(layer, []).append(_Tap(layer, column, term, share, target))
-        self._blocks = blocks(self.network, problem.layers, problem.height, tile)
+        self._blocks = blocks(self.network.layers, problem.layers, problem.height, tile)
 
     def __call__(self, images: Tensor) -> Evaluation:
         """At a 1x3xHxW image; without gradients."""

@@ -8,7 +8,7 @@ from typing import Any, get_args
 import pytest
 import torch
 
-from nst_batch.transfer import Objective, TargetImage, Targets, Vgg, layer_distances
+from nst_batch.transfer import Fit, Objective, SolveOptions, TargetImage, Targets, Vgg, layer_distances, solve
 from nst_batch.transfer.losses import CONTENT, STYLE
 from nst_batch.transfer.objective import Evaluation
 from nst_batch.transfer.problem import Problem
@@ -129,3 +129,19 @@ def test_a_large_picture_is_measured_in_strips() -> None:
         layer_distances(whole, image, one), layer_distances(in_strips, image, one), strict=True
     ):
         assert dataclasses.asdict(found) == pytest.approx(dataclasses.asdict(expected), rel=1e-5)
+
+
+def test_a_run_in_strips_ends_where_the_whole_does() -> None:
+    one, cache = posed(48, 40, alpha=1.0), targets()
+    fits = (Fit(), Fit(tile=16))
+    whole, tiled = (solve(cache, [one], SolveOptions(steps=8, fit=fit))[0].curve.total for fit in fits)
+    assert tiled == pytest.approx(whole, rel=1e-9)
+    assert tiled[-1] < tiled[0]
+
+
+def test_pairs_in_bfloat16_lead_as_far() -> None:
+    one, cache = posed(48, 40, alpha=1.0), targets()
+    fits = (Fit(), Fit(pair_precision="bfloat16"))
+    exact, short = (solve(cache, [one], SolveOptions(steps=20, fit=fit))[0].curve.total for fit in fits)
+    assert short[-1] < short[0]
+    assert short[-1] == pytest.approx(exact[-1], rel=0.1)
