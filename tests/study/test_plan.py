@@ -16,7 +16,7 @@ from nst_batch.inputs.finding import list_inputs
 from nst_batch.records import Trial, trial_id
 from nst_batch.store.committer import Committer
 from nst_batch.store.run_directory import RunDirectory
-from nst_batch.study.extension import extension
+from nst_batch.study.extension import extension, readable_again
 from nst_batch.study.model import Study, study_from_dict
 from nst_batch.study.plan import BAD_INPUT_BATCH, Plan, make_plan, packed
 from tests.pictures import file_of
@@ -281,3 +281,24 @@ def test_pictures_that_changed_are_named(contents: list[str], styles: list[str],
 
 def extend(run: RunDirectory, larger: Plan) -> Iterator[Trial]:
     return extension(larger, where=run.directory.url(), study=run.study["study"], planned=run.plan)
+
+
+def test_a_picture_that_is_back_is_noticed_and_its_trials_keep_their_places(
+    contents: list[str], styles: list[str], tmp_path: Path
+) -> None:
+    listed = tmp_path / "list.csv"
+    listed.write_text("uri\n" + "\n".join(contents))
+    the_study = study([str(listed)], styles[:1])
+    good = [trial.trial_id for trial in plan(the_study).trials()]
+    away = Path(contents[1]).rename(tmp_path / "away")
+    run = written(plan(the_study), tmp_path / "run")
+    listing = list_inputs(the_study.content, the_study.style, the_study.pairs)
+    assert not readable_again(run.plan, listing)
+    away.rename(contents[1])
+    assert readable_again(run.plan, listing)
+    again = list(extend(run, plan(the_study)))
+    bad = {trial.trial_index for trial in run.iter_plan() if trial.error_type == "missing"}
+    assert {trial.trial_index for trial in again} == bad
+    assert len(bad) == 2
+    kept = {trial.trial_id for trial in run.iter_plan() if trial.error_type is None}
+    assert {trial.trial_id for trial in again} | kept == set(good)
