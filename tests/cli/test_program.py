@@ -18,6 +18,8 @@ from nst_batch.cli import app
 
 COMMANDS: dict[str, Any] = get_command(app).commands  # type: ignore[attr-defined]
 PROGRAM = Path(sys.executable).with_name("nst-batch")
+NAMED_SHELL = {"_TYPER_COMPLETE_TEST_DISABLE_SHELL_DETECTION": "1"}
+"""The shell is the one that is named, not the one that runs the tests."""
 
 
 @pytest.mark.parametrize("name", COMMANDS)
@@ -40,7 +42,9 @@ def test_what_overrides_a_study_is_the_same_everywhere() -> None:
 
 @pytest.mark.skipif(shutil.which("bash") is None, reason="needs bash")
 def test_bash_completes_commands_options_and_choices(tmp_path: Path) -> None:
-    environment = os.environ | {"HOME": str(tmp_path), "PATH": f"{PROGRAM.parent}:{os.environ['PATH']}"}
+    environment = (
+        os.environ | NAMED_SHELL | {"HOME": str(tmp_path), "PATH": f"{PROGRAM.parent}:{os.environ['PATH']}"}
+    )
     subprocess.run([PROGRAM, "--install-completion", "bash"], env=environment, check=True, capture_output=True)
     script = """
         source ~/.bashrc
@@ -56,7 +60,9 @@ def test_bash_completes_commands_options_and_choices(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("shell", ["zsh", "fish", "powershell"])
 def test_other_shells_are_given_a_script(shell: str) -> None:
-    done = subprocess.run([PROGRAM, "--show-completion", shell], check=True, capture_output=True, text=True)
+    command = [PROGRAM, "--show-completion", shell]
+    environment = os.environ | NAMED_SHELL
+    done = subprocess.run(command, env=environment, check=True, capture_output=True, text=True)
     assert "_NST_BATCH_COMPLETE" in done.stdout
 
 
