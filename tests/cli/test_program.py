@@ -60,7 +60,7 @@ def test_bash_completes_commands_options_and_choices(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("shell", ["zsh", "fish", "powershell"])
 def test_other_shells_are_given_a_script(shell: str) -> None:
-    command = [PROGRAM, "--show-completion", shell]
+    command = [str(PROGRAM), "--show-completion", shell]
     environment = os.environ | NAMED_SHELL
     done = subprocess.run(command, env=environment, check=True, capture_output=True, text=True)
     assert "_NST_BATCH_COMPLETE" in done.stdout
