@@ -243,6 +243,12 @@ class Outcome:
     image_sha256: str | None = None
     seconds: float | None = None
     """This trial's share of its batch's time."""
+    tile: int | None = None
+    """Rows of the strips that the image was worked through in; 0: it was held whole."""
+    num_pairs: int | None = None
+    """That L-BFGS could keep."""
+    pair_precision: str | None = None
+    """In which it kept them: float32 or bfloat16."""
     peak_memory_bytes: int | None = None
     device: str | None = None
     node: str | None = None

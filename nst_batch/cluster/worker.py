@@ -132,7 +132,7 @@ class Worker:
             for (trial, problem), solution, picture in zip(part, solutions, pictures, strict=True)
         ]
         return [
-            replace(result, image=file, outcome=self._stamped(result.outcome, begun, len(part)))
+            replace(result, image=file, outcome=_held(self._stamped(result.outcome, begun, len(part)), options))
             for result, file in zip(results, files, strict=True)
         ]
 
@@ -198,6 +198,17 @@ def _shown(trial: Trial, problem: Problem, solution: Solution) -> Image.Image:
     if trial.configuration.color == "luminance" and problem.content:
         pixels = images.transfer_luminance(pixels, problem.content.pixels.numpy())
     return images.from_array(pixels)
+
+
+def _held(outcome: Outcome, options: SolveOptions) -> Outcome:
+    """With how the problem was held in memory."""
+    pairs = options.optimizer == "lbfgs"
+    return replace(
+        outcome,
+        tile=options.fit.tile,
+        num_pairs=options.fit.num_pairs if pairs else None,
+        pair_precision=options.fit.pair_precision if pairs else None,
+    )
 
 
 def _result(trial: Trial, solution: Solution, distances: tuple[LayerDistance, ...], precision: Precision) -> Result:

@@ -34,7 +34,7 @@ _TRIALS = f"""
     steps_done stop_reason precision_used width height {" ".join(LOSS_COLUMNS)} best_step
     content_kept style_taken transfer_score score_reason
     content_distance style_distance image_path image_sha256
-    seconds peak_memory_bytes device node code_version started_at finished_at
+    tile num_pairs pair_precision seconds peak_memory_bytes device node code_version started_at finished_at
 """.split()
 _TEXTS = ("study", "configuration", "content_uri", "style_uri", "content_sha256", "style_sha256")
 

@@ -34,8 +34,9 @@ width: int64, height: int64, initial_content_loss: double, initial_style_loss: d
 initial_total_loss: double, final_content_loss: double, final_style_loss: double, final_tv_loss: double,
 final_total_loss: double, best_step: int64, content_kept: double, style_taken: double,
 transfer_score: double, score_reason: string, content_distance: double, style_distance: double, image_path: string,
-image_sha256: string, seconds: double, peak_memory_bytes: int64, device: string, node: string,
-code_version: string, started_at: timestamp[us, tz=UTC], finished_at: timestamp[us, tz=UTC]
+image_sha256: string, tile: int64, num_pairs: int64, pair_precision: string, seconds: double,
+peak_memory_bytes: int64, device: string, node: string, code_version: string,
+started_at: timestamp[us, tz=UTC], finished_at: timestamp[us, tz=UTC]
 """
 
 
@@ -105,6 +106,7 @@ outcomes = st.builds(
     best_step=st.none() | count, content_kept=st.none() | scalar, style_taken=st.none() | scalar,
     transfer_score=st.none() | scalar, score_reason=optional_text, content_distance=st.none() | scalar,
     style_distance=st.none() | scalar, image_path=optional_text, image_sha256=optional_text, seconds=scalar,
+    tile=st.none() | count, num_pairs=st.none() | count, pair_precision=optional_text,
     peak_memory_bytes=st.none() | count, device=optional_text, node=optional_text, code_version=optional_text,
     started_at=st.none() | moment, finished_at=st.none() | moment,
 )  # fmt: skip
