@@ -14,6 +14,7 @@ import argparse
 import hashlib
 import json
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -25,8 +26,9 @@ import pyarrow.parquet as pq
 
 from nst_batch.store import tables
 
-HERE = Path(__file__).parents[1]
-PICTURES = HERE / "examples"
+EXAMPLES = Path(__file__).parents[1] / "examples"
+PICTURES = Path(tempfile.gettempdir()) / "nst-batch-histories"
+"""Copies of the example pictures, at the same place for both checkouts: a plan holds their paths."""
 PRESETS = {
     "week7_content_layers": (64, 12),
     "gatys2016": (64, 12),
@@ -38,6 +40,7 @@ PRESETS = {
 """Pixels and steps: enough for coarse stages and for pairs of L-BFGS."""
 ADDED = {
     "content_kept", "style_taken", "transfer_score", "score_reason", "content_baseline", "style_baseline",
+    "precision_used", "tile", "num_pairs", "pair_precision",
 }  # fmt: skip
 """Columns that came with the second version of the tables; a comparison with the first leaves them out."""
 VOLATILE = {"seconds", "peak_memory_bytes", "device", "node", "code_version", "started_at", "finished_at"}
@@ -50,6 +53,7 @@ def main() -> None:
     parser.add_argument("--against", type=Path)
     parser.add_argument("--only", nargs="*", default=list(PRESETS))
     chosen = parser.parse_args()
+    shutil.copytree(EXAMPLES, PICTURES, dirs_exist_ok=True)
     found = {name: digests(name) for name in chosen.only}
     chosen.result.write_text(json.dumps(found, indent=1))
     if chosen.against:
