@@ -21,12 +21,13 @@ from PIL import Image
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 HALVES = {
-    "first": (("rocket", "coffee", "astronaut", "flower"), ("swirl", "woodcut")),
-    "second": (("china", "chelsea", "motorcycle", "scene"), ("mosaic", "tissue")),
+    "first": (("rocket", "swirl"), ("coffee", "woodcut"), ("astronaut", "swirl"), ("flower", "woodcut")),
+    "second": (("china", "mosaic"), ("chelsea", "tissue"), ("motorcycle", "mosaic"), ("scene", "tissue")),
 }
-"""Contents and styles; every content is paired with every style of its half."""
-RATIOS = {"first": ("rocket", "swirl"), "second": ("china", "mosaic")}
-"""The pair of each half on which layers and strengths are varied together."""
+"""Pairs of content and style; no picture is in both halves."""
+LAYERS = "[block1_conv2, block2_conv2, block3_conv3, block4_conv1, block4_conv2, block5_conv3]"
+ALPHAS = "[0.005, 0.05, 0.5, 5.0, 50.0]"
+"""What is varied together, on the first pair of each half."""
 
 
 def main() -> None:
@@ -34,13 +35,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("folder", type=Path)
     parser.add_argument("--weights", required=True)
-    parser.add_argument("--size", type=int, default=160)
+    parser.add_argument("--size", type=int, default=128)
     parser.add_argument("--steps", type=int, default=80)
     parser.add_argument("--run", action="store_true")
     chosen = parser.parse_args()
-    for half, (contents, styles) in HALVES.items():
-        for side, names in (("content", contents), ("style", styles)):
-            _write(chosen.folder / half / side, names)
+    for half, pairs in HALVES.items():
+        _write(chosen.folder / half, pairs)
     for command in commands(chosen.folder, chosen.weights, chosen.size, chosen.steps):
         print("nst-batch", *command, flush=True)
         if chosen.run:
@@ -52,25 +52,28 @@ def commands(folder: Path, weights: str, size: int, steps: int) -> list[list[str
     network = ["--weights", weights, "--set", "network.normalization=caffe"]
     found = []
     for half in HALVES:
-        pictures = ["--content", str(folder / half / "content"), "--style", str(folder / half / "style")]
+        pairs = ["--set", f"pairs={folder.absolute() / half / 'pairs.csv'}"]
         edge = ["--size", str(size), "--steps", str(steps)]
-        out = ["--out", str(folder / f"{half}-week7")]
-        found.append(["run", "week7_content_layers", *pictures, *edge, *network, *out])
-    for half, (content, style) in RATIOS.items():
-        pair = ["--content", str(folder / half / "content" / f"{content}.png")]
-        pair += ["--style", str(folder / half / "style" / f"{style}.png")]
-        edge = ["--size", str(size * 4 // 5), "--steps", str(steps * 3 // 4)]
+        found.append(
+            ["run", "week7_content_layers", *pairs, *edge, *network, "--out", str(folder / f"{half}-week7")]
+        )
+    for half, ((content, style), *_) in HALVES.items():
+        pair = ["--content", str(folder / half / f"{content}.png"), "--style", str(folder / half / f"{style}.png")]
+        axes = ["--set", f"grid.content_layers={LAYERS}", "--set", f"grid.alpha={ALPHAS}"]
+        edge = ["--size", str(size * 3 // 4), "--steps", str(steps * 3 // 4)]
         out = ["--out", str(folder / f"{half}-ratios")]
-        found.append(["run", "layers_and_ratios", *pair, *edge, *network, *out])
+        found.append(["run", "layers_and_ratios", *pair, *axes, *edge, *network, *out])
     return found
 
 
-def _write(folder: Path, names: tuple[str, ...]) -> None:
+def _write(folder: Path, pairs: tuple[tuple[str, str], ...]) -> None:
+    """The pictures of a half and the list of its pairs."""
     folder.mkdir(parents=True, exist_ok=True)
-    for name in names:
-        path = folder / f"{name}.png"
-        if not path.exists():
-            _picture(name).convert("RGB").save(path)
+    for name in dict.fromkeys(name for pair in pairs for name in pair):
+        if not (folder / f"{name}.png").exists():
+            _picture(name).convert("RGB").save(folder / f"{name}.png")
+    rows = [",".join(f"{folder.absolute() / name}.png" for name in pair) for pair in pairs]
+    (folder / "pairs.csv").write_text("\n".join(["content,style", *rows]) + "\n")
 
 
 def _picture(name: str) -> Image.Image:

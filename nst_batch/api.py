@@ -116,12 +116,13 @@ class Run:
         judges: Sequence[str] = (),
         over: str | None = None,
         votes: Sequence[str | os.PathLike[str]] = (),
+        fetch: bool = False,
     ) -> pa.Table:
         """The configurations, best first, see `results.rank.rank`; `results.rank.notes` is the small print."""
         from nst_batch.results.rank import rank
 
         files = [Path(file) for file in votes]
-        return rank(self.directory, by, where=where, judges=judges, over=over, votes=files)
+        return rank(self.directory, by, where=where, judges=judges, over=over, votes=files, fetch=fetch)
 
     def report(self, folder: str | os.PathLike[str] | None = None, *, fetch: bool = False) -> str:
         """Writes the HTML report, and returns where it is; see `results.report.write_report`."""

@@ -74,6 +74,7 @@ def rank(
         list[Path] | None,
         typer.Option(metavar="FILE", help="Votes that `nst-batch vote` saved: the order follows them; repeatable."),
     ] = None,
+    fetch: Fetch = False,
     format: Format = "table",
     output: Output = None,
 ) -> None:
@@ -85,7 +86,7 @@ def rank(
     """
     from nst_batch.results.rank import notes
 
-    ranking = _opened(run).rank(by, where=where, judges=judge or (), over=over, votes=votes or ())
+    ranking = _opened(run).rank(by, where=where, judges=judge or (), over=over, votes=votes or (), fetch=fetch)
     print_rows(ranking, format, output)
     for note in notes(ranking):
         print_note(note)

@@ -47,7 +47,7 @@ _PATCH, _SAMPLES, _DIRECTIONS = 7, 4096, 64
 _SMALLEST_LEVEL = 16
 
 
-def judged(run: RunDirectory, trials: pa.Table, judge: str) -> dict[str, Floats]:
+def judged(run: RunDirectory, trials: pa.Table, judge: str, *, fetch: bool = False) -> dict[str, Floats]:
     """`transfer_score`, `content_kept` and `style_taken` of each trial as a judge sees them; NaN where it cannot.
 
     The inputs are read again, wherever the plan says that they are.
@@ -56,9 +56,11 @@ def judged(run: RunDirectory, trials: pa.Table, judge: str) -> dict[str, Floats]
         trials: With `trial_index`, `status` and `image_path`.
         judge: `pixels`, or weights: random:SEED, imagenet, imagenet_v1, a file; `,caffe` behind them says that
             their network is fed 0 to 255 minus the mean.
+        fetch: Whether inputs that the plan names by a URL may be fetched: a run may come from anybody.
 
     Raises:
-        QueryError, WeightsError: There is no such judge.
+        QueryError: There is no such judge, or an input may not be fetched.
+        WeightsError: The judge's weights cannot be had.
     """
     found = {name: np.full(trials.num_rows, np.nan) for name in ("transfer_score", "content_kept", "style_taken")}
     row_of = np.full(run.num_trials, -1)
@@ -66,7 +68,7 @@ def judged(run: RunDirectory, trials: pa.Table, judge: str) -> dict[str, Floats]
     row_of[trials["trial_index"].to_numpy()[ok]] = np.flatnonzero(ok)
     score = _pixel_scorer if judge == PIXELS else _network_scorer(judge)
     with ThreadPoolExecutor(_FILES_AT_ONCE, "nst-batch judge") as pool:
-        for trial, problem in _problems(PictureReader(pool), run.iter_plan(skip=row_of < 0)):
+        for trial, problem in _problems(PictureReader(pool), run.iter_plan(skip=row_of < 0), fetch):
             row = row_of[trial.trial_index]
             try:
                 image = images.to_array(finished_picture(run, trials["image_path"][row].as_py()))
@@ -79,9 +81,13 @@ def judged(run: RunDirectory, trials: pa.Table, judge: str) -> dict[str, Floats]
     return found
 
 
-def _problems(reader: PictureReader, trials: Iterator[Trial]) -> Iterator[tuple[Trial, Problem]]:
+def _problems(reader: PictureReader, trials: Iterator[Trial], fetch: bool) -> Iterator[tuple[Trial, Problem]]:
     """Each trial whose pictures are still what they were."""
     while batch := list(islice(trials, _BATCH)):
+        inputs = (picture for trial in batch for picture in (trial.content, *trial.styles) if picture)
+        remote = next((picture.uri for picture in inputs if "://" in picture.uri), None)
+        if remote and not fetch:
+            raise QueryError(f"{remote}: a judge looks at the inputs, and this one is not fetched without --fetch")
         for trial, problem in zip(batch, reader.problems(batch), strict=True):
             if isinstance(problem, Problem):
                 yield trial, problem

@@ -44,6 +44,7 @@ def rank(
     judges: Sequence[str] = (),
     over: str | None = None,
     votes: Sequence[Path] = (),
+    fetch: bool = False,
 ) -> pa.Table:
     """The configurations of a run, best first; a run in progress is ranked on what has ended.
 
@@ -61,6 +62,7 @@ def rank(
             each further one, and of `own`, there is the mean rank, and the notes say how far they agree.
         over: A field of the configuration, such as alpha: what is ranked are the curves along it, see `tradeoff`.
         votes: Files of people's votes: the order follows these, and the notes say how far the measures agree.
+        fetch: Whether a judge may fetch inputs that the plan names by URLs.
 
     Raises:
         QueryError: Something asked for is wrong, or no trial has ended.
@@ -69,7 +71,7 @@ def rank(
     _check(by, over)
     trials = ended_trials(run, where)
     names = list(dict.fromkeys((*judges, OWN)))
-    judged = {name: _judged(run, trials, name) for name in names}
+    judged = {name: _judged(run, trials, name, fetch) for name in names}
     measures = {name: judged[names[0]][column] for name, column in _MEASURES.items()}
     measures |= {_named(name, names): judged[name]["transfer_score"] for name in names[1:]}
     measures |= {column: -numbers(trials[column]) for column in _DISTANCES.values()}
@@ -111,12 +113,12 @@ def _check(by: RankBy, over: str | None) -> None:
         )
 
 
-def _judged(run: RunDirectory, trials: pa.Table, judge: str) -> Mapping[str, Floats]:
+def _judged(run: RunDirectory, trials: pa.Table, judge: str, fetch: bool) -> Mapping[str, Floats]:
     if judge == OWN:
         return {column: numbers(trials[column]) for column in _MEASURES.values()}
     from nst_batch.results.judges import judged
 
-    return judged(run, trials, judge)
+    return judged(run, trials, judge, fetch=fetch)
 
 
 def _with_substitutes(measures: Mapping[str, Floats]) -> dict[str, Floats]:

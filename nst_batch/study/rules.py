@@ -90,7 +90,8 @@ def _style_weights(arch: str, axis: Sequence[Entry], weights: Sequence[tuple[flo
 
 def _weights_fit_arch(arch: str, weights: str) -> Iterator[Mistake]:
     if weights == "imagenet" and arch != "vgg16":
-        yield Mistake(("network", "weights"), f"'imagenet' exists for vgg16 only; for {arch} use 'imagenet_v1'")
+        instead = "random:0 or a file" if arch in ("vgg11_lrn", "vgg16_c") else "'imagenet_v1'"
+        yield Mistake(("network", "weights"), f"'imagenet' exists for vgg16 only; for {arch} use {instead}")
 
 
 def _something_to_optimise(

@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 
 from nst_batch.errors import QueryError, WeightsError
-from nst_batch.records import Scores
+from nst_batch.records import Picture, Scores
 from nst_batch.results import rank
 from nst_batch.results.cells import ended_trials
 from nst_batch.results.judges import Pixels, judged, multi_scale_similarity, pixel_scores
@@ -128,6 +128,16 @@ def test_inputs_that_are_gone_cannot_be_judged_by(tmp_path: Path) -> None:
     run = a_run(tmp_path, 0)
     (tmp_path / "style.png").unlink()
     assert np.isnan(judged(run, ended_trials(run), "pixels")["transfer_score"]).all()
+
+
+def test_a_judge_fetches_no_url_that_a_plan_names_unless_told_to(tmp_path: Path) -> None:
+    [content] = small_run.inputs(tmp_path, ["content"])
+    style = Picture(uri="https://nowhere.invalid/style.png", sha256="0" * 64)
+    run = small_run.write(
+        tmp_path / "run", list(small_run.plan([content], [[style]], small_run.configurations({})))
+    )
+    with pytest.raises(QueryError, match="nowhere.invalid/style.png: .* not fetched without --fetch"):
+        rank.rank(run, judges=["pixels"])
 
 
 def test_unknown_judges_are_refused(tmp_path: Path) -> None:
