@@ -136,7 +136,7 @@ def test_a_judge_fetches_no_url_that_a_plan_names_unless_told_to(tmp_path: Path)
     run = small_run.write(
         tmp_path / "run", list(small_run.plan([content], [[style]], small_run.configurations({})))
     )
-    with pytest.raises(QueryError, match="nowhere.invalid/style.png: .* not fetched without --fetch"):
+    with pytest.raises(QueryError, match=r"nowhere.invalid/style.png: .* not fetched without --fetch"):
         rank.rank(run, judges=["pixels"])
 
 
