@@ -68,12 +68,13 @@ class FileLock:
         with self._directory.explained("lock", NAME):
             self._path.parent.mkdir(parents=True, exist_ok=True)
             self._descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
-            try:
+        try:
+            with self._directory.explained("lock", NAME):
                 self._acquire()
-            except BaseException:
-                os.close(self._descriptor)
-                raise
-        self._directory.remove_staged()
+            self._directory.remove_staged()
+        except BaseException:
+            os.close(self._descriptor)
+            raise
         return self
 
     def _acquire(self) -> None:

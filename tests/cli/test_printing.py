@@ -89,5 +89,5 @@ def test_a_table_fits_its_terminal() -> None:
         assert max(map(len, shown)) <= columns, columns
         assert shown[0].split()[0] == "a_"
     assert "not shown" not in " ".join(on_terminal(WIDE, 50))
-    assert " ".join(on_terminal(WIDE, 44)[-2:]).startswith("not shown: empty;")
+    assert "not shown: empty;" in " ".join(on_terminal(WIDE, 44)[-2:])
     assert " ".join(on_terminal(WIDE, 24)).endswith("not shown: empty, number, number; --format json shows all")

@@ -24,19 +24,19 @@ def test_failed_trials_are_counted_and_exit_with_three_each_time(tmp_path: Path,
 
 
 def test_a_run_that_was_interrupted_has_not_succeeded(tmp_path: Path, embedded_ray: str) -> None:
-    photos = tiny.collection(tmp_path, tiny.good(30), seconds=0.4)
+    photos = tiny.collection(tmp_path, tiny.good(80), seconds=0.4)
     driver = Driver(tmp_path, "--address", embedded_ray)
     driver.wait_for(lambda: tiny.num_recorded(driver.out) >= 2)
     driver.send(signal.SIGTERM)
     assert driver.end()[0] == 143
     assert not RunDirectory(driver.out).is_complete()
-    assert 2 <= tiny.num_recorded(driver.out) < 30
+    assert 2 <= tiny.num_recorded(driver.out) < 80
     (photos / workers.SECONDS).write_text("0")
     assert Driver(tmp_path, "--address", embedded_ray).end()[0] == 0
     tiny.assert_whole(driver.out)
-    tiny.collection(tmp_path, tiny.good(3, first=30), seconds=0.4)  # an extension has not ended either
+    tiny.collection(tmp_path, tiny.good(3, first=80), seconds=0.4)  # an extension has not ended either
     driver = Driver(tmp_path, "--address", embedded_ray)
-    driver.wait_for(lambda: RunDirectory(driver.out).num_trials == 33)
+    driver.wait_for(lambda: RunDirectory(driver.out).num_trials == 83)
     assert not RunDirectory(driver.out).is_complete()
     assert driver.end()[0] == 0
     tiny.assert_whole(driver.out)

@@ -128,7 +128,9 @@ def test_a_large_picture_is_measured_in_strips() -> None:
     for expected, found in zip(
         layer_distances(whole, image, one), layer_distances(in_strips, image, one), strict=True
     ):
-        assert dataclasses.asdict(found) == pytest.approx(dataclasses.asdict(expected), rel=1e-5)
+        assert found.layer == expected.layer
+        numbers = (dataclasses.astuple(each)[1:] for each in (found, expected))
+        assert next(numbers) == pytest.approx(next(numbers), rel=1e-5)
 
 
 def test_a_run_in_strips_ends_where_the_whole_does() -> None:
