@@ -10,6 +10,8 @@ from collections.abc import Iterator
 
 import pytest
 
+from tests import driver
+
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
@@ -18,6 +20,16 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Puts modules that take minutes first, so that no process is left with one when the others have ended."""
     slow = {item.path for item in items if item.get_closest_marker("slow")}
     items.sort(key=lambda item: item.path not in slow)
+
+
+@pytest.fixture(autouse=True)
+def _no_driver_outlives_its_test() -> Iterator[None]:
+    """A test that fails while its driver runs must not make the next ones fail."""
+    yield
+    while driver.RUNNING:
+        process = driver.RUNNING.pop()
+        with process:  # closes its pipes and waits
+            process.kill()
 
 
 @pytest.fixture(scope="session")

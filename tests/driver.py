@@ -13,6 +13,8 @@ from pathlib import Path
 import psutil
 
 ROOT = Path(__file__).parent.parent
+RUNNING: list[subprocess.Popen[str]] = []
+"""What a test has started; what is left of it when the test has ended is ended by `conftest`."""
 WORKER = "NST_BATCH_TEST_WORKER"
 """An environment variable that names the class of `tests.workers` to be run."""
 
@@ -42,6 +44,7 @@ class Driver:
             text=True,
             start_new_session=True,
         )
+        RUNNING.append(self.process)
 
     def wait_for(self, condition: Callable[[], object], seconds: float = 90) -> None:
         """Until `condition` holds; the process must be running all the while."""

@@ -6,6 +6,7 @@ import contextlib
 import logging
 import os
 import socket
+from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -150,19 +151,19 @@ def draining_nodes() -> frozenset[str]:
 
 def _connect(address: str | None) -> None:
     place = address or "the job’s cluster"
-    if address == "local":
-        _keep_to_this_machine()
+    loopback = _loopback_only() if address == "local" else contextlib.nullcontext()
     try:
         if address and ":" in address:  # Ray itself would try for minutes
             host, _, port = address.rpartition(":")
             socket.create_connection((host, int(port)), _CONNECT_SECONDS).close()
-        ray.init(
-            address=address,
-            include_dashboard=False if address == "local" else None,
-            _memory=available_bytes() if address == "local" else None,  # Ray looks at the outermost container only
-            log_to_driver=False,
-            logging_level=logging.ERROR,
-        )
+        with loopback:
+            ray.init(
+                address=address,
+                include_dashboard=False if address == "local" else None,
+                _memory=available_bytes() if address == "local" else None,  # Ray looks at the outer container
+                log_to_driver=False,
+                logging_level=logging.ERROR,
+            )
     except Exception as error:
         # A node that needs more than half a minute to start, on a busy machine say, is a bare Exception of Ray's.
         if not isinstance(error, _FAILURES) and type(error) is not Exception:
@@ -171,13 +172,22 @@ def _connect(address: str | None) -> None:
         raise ClusterError(f"Ray at {place} cannot be reached: {error}{token}") from error
 
 
-def _keep_to_this_machine() -> None:
-    """A Ray that is started here listens on loopback alone, and nobody else reads its token."""
-    ray_constants.ENABLE_RAY_CLUSTER = False
+@contextlib.contextmanager
+def _loopback_only() -> Iterator[None]:
+    """A Ray that is started within listens on loopback alone, and nobody else reads its token.
+
+    The choice is one for the whole process; it ends here, for a Ray that the caller starts later.
+    """
     folder = Path.home() / ".ray"
     with contextlib.suppress(OSError):  # no home that can be written: then Ray says what it needs
         folder.mkdir(mode=0o700, exist_ok=True)
         folder.chmod(0o700)
+    before = ray_constants.ENABLE_RAY_CLUSTER
+    ray_constants.ENABLE_RAY_CLUSTER = False
+    try:
+        yield
+    finally:
+        ray_constants.ENABLE_RAY_CLUSTER = before
 
 
 def _checked_address(address: str | None) -> str | None:
