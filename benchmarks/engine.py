@@ -25,6 +25,7 @@ from benchmarks.panel import STYLE_LAYERS, race
 from benchmarks.pictures import photo_pairs
 from benchmarks.report import write
 from nst_batch.inputs import weights
+from nst_batch.inputs.fitting import held_bytes
 from nst_batch.study.reading import load_study
 from nst_batch.transfer import (
     Objective,
@@ -40,7 +41,7 @@ from nst_batch.transfer import (
     step,
 )
 from nst_batch.transfer.vgg import conv_shapes
-from nst_batch.vocabulary import LBFGS_HISTORY, Normalization, layer_names, layer_shape, predicted_bytes
+from nst_batch.vocabulary import LBFGS_HISTORY, Normalization, layer_names, layer_shape
 
 
 def problems(size: int, num_configurations: int) -> list[Problem]:
@@ -166,7 +167,7 @@ def bench_memory(size: int) -> list[dict[str, Any]]:
     for side in (size // 2, size, 2 * size):
         command = [sys.executable, "-m", "benchmarks.memory", str(side)]
         measured = int(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
-        predicted = predicted_bytes("vgg16", STYLE_LAYERS, side, side, 1)
+        predicted = held_bytes("vgg16", STYLE_LAYERS, side, side)
         rows.append({"size": side, "predicted": predicted, "measured": measured, "ratio": predicted / measured})
     return rows
 

@@ -55,7 +55,7 @@ def measured(name: str, clock: str) -> dict[str, Any]:
         overrides=["network.pooling=average", *changes],
     )
     now = time.process_time if clock == "cpu" else time.perf_counter
-    machine = Machine(device=torch.device("cpu"), name="one thread", threads=1, num_workers=1)
+    machine = Machine(device=torch.device("cpu"), name="one thread", threads=1, num_workers=1, memory_bytes=8 << 30)
     with tempfile.TemporaryDirectory() as folder, patch.object(time, "perf_counter", now):
         found = estimate(chosen, calibration=Calibration(machine, path=Path(folder) / "calibration.json"))
     trials, seconds = _run(chosen, clock)

@@ -19,6 +19,7 @@ from benchmarks.engine import flops_per_step
 from benchmarks.panel import STYLE_LAYERS
 from benchmarks.pictures import photo_pairs
 from benchmarks.report import write
+from nst_batch.inputs.fitting import held_bytes
 from nst_batch.transfer import (
     Objective,
     Problem,
@@ -29,7 +30,6 @@ from nst_batch.transfer import (
     random_weights,
     step,
 )
-from nst_batch.vocabulary import predicted_bytes
 
 PRECISIONS = ("float32", "tf32", "bfloat16")
 
@@ -90,7 +90,7 @@ def measure(
     flops = flops_per_step(size) * batch / seconds
     itemsize = 2 if precision == "bfloat16" else 4
     measured = torch.cuda.max_memory_allocated() - held
-    predicted = predicted_bytes("vgg16", STYLE_LAYERS, size, size, batch, itemsize)
+    predicted = batch * held_bytes("vgg16", STYLE_LAYERS, size, size, itemsize=itemsize)
     return {
         "precision": precision,
         "size": size,

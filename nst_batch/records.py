@@ -16,6 +16,7 @@ from typing import Any
 
 from nst_batch.errors import without_secrets
 from nst_batch.vocabulary import (
+    LBFGS_HISTORY,
     Arch,
     Color,
     Fit,
@@ -85,6 +86,16 @@ class Configuration:
     """End when the loss, extrapolated, would fall by less than this fraction in all steps left; 0: never early."""
     precision: Precision
     """auto: the fastest that keeps the final loss, see `Outcome.precision_used`."""
+
+    @property
+    def layers(self) -> tuple[str, ...]:
+        """That the losses look at."""
+        return tuple(dict.fromkeys((*self.content_layers, *self.style_layers)))
+
+    @property
+    def num_pairs(self) -> int:
+        """That L-BFGS keeps at most."""
+        return min(LBFGS_HISTORY, self.steps) if self.optimizer == "lbfgs" else 0
 
     def identity(self) -> str:
         """12 hexadecimal digits that are equal for equal results; the label of the weights does not count."""
@@ -283,14 +294,3 @@ def trial_id(content: Picture | None, styles: tuple[Picture, ...], configuration
 def canonical_json(value: Any) -> str:
     """One spelling for equal values: sorted keys, no spaces, no NaN."""
     return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False, ensure_ascii=False)
-
-
-def finite(value: Any) -> Any:
-    """The same value with None for every number that JSON cannot hold."""
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    if isinstance(value, dict):
-        return {key: finite(each) for key, each in value.items()}
-    if isinstance(value, list | tuple):
-        return [finite(each) for each in value]
-    return value

@@ -22,6 +22,7 @@ from nst_batch.cluster.slots import WorkerActor
 from nst_batch.errors import ClusterError, Interrupted, without_secrets
 from nst_batch.inputs import weights
 from nst_batch.inputs.finding import Listing, list_inputs
+from nst_batch.inputs.fitting import least_bytes
 from nst_batch.interrupts import Interrupts, ended_by
 from nst_batch.records import (
     ALGORITHM,
@@ -38,7 +39,6 @@ from nst_batch.store.run_directory import FORMAT_VERSION, LOGS, RunDirectory
 from nst_batch.study.extension import extension, readable_again
 from nst_batch.study.model import Study
 from nst_batch.study.plan import BAD_INPUT_BATCH, Plan, make_plan
-from nst_batch.vocabulary import predicted_bytes
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -76,7 +76,7 @@ def run_study(study: Study, options: RunOptions, reporter: Reporter | None = Non
             Cluster(options.cluster, options.device) as cluster,
         ):
             interrupts.reinstall()  # Ray takes SIGTERM for itself when it starts
-            cluster.worker_bytes = _worker_bytes(chosen)
+            cluster.worker_bytes = _worker_bytes(chosen, network.rows)
             reporter.note(cluster.describe())
             _plan(committer, study, listing, chosen, options, cluster, reporter)
             if options.retry_failed:
@@ -210,6 +210,8 @@ class _Execution:
 
 def _worker_options(study: Study, options: RunOptions, cluster: Cluster) -> WorkerOptions:
     return WorkerOptions(
+        tile=study.network.rows,
+        memory_bytes=cluster.worker_bytes,
         device=options.device if cluster.uses_gpus or options.device != "auto" else "cpu",
         threads=None if cluster.uses_gpus else cluster.cpus_per_worker,
         format=study.output.format,
@@ -217,10 +219,12 @@ def _worker_options(study: Study, options: RunOptions, cluster: Cluster) -> Work
     )
 
 
-def _worker_bytes(configurations: Sequence[Configuration]) -> int:
+def _worker_bytes(configurations: Sequence[Configuration], tile: int | None) -> int:
     """The most memory that a worker on a CPU needs, where it computes one trial at a time."""
-    shapes = {(each.arch, each.content_layers + each.style_layers, each.size) for each in configurations}
-    return PROCESS_BYTES + max(predicted_bytes(arch, layers, size, size, 1) for arch, layers, size in shapes)
+    shapes = {(each.arch, each.layers, each.size, each.num_pairs) for each in configurations}
+    return PROCESS_BYTES + max(
+        least_bytes(arch, layers, size, size, tile, pairs) for arch, layers, size, pairs in shapes
+    )
 
 
 def _pixels_left(committer: Committer) -> float:

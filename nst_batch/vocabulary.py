@@ -12,8 +12,8 @@ from __future__ import annotations
 import difflib
 import math
 import re
-from collections.abc import Sequence
-from typing import Literal
+from dataclasses import dataclass
+from typing import Any, Literal
 
 from nst_batch.errors import LayerError
 
@@ -26,6 +26,7 @@ Normalization = Literal["auto", "imagenet", "caffe"]
 OptimizerName = Literal["lbfgs", "adam"]
 Pooling = Literal["max", "average"]
 Precision = Literal["auto", "float32", "tf32", "bfloat16"]
+PairPrecision = Literal["float32", "bfloat16"]
 Pyramid = Literal["auto", "off"]
 Status = Literal["ok", "failed", "diverged"]
 Encoding = Literal["png", "jpeg", "webp"]
@@ -47,7 +48,6 @@ CONVS_PER_BLOCK: dict[str, tuple[int, ...]] = {
 }
 LBFGS_HISTORY = 60
 """Steps that L-BFGS remembers."""
-_VECTORS = 2 * LBFGS_HISTORY + 12  # image-sized float32 tensors: history, point, best, gradient, spectra
 CHANNELS = (64, 128, 256, 512, 512)
 NORMALIZED_AFTER = {"vgg11_lrn": "block1_conv1"}
 """The layer that is followed by a local response normalisation, which the layers behind it see."""
@@ -121,28 +121,6 @@ def layer_shape(name: str, height: int, width: int) -> tuple[int, int, int]:
     return CHANNELS[block - 1], rows, columns
 
 
-def predicted_bytes(
-    arch: str, layers: Sequence[str], height: int, width: int, batch: int, itemsize: int = 4
-) -> int:
-    """Peak bytes of one step beyond the network.
-
-    Every activation up to the deepest layer is kept for the backward pass. At the peak, near the image, there are
-    besides them the gradients that the losses left at their layers, and four tensors of the largest layer's size:
-    the gradient there before and after its ReLU, the one being computed, and what a convolution library needs for
-    itself, which was measured as none to two of these.
-
-    Args:
-        layers: Those that the losses look at.
-        itemsize: Bytes of a feature: 4, or 2 in bfloat16.
-    """
-    names = layer_names(arch)
-    deepest = max((names.index(layer) for layer in layers), default=-1)
-    shapes = {name: layer_shape(name, height, width) for name in names[: deepest + 1]}
-    sizes = {name: math.prod(shape) * itemsize for name, shape in shapes.items()}
-    features = sum(sizes.values()) + sum(sizes[layer] for layer in layers) + 4 * max(sizes.values(), default=0)
-    return batch * (features + _VECTORS * 3 * height * width * 4)
-
-
 def block_and_index(name: str) -> tuple[int, int]:
     """Sorts layers by depth: the block, and the position in it (a pooling comes last)."""
     return int(name[5]), 99 if name.endswith("pool") else int(name[11:])
@@ -188,3 +166,29 @@ def duration(seconds: float) -> str:
             rest = whole % length // smaller_length
             return f"{whole // length} {unit} {rest} {smaller}" if rest else f"{whole // length} {unit}"
     return f"{whole} s"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class MemoryLayout:
+    """How a problem is held while it is solved. Strips change the rounding, other pairs the path."""
+
+    tile: int = 0
+    """Rows of a strip (`transfer.tiles`); 0: the whole image at once."""
+    num_pairs: int = LBFGS_HISTORY
+    """Of L-BFGS."""
+    pair_precision: PairPrecision = "float32"
+
+
+WHOLE_IMAGE = MemoryLayout()
+"""What is chosen wherever it fits."""
+
+
+def finite(value: Any) -> Any:
+    """The same value with None for every number that JSON cannot hold."""
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, dict):
+        return {key: finite(each) for key, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [finite(each) for each in value]
+    return value

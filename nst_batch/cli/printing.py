@@ -96,7 +96,7 @@ def _write(data: bytes) -> None:
 
 
 def _json(value: Any) -> str:
-    from nst_batch.records import finite
+    from nst_batch.vocabulary import finite
 
     text = json.dumps(finite(value), indent=2, ensure_ascii=False, allow_nan=False, default=_as_json)
     return _UNPRINTABLE.sub(lambda found: f"\\u{ord(found[0]):04x}", text) + "\n"

@@ -31,6 +31,10 @@ class WorkerOptions:
     """auto, cpu, cuda or cuda:N."""
     threads: int | None = None
     """Of the CPU; None leaves torch's choice."""
+    tile: int | None = None
+    """Rows that are computed together, 0 for the whole image; None chooses by the memory."""
+    memory_bytes: int = 0
+    """That each worker of a machine without GPUs reserves; 0 where that is not known."""
     format: Encoding = "png"
     quality: int = 95
     """1 to 100, of JPEG and WebP."""

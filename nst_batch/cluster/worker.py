@@ -24,24 +24,22 @@ import nst_batch
 from nst_batch.cluster.options import WorkerOptions
 from nst_batch.cluster.pictures import PictureReader
 from nst_batch.errors import ImageError, WeightsError
-from nst_batch.inputs import images, weights
+from nst_batch.inputs import images, memory, weights
+from nst_batch.inputs.fitting import fitting, part_size
 from nst_batch.records import Configuration, LayerDistance, Outcome, Result, Trial, transfer_scores
 from nst_batch.transfer import (
-    Fit,
     Problem,
     Solution,
     SolveOptions,
     Targets,
-    available_bytes,
     build_targets,
-    fitting,
+    gpu_bytes,
     keep_freed_memory,
     layer_distances,
-    part_size,
     precision_used,
     solve,
 )
-from nst_batch.vocabulary import Precision
+from nst_batch.vocabulary import MemoryLayout, Precision
 
 _FILES_AT_ONCE = 8  # read and decoded, or encoded, side by side: a GPU waits for both
 
@@ -96,8 +94,8 @@ class Worker:
     def _in_parts(self, members: Sequence[_Ready], options: SolveOptions) -> Iterator[Result]:
         """Solves as many together as fit; where memory runs out all the same, halves, and at last records."""
         trial, problem = members[0]
-        options = replace(options, fit=self._fit(trial.configuration.arch, problem))
-        size = 1 if options.fit.tile else part_size(self.device, trial.configuration.arch, problem)
+        options = replace(options, layout=self._layout(trial.configuration, problem))
+        size = 1 if options.layout.tile else self._part_size(trial.configuration.arch, problem)
         while members:
             part, begun = members[:size], datetime.now(UTC)
             try:
@@ -114,11 +112,37 @@ class Worker:
             yield from solved
             members = members[len(part) :]
 
-    def _fit(self, arch: str, problem: Problem) -> Fit:
-        """Whole, or in strips where one alone does not fit the memory of this machine or GPU."""
-        cores = os.cpu_count() or 1
-        memory = available_bytes(self.device, max(1, cores // (self.options.threads or cores)))
-        return fitting(arch, problem.layers, problem.height, problem.width, memory)
+    def _part_size(self, arch: str, problem: Problem) -> int:
+        """How many problems like this one to solve together.
+
+        On a CPU, one: convolutions of a single image fill the cores, its activations stay in the cache, and a
+        trial's result is then the same to the last bit whoever shares its batch.
+        """
+        if self.device.type == "cpu":
+            return 1
+        free, _ = gpu_bytes(self.device)
+        return part_size(arch, problem.layers, problem.height, problem.width, free)
+
+    def _layout(self, chosen: Configuration, problem: Problem) -> MemoryLayout:
+        """Whole, or in strips where one alone does not fit this worker's part of the memory.
+
+        Of all there is and not of what is free now, so that a run repeats itself.
+        """
+        if self.device.type == "cuda":
+            _, available = gpu_bytes(self.device)
+        else:
+            total, cores = memory.total_bytes(), os.cpu_count() or 1
+            by_memory = total // (self.options.memory_bytes or total)
+            available = total // max(1, min(cores // (self.options.threads or cores), by_memory))
+        return fitting(
+            chosen.arch,
+            problem.layers,
+            problem.height,
+            problem.width,
+            available,
+            tile=self.options.tile,
+            num_pairs=chosen.num_pairs,
+        )
 
     def _solve(self, part: Sequence[_Ready], options: SolveOptions, begun: datetime) -> list[Result]:
         if self.device.type == "cuda":
@@ -205,9 +229,9 @@ def _held(outcome: Outcome, options: SolveOptions) -> Outcome:
     pairs = options.optimizer == "lbfgs"
     return replace(
         outcome,
-        tile=options.fit.tile,
-        num_pairs=options.fit.num_pairs if pairs else None,
-        pair_precision=options.fit.pair_precision if pairs else None,
+        tile=options.layout.tile,
+        num_pairs=options.layout.num_pairs if pairs else None,
+        pair_precision=options.layout.pair_precision if pairs else None,
     )
 
 

@@ -15,7 +15,7 @@ import jinja2
 from markupsafe import Markup
 from PIL import Image
 
-from nst_batch.records import finite
+from nst_batch.vocabulary import finite
 
 _FILES = Path(__file__).parent / "web"
 

@@ -19,7 +19,8 @@ import torch
 from pydantic import NonNegativeFloat, TypeAdapter
 
 from nst_batch.errors import StudyError
-from nst_batch.inputs import images
+from nst_batch.inputs import images, memory
+from nst_batch.inputs.fitting import extra_work, fitting, part_size
 from nst_batch.records import ALGORITHM, CPU_BATCH, GPU_BATCH, MAX_CPUS_PER_WORKER, Configuration
 from nst_batch.transfer import (
     Problem,
@@ -28,15 +29,16 @@ from nst_batch.transfer import (
     TargetImage,
     Targets,
     build_targets,
+    gpu_bytes,
     layer_distances,
-    part_size,
     solve,
 )
 from nst_batch.transfer.vgg import conv_shapes
-from nst_batch.vocabulary import Encoding, layer_names, layer_shape, scaled_size
+from nst_batch.vocabulary import Encoding, MemoryLayout, layer_names, layer_shape, scaled_size
 
 _LONG_ENOUGH_SECONDS = 1.0
 _MOST_GOES = 40
+_MOST_PIXELS = 512 * 512  # of an image that is timed
 _SHORT, _LONG = 2, 6  # evaluations of the two runs that are compared
 
 
@@ -48,6 +50,8 @@ class Machine:
     name: str
     threads: int
     num_workers: int
+    memory_bytes: int
+    """Of each worker."""
 
     @classmethod
     def here(cls, device: str) -> Machine:
@@ -67,12 +71,16 @@ class Machine:
             chosen = torch.device("cuda" if device == "auto" else device)
             return cls(
                 device=chosen, name=torch.cuda.get_device_name(chosen), threads=1,
-                num_workers=torch.cuda.device_count(),
+                num_workers=torch.cuda.device_count(), memory_bytes=gpu_bytes(chosen)[1],
             )  # fmt: skip
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
         threads = min(MAX_CPUS_PER_WORKER, cores)
         name = f"CPU of {platform.node()}, {threads} core{'s' if threads > 1 else ''}"
-        return cls(device=torch.device("cpu"), name=name, threads=threads, num_workers=max(1, cores // threads))
+        workers = max(1, cores // threads)
+        return cls(
+            device=torch.device("cpu"), name=name, threads=threads,
+            num_workers=workers, memory_bytes=memory.total_bytes() // workers,
+        )  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,8 +110,27 @@ class Calibration:
     ) -> None:
         self.machine, self.path, self._note = machine, path or default_path(), note
 
-    def rate(self, chosen: Configuration, width: int, height: int, format: Encoding = "png") -> Rate:
-        """What a trial of this configuration costs at `width` × `height` pixels."""
+    def rate(
+        self, chosen: Configuration, width: int, height: int, format: Encoding = "png", tile: int | None = None
+    ) -> Rate:
+        """What a trial of this configuration costs at `width` × `height` pixels.
+
+        Large images are not timed themselves: every part of a step takes a time in proportion to its pixels.
+        """
+        layout = self.layout(chosen, width, height, tile)
+        work = extra_work(chosen.arch, chosen.layers, height, width, layout.tile)
+        times = max(1.0, width * height / _MOST_PIXELS)
+        rate = self._rate(chosen, round(width / times**0.5), round(height / times**0.5), format)
+        return Rate(rate.evaluation_seconds * times * work, rate.fixed_seconds * times)
+
+    def layout(self, chosen: Configuration, width: int, height: int, tile: int | None = None) -> MemoryLayout:
+        """How a worker here holds such an image."""
+        return fitting(
+            chosen.arch, chosen.layers, height, width,
+            self.machine.memory_bytes, tile=tile, num_pairs=chosen.num_pairs,
+        )  # fmt: skip
+
+    def _rate(self, chosen: Configuration, width: int, height: int, format: Encoding) -> Rate:
         objective = f"{chosen.arch} {chosen.pooling} {chosen.content_layers} {chosen.style_layers}"
         how = f"{chosen.loss} {chosen.optimizer} {chosen.precision} tv={chosen.tv_weight > 0}"
         where = f"{self.machine.name}; torch {torch.__version__}; algorithm {ALGORITHM}"
@@ -123,8 +150,9 @@ class Calibration:
 
     def batch(self, chosen: Configuration, width: int, height: int) -> int:
         """How many such images a worker here optimises together."""
-        device = self.machine.device
-        return min(self.batch_size, part_size(device, chosen.arch, _problem(chosen, width, height, device)))
+        if self.machine.device.type == "cpu":
+            return 1
+        return min(self.batch_size, part_size(chosen.arch, chosen.layers, height, width, self.machine.memory_bytes))
 
     def _measured(self, chosen: Configuration, width: int, height: int, format: Encoding) -> Rate:
         """From two short runs of the engine: what the longer one takes more is its further evaluations."""

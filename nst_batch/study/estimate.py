@@ -16,12 +16,13 @@ from typing import Any
 from nst_batch.errors import ImageError, WeightsError, without_secrets
 from nst_batch.inputs import images, weights
 from nst_batch.inputs.finding import list_inputs
+from nst_batch.inputs.fitting import held_bytes
 from nst_batch.inputs.images import Inspection
 from nst_batch.records import PROCESS_BYTES, Configuration
 from nst_batch.study.calibration import Calibration, Machine, operations
 from nst_batch.study.model import Study
 from nst_batch.study.plan import Plan, make_plan
-from nst_batch.vocabulary import Normalization, predicted_bytes
+from nst_batch.vocabulary import Normalization
 
 START_SECONDS = 15.0  # Ray, a worker's process with torch, its network
 _ROW_BYTES = 2_000  # of a trial in the tables, without its curve
@@ -139,7 +140,7 @@ def estimate(
         bad_inputs=tuple(_reason(picture) for picture in plan.bad),
         device=machine.name,
         num_workers=machine.num_workers,
-        memory_bytes=max((_memory_bytes(calibration, configurations, size) for size in sizes), default=0),
+        memory_bytes=max((_memory_bytes(calibration, study, configurations, size) for size in sizes), default=0),
         worker_seconds=worker_seconds,
         seconds=worker_seconds / workers + START_SECONDS if sizes else 0.0,
         gpu_hour_price=gpu_hour_price,
@@ -187,16 +188,19 @@ def _worker_seconds(
 
 def _trial_seconds(calibration: Calibration, study: Study, chosen: Configuration, size: _Size) -> float:
     """With every step: a plateau ends a trial earlier, where and when cannot be foreseen."""
-    rate = calibration.rate(chosen, *size, study.output.format)
+    rate = calibration.rate(chosen, *size, study.output.format, study.network.rows)
     return chosen.steps * rate.evaluation_seconds + rate.fixed_seconds
 
 
-def _memory_bytes(calibration: Calibration, configurations: Sequence[Configuration], size: _Size) -> int:
+def _memory_bytes(
+    calibration: Calibration, study: Study, configurations: Sequence[Configuration], size: _Size
+) -> int:
+    """Of the configuration that multiplies most, as a worker here holds it."""
     width, height = size
     heaviest = max(configurations, key=lambda each: operations(each, width, height))
-    layers = (*heaviest.content_layers, *heaviest.style_layers)
-    batch = calibration.batch(heaviest, width, height)
-    return PROCESS_BYTES + predicted_bytes(heaviest.arch, layers, height, width, batch)
+    layout = calibration.layout(heaviest, width, height, study.network.rows)
+    batch = 1 if layout.tile else calibration.batch(heaviest, width, height)
+    return PROCESS_BYTES + batch * held_bytes(heaviest.arch, heaviest.layers, height, width, layout)
 
 
 def _disk_bytes(study: Study, plan: Plan, sizes: Counter[_Size]) -> int:

@@ -30,6 +30,7 @@ from nst_batch.records import Configuration
 from nst_batch.study import rules
 from nst_batch.study.mistakes import KeyPath, Mistake, MistakesError, as_written, dotted, found_by_pydantic
 from nst_batch.study.values import (
+    MAX_SIZE,
     ONE_ZERO,
     Axis,
     Integer,
@@ -40,6 +41,7 @@ from nst_batch.study.values import (
     Number,
     Pairing,
     PoolingName,
+    Tile,
     WeightSets,
     WeightsName,
 )
@@ -68,7 +70,7 @@ class ImageOptions:
     """How pictures are brought to size."""
 
     __pydantic_config__: ClassVar[ConfigDict] = _STRICT
-    size: Annotated[Integer, Field(ge=16, le=8192)] = 300
+    size: Annotated[Integer, Field(ge=16, le=MAX_SIZE)] = 300
     """Pixels of the edge, or of the longer edge under `keep`."""
     fit: Fit = "crop"
     """crop: centred square; stretch: square; keep: the longer edge is `size`, the aspect kept."""
@@ -86,6 +88,13 @@ class Network:
     """average (or avg): smoother pictures, as in the paper."""
     normalization: Normalization = "auto"
     """What the network is fed; auto follows the weights."""
+    tile: Tile = "auto"
+    """Rows of an image that are computed together; auto: all of them, or as many as the memory holds."""
+
+    @property
+    def rows(self) -> int | None:
+        """`tile` as a worker takes it: 0 is off, None auto."""
+        return self.tile if isinstance(self.tile, int) else {"auto": None, "off": 0}[self.tile]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -222,6 +231,7 @@ class Study:
             normalization: As resolved with the weights, never `auto`.
         """
         fixed = asdict(self.image) | asdict(self.network) | asdict(self.optimizer)
+        del fixed["tile"]  # how it is computed, not what
         fixed |= {"optimizer": fixed.pop("name"), "loss": self.loss, "precision": self.precision}
         fixed |= {"weights_sha256": weights_sha256, "normalization": normalization}
         names = [each.name for each in fields(Grid)]

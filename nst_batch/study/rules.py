@@ -12,8 +12,9 @@ from typing import Any
 
 from nst_batch.errors import LayerError
 from nst_batch.study.mistakes import Mistake
-from nst_batch.vocabulary import block_and_index, canonical, is_list_file, layer_shape, scaled_size
+from nst_batch.vocabulary import Encoding, block_and_index, canonical, is_list_file, layer_shape, scaled_size
 
+MAX_WEBP_SIZE = 16_383
 Entry = tuple[str, ...]
 
 
@@ -94,6 +95,14 @@ def _weights_fit_arch(arch: str, weights: str) -> Iterator[Mistake]:
         yield Mistake(("network", "weights"), f"'imagenet' exists for vgg16 only; for {arch} use {instead}")
 
 
+def _fits_format(size: int, format: Encoding) -> Iterator[Mistake]:
+    if format == "webp" and size > MAX_WEBP_SIZE:
+        message = (
+            f"WebP holds at most {MAX_WEBP_SIZE} pixels along an edge, and image.size is {size}; use png or jpeg"
+        )
+        yield Mistake(("output", "format"), message)
+
+
 def _something_to_optimise(
     content_axis: Sequence[Entry], alphas: Sequence[float], style_axis: Sequence[Entry], betas: Sequence[float]
 ) -> Iterator[Mistake]:
@@ -132,5 +141,6 @@ _RULES: tuple[tuple[Callable[..., Iterable[Mistake]], tuple[str, ...]], ...] = (
     (partial(_layers, "style_layers"), _STYLE),
     (partial(_depth, "style_layers"), (*_STYLE, "image.size", "grid.style_scale")),
     (_style_weights, (*_STYLE, "grid.style_layer_weights")),
+    (_fits_format, ("image.size", "output.format")),
     (_something_to_optimise, ("grid.content_layers", "grid.alpha", "grid.style_layers", "grid.beta")),
 )

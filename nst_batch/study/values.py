@@ -21,6 +21,9 @@ from pydantic_core import CoreSchema, core_schema
 from nst_batch.study.mistakes import expected, told
 from nst_batch.vocabulary import LIST_SUFFIXES, Pooling, is_list_file, is_weights_file, layer_names
 
+MAX_SIZE = 16_384
+"""Pixels of a picture's edge."""
+MIN_TILE = 64
 PAIRINGS = ("cross", "zip", "blend")
 _WEIGHTS = re.compile(r"imagenet|imagenet_v1|random:[0-9]{1,18}")
 
@@ -74,6 +77,13 @@ def _weights_name(value: object) -> object:
     raise expected("imagenet, imagenet_v1, random:SEED, or the path or URL of a state dict", value)
 
 
+def _tile(value: object) -> object:
+    number = isinstance(value, int) and not isinstance(value, bool)
+    if value in ("auto", "off") or (number and MIN_TILE <= value <= MAX_SIZE):  # type: ignore[operator]
+        return value
+    raise expected(f"auto, off or an integer from {MIN_TILE} to {MAX_SIZE}", value)
+
+
 def _list_of_weights(value: object) -> object:
     if isinstance(value, list | tuple):
         return value
@@ -104,6 +114,10 @@ WeightSet = Annotated[
 Pairing = Annotated[Text, BeforeValidator(_pairing, str)]
 WeightsName = Annotated[Text, BeforeValidator(_weights_name, str)]
 WeightSets = Annotated[tuple[WeightSet, ...], Listed(when_empty=((),))]
+Tile = Annotated[
+    int | Literal["auto", "off"],
+    BeforeValidator(_tile, Annotated[int, Field(ge=MIN_TILE, le=MAX_SIZE)] | Literal["auto", "off"]),
+]
 PoolingName = Annotated[
     Pooling, BeforeValidator(lambda value: "average" if value == "avg" else value, Literal[Pooling, "avg"])
 ]

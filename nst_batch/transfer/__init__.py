@@ -8,8 +8,7 @@ The door is `solve`:
 
 from nst_batch.transfer.distances import layer_distances
 from nst_batch.transfer.engine import Solution, SolveOptions, minimizer, solve, step
-from nst_batch.transfer.fitting import Fit, available_bytes, fitting
-from nst_batch.transfer.memory import keep_freed_memory, part_size
+from nst_batch.transfer.memory import gpu_bytes, keep_freed_memory
 from nst_batch.transfer.objective import Evaluation, Objective
 from nst_batch.transfer.precision import build_targets, precision_used
 from nst_batch.transfer.problem import Problem, TargetImage, initial_image
@@ -19,7 +18,6 @@ from nst_batch.transfer.vgg import Vgg
 
 __all__ = [
     "Evaluation",
-    "Fit",
     "Objective",
     "Problem",
     "Solution",
@@ -27,14 +25,12 @@ __all__ = [
     "TargetImage",
     "Targets",
     "Vgg",
-    "available_bytes",
     "build_targets",
-    "fitting",
+    "gpu_bytes",
     "initial_image",
     "keep_freed_memory",
     "layer_distances",
     "minimizer",
-    "part_size",
     "precision_used",
     "random_weights",
     "solve",

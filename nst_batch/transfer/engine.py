@@ -16,14 +16,13 @@ from torch import Tensor
 
 from nst_batch.records import Curve
 from nst_batch.transfer.bands import ImageBands
-from nst_batch.transfer.fitting import WHOLE_IMAGE, Fit
 from nst_batch.transfer.losses import TERMS
 from nst_batch.transfer.objective import Evaluation, Objective
 from nst_batch.transfer.optimizers import DIVERGED, PLATEAU, RUNNING, STOP_REASONS, Adam, Lbfgs, Minimizer
 from nst_batch.transfer.problem import Problem, initial_image
 from nst_batch.transfer.targets import Targets
 from nst_batch.transfer.tiles import TiledObjective
-from nst_batch.vocabulary import Loss, OptimizerName
+from nst_batch.vocabulary import WHOLE_IMAGE, Loss, MemoryLayout, OptimizerName
 
 _CHECK_EVERY = 10  # steps between two looks at who has finished: each waits for the device
 _LEAST_STEPS = 20  # before a plateau is looked for
@@ -39,7 +38,7 @@ class SolveOptions:
     plateau: float = 0.0
     """A problem ends when what its loss would still fall by the last step is below this part of it; 0: never."""
     convention: Loss = "sum"
-    fit: Fit = WHOLE_IMAGE
+    layout: MemoryLayout = WHOLE_IMAGE
     """How the problems are held in memory; in strips only one at a time."""
 
 
@@ -80,8 +79,8 @@ def solve(targets: Targets, problems: Sequence[Problem], options: SolveOptions) 
 
 
 def _objective(targets: Targets, problems: Sequence[Problem], options: SolveOptions) -> Objective | TiledObjective:
-    if options.fit.tile:
-        return TiledObjective(targets, problems, options.convention, tile=options.fit.tile)
+    if options.layout.tile:
+        return TiledObjective(targets, problems, options.convention, tile=options.layout.tile)
     return Objective(targets, problems, options.convention)
 
 
@@ -97,8 +96,9 @@ def minimizer(images: Tensor, options: SolveOptions) -> Minimizer:
     if options.optimizer == "adam":
         return Adam(images.flatten(1), learning_rate=options.learning_rate)
     bands = ImageBands(images.shape[2], images.shape[3], images.device, images.dtype)
-    pairs = torch.bfloat16 if options.fit.pair_precision == "bfloat16" else None
-    return Lbfgs(images.flatten(1), history=options.fit.num_pairs, pairs=pairs, bands=bands)
+    pairs = torch.bfloat16 if options.layout.pair_precision == "bfloat16" else None
+    history = min(options.layout.num_pairs, options.steps)
+    return Lbfgs(images.flatten(1), history=history, pairs=pairs, bands=bands)
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -12,7 +13,7 @@ from nst_batch.cluster import worker
 from nst_batch.cluster.options import WorkerOptions
 from nst_batch.cluster.worker import Worker
 from nst_batch.errors import WeightsError
-from nst_batch.inputs import images, weights
+from nst_batch.inputs import images, memory, weights
 from nst_batch.records import Picture, Result, Trial, transfer_scores, trial_id
 from nst_batch.transfer import Problem, solve
 from tests import tiny
@@ -75,7 +76,7 @@ def test_a_batch_that_does_not_fit_is_halved_until_it_does(
     whole = real.run(trials)
     scarce = Scarce(3)
     monkeypatch.setattr(worker, "solve", scarce)
-    monkeypatch.setattr(worker, "part_size", lambda *_: 8)
+    monkeypatch.setattr(Worker, "_part_size", lambda *_: 8)
     results = real.run(trials)
     assert scarce.parts == [8, 4, 2, 2, 2, 2]
     assert [result.trial for result in results] == trials
@@ -94,6 +95,21 @@ def test_a_trial_that_does_not_fit_alone_is_recorded_and_the_others_go_on(
         assert "not enough GPU memory for this image alone, choose a smaller size" in str(
             result.outcome.error_message
         )
+
+
+def test_a_worker_takes_strips_where_the_whole_does_not_fit_and_says_so(
+    real: Worker, trials: list[Trial], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    chosen = replace(CHOSEN, size=192, steps=3)
+    large = [replace(trial, width=192, height=192, configuration=chosen) for trial in trials]
+    [whole] = real.run(large[:1])
+    assert (whole.outcome.tile, whole.outcome.num_pairs, whole.outcome.pair_precision) == (0, 3, "float32")
+    monkeypatch.setattr(memory, "total_bytes", lambda: 1 << 20)
+    [strips] = real.run(large[:1])
+    assert (strips.outcome.tile, strips.outcome.num_pairs, strips.outcome.pair_precision) == (96, 3, "bfloat16")
+    assert losses([strips]) == pytest.approx(losses([whole]), rel=1e-3)
+    asked = Worker(replace(real.options, tile=64))
+    assert asked.run(large[:1])[0].outcome.tile == 64
 
 
 def test_a_worker_refuses_weights_other_than_the_plans(real: Worker) -> None:

@@ -23,7 +23,9 @@ from nst_batch.study.model import Study, study_from_dict
 from tests import simulated
 from tests.study.test_plan import draw
 
-MACHINE = Machine(device=torch.device("cpu"), name="a known machine", threads=1, num_workers=4)
+MACHINE = Machine(
+    device=torch.device("cpu"), name="a known machine", threads=1, num_workers=4, memory_bytes=8 << 30
+)
 
 
 class Known(Calibration):
@@ -39,6 +41,7 @@ class Known(Calibration):
         width: int,
         height: int,
         format: Encoding = "png",  # noqa: ARG002
+        tile: int | None = None,  # noqa: ARG002
     ) -> Rate:
         self.asked.append((width, height))
         return Rate(width * height / 64**2, 2.0)

@@ -180,7 +180,7 @@ def test_a_study_written_in_python_is_checked_too_and_cannot_change() -> None:
     with pytest.raises(StudyError) as caught:
         Study(name="s", content=("c",), image=ImageOptions(size=7), grid=Grid(alpha=(-1.0,)))
     assert caught.value.problems == (
-        "image.size: expected an integer from 16 to 8192, found 7",
+        "image.size: expected an integer from 16 to 16384, found 7",
         "grid.alpha[0]: expected a number of at least 0, found -1.0",
         no_pictures("style", "the style loss"),
     )
@@ -194,10 +194,10 @@ def test_a_study_written_in_python_is_checked_too_and_cannot_change() -> None:
 @pytest.mark.parametrize(
     ("keys", "problem"),
     [
-        ({"image__size": "big"}, "image.size: expected an integer from 16 to 8192, found 'big'"),
-        ({"image__size": True}, "image.size: expected an integer from 16 to 8192, found true"),
-        ({"image__size": 300.0}, "image.size: expected an integer from 16 to 8192, found 300.0"),
-        ({"image__size": 8193}, "image.size: expected an integer from 16 to 8192, found 8193"),
+        ({"image__size": "big"}, "image.size: expected an integer from 16 to 16384, found 'big'"),
+        ({"image__size": True}, "image.size: expected an integer from 16 to 16384, found true"),
+        ({"image__size": 300.0}, "image.size: expected an integer from 16 to 16384, found 300.0"),
+        ({"image__size": 16385}, "image.size: expected an integer from 16 to 16384, found 16385"),
         ({"image__fit": "crap"}, "image.fit: expected crop, stretch or keep, found 'crap'"),
         ({"image": 3}, "image: expected keys such as size, fit, found 3"),
         ({"optimizer__steps": 0}, "optimizer.steps: expected an integer from 1 to 100000, found 0"),
@@ -238,6 +238,8 @@ def test_a_study_written_in_python_is_checked_too_and_cannot_change() -> None:
             "network.weights: expected imagenet, imagenet_v1, random:SEED, or the path or URL of a state dict, "
             "found 'random:1.5'",
         ),
+        ({"network__tile": 63}, "network.tile: expected auto, off or an integer from 64 to 16384, found 63"),
+        ({"network__tile": True}, "network.tile: expected auto, off or an integer from 64 to 16384, found true"),
         (
             {"network__arch": "vgg19"},
             "network.weights: 'imagenet' exists for vgg16 only; for vgg19 use 'imagenet_v1'",
@@ -314,6 +316,11 @@ def test_unknown_keys(keys: dict[str, Any], problem: str) -> None:
         (
             {"grid__content_layers": [[]], "grid__beta": 0},
             "grid: content_layers holds [] and beta holds 0, so a configuration would have nothing to optimise",
+        ),
+        (
+            {"image__size": 16384, "output__format": "webp"},
+            "output.format: WebP holds at most 16383 pixels along an edge, and image.size is 16384; "
+            "use png or jpeg",
         ),
         (
             {"content": []},

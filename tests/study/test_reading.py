@@ -92,7 +92,7 @@ optimizer:
         "study.yaml:7: grid.alpha: given twice, first on line 6",
         "study.yaml:9: grid.alpha[1]: expected a number of at least 0, found 'x'",
         "study.yaml:11: optimizer.nme: unknown key; did you mean 'name'?",
-        "--size: expected an integer from 16 to 8192, found 7",
+        "--size: expected an integer from 16 to 16384, found 7",
         "--steps: expected an integer from 1 to 100000, found 0",
         "--set steps: expected KEY=VALUE, as in grid.alpha=[0.5,1]",
         "--set grid.beta[1]: expected a number of at least 0, found 'y'",
@@ -102,7 +102,7 @@ optimizer:
 
 def test_a_wrong_type_names_the_line() -> None:
     text = PICTURES + "\nimage: {size: big}\n"
-    assert problems(text) == ("study.yaml:4: image.size: expected an integer from 16 to 8192, found 'big'",)
+    assert problems(text) == ("study.yaml:4: image.size: expected an integer from 16 to 16384, found 'big'",)
 
 
 @pytest.mark.parametrize(

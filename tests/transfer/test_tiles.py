@@ -8,13 +8,13 @@ from typing import Any, get_args
 import pytest
 import torch
 
-from nst_batch.transfer import Fit, Objective, SolveOptions, TargetImage, Targets, Vgg, layer_distances, solve
+from nst_batch.transfer import Objective, SolveOptions, TargetImage, Targets, Vgg, layer_distances, solve
 from nst_batch.transfer.losses import CONTENT, STYLE
 from nst_batch.transfer.objective import Evaluation
 from nst_batch.transfer.problem import Problem
 from nst_batch.transfer.tiles import TiledObjective
 from nst_batch.transfer.vgg import conv_shapes
-from nst_batch.vocabulary import Loss, Pooling, layer_names
+from nst_batch.vocabulary import Loss, MemoryLayout, Pooling, layer_names
 from tests.transfer.problems import STYLE_LAYERS
 
 EXACT = torch.float64
@@ -135,15 +135,15 @@ def test_a_large_picture_is_measured_in_strips() -> None:
 
 def test_a_run_in_strips_ends_where_the_whole_does() -> None:
     one, cache = posed(48, 40, alpha=1.0), targets()
-    fits = (Fit(), Fit(tile=16))
-    whole, tiled = (solve(cache, [one], SolveOptions(steps=8, fit=fit))[0].curve.total for fit in fits)
+    fits = (MemoryLayout(), MemoryLayout(tile=16))
+    whole, tiled = (solve(cache, [one], SolveOptions(steps=8, layout=fit))[0].curve.total for fit in fits)
     assert tiled == pytest.approx(whole, rel=1e-9)
     assert tiled[-1] < tiled[0]
 
 
 def test_pairs_in_bfloat16_lead_as_far() -> None:
     one, cache = posed(48, 40, alpha=1.0), targets()
-    fits = (Fit(), Fit(pair_precision="bfloat16"))
-    exact, short = (solve(cache, [one], SolveOptions(steps=20, fit=fit))[0].curve.total for fit in fits)
+    fits = (MemoryLayout(), MemoryLayout(pair_precision="bfloat16"))
+    exact, short = (solve(cache, [one], SolveOptions(steps=20, layout=fit))[0].curve.total for fit in fits)
     assert short[-1] < short[0]
     assert short[-1] == pytest.approx(exact[-1], rel=0.1)

@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import pytest
 
-from nst_batch.transfer.fitting import Fit, fitting, held_bytes
+from nst_batch.inputs.fitting import extra_work, fitting, held_bytes
+from nst_batch.vocabulary import MemoryLayout
 from tests.transfer.problems import STYLE_LAYERS
 
 GIB = 1 << 30
 
 
-def predicted(height: int, width: int, fit: Fit) -> int:
-    return held_bytes("vgg16", STYLE_LAYERS, height, width, fit)
+def predicted(height: int, width: int, layout: MemoryLayout) -> int:
+    return held_bytes("vgg16", STYLE_LAYERS, height, width, layout)
 
 
 def test_what_fits_is_held_whole() -> None:
-    assert fitting("vgg16", STYLE_LAYERS, 1024, 1024, 16 * GIB) == Fit()
+    assert fitting("vgg16", STYLE_LAYERS, 1024, 1024, 16 * GIB) == MemoryLayout()
 
 
 @pytest.mark.parametrize("size", [(1024, 1024), (2048, 1365), (2731, 4096), (4096, 2731)])
@@ -27,11 +28,10 @@ def test_what_is_chosen_fits_or_is_the_least(size: tuple[int, int], available: i
 
 
 def test_strips_come_before_short_pairs_and_short_pairs_before_few() -> None:
-    chosen = [fitting("vgg16", STYLE_LAYERS, 2731, 4096, gib * GIB) for gib in (64, 40, 24, 13, 8)]
+    chosen = [fitting("vgg16", STYLE_LAYERS, 2731, 4096, gib * GIB) for gib in (76, 47, 28, 16, 9)]
     assert [fit.tile > 0 for fit in chosen] == [False, True, True, True, True]
     assert [fit.pair_precision for fit in chosen] == ["float32", "float32", "float32", "bfloat16", "bfloat16"]
-    assert [fit.num_pairs for fit in chosen[:4]] == [60, 60, 60, 60]
-    assert chosen[4].num_pairs < 60
+    assert [fit.num_pairs for fit in chosen] == [60, 60, 60, 60, 20]
 
 
 def test_what_the_user_asks_for_is_kept() -> None:
@@ -40,4 +40,17 @@ def test_what_the_user_asks_for_is_kept() -> None:
 
 
 def test_half_the_memory_in_strips_at_1024() -> None:
-    assert predicted(1024, 1024, Fit(tile=256)) < 0.7 * predicted(1024, 1024, Fit())
+    assert predicted(1024, 1024, MemoryLayout(tile=256)) < 0.7 * predicted(1024, 1024, MemoryLayout())
+
+
+def test_no_more_pairs_than_steps_are_reckoned_with() -> None:
+    assert fitting("vgg16", STYLE_LAYERS, 1024, 1024, 16 * GIB, num_pairs=8).num_pairs == 8
+    few = MemoryLayout(num_pairs=0)
+    assert predicted(512, 512, few) == predicted(512, 512, MemoryLayout()) - 60 * 2 * 3 * 512 * 512 * 4
+
+
+def test_strips_cost_what_is_computed_again() -> None:
+    costs = [extra_work("vgg16", STYLE_LAYERS, 1024, 1024, tile) for tile in (0, 512, 256, 64)]
+    assert costs == sorted(costs)
+    assert costs[0] == 1
+    assert 1.1 < costs[2] < 1.3
