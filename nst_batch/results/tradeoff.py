@@ -21,7 +21,7 @@ from nst_batch.results.cells import Cells, labelled, ordered
 from nst_batch.results.statistics import Floats
 from nst_batch.vocabulary import RankBy
 
-_LEVELS = np.linspace(0, 1, 101)
+_LEVELS = np.arange(101) / 100
 """Of style taken."""
 _COMPARED_AT = {"kept_at_0.3": 30, "kept_at_0.5": 50, "kept_at_0.7": 70}
 """Positions in `_LEVELS`."""
