@@ -11,7 +11,7 @@ from difflib import get_close_matches
 from typing import Any, NamedTuple
 
 from pydantic import ValidationError
-from pydantic_core import ErrorDetails, PydanticCustomError
+from pydantic_core import ErrorDetails
 
 from nst_batch.errors import StudyError
 
@@ -19,6 +19,10 @@ KeyPath = tuple[str | int, ...]
 """Keys and list positions from the root of a study: `("grid", "alpha", 1)` is `grid.alpha[1]`."""
 Schema = Mapping[str, Any]
 """JSON Schema."""
+
+_BOUNDS = {
+    "minimum": "of at least", "exclusiveMinimum": "above", "maximum": "at most", "exclusiveMaximum": "below"
+}  # fmt: skip
 
 
 class Mistake(NamedTuple):
@@ -46,14 +50,9 @@ class MistakesError(StudyError):
         return MistakesError, (self.mistakes,)
 
 
-def expected(what: str, value: object) -> PydanticCustomError:
+def expected(what: str, value: object) -> ValueError:
     """The error that a check of ours raises."""
-    return told(f"expected {what}, found {shown(value)}")
-
-
-def told(message: str) -> PydanticCustomError:
-    """An error with a message of its own."""
-    return PydanticCustomError("told", "{message}", {"message": message})
+    return ValueError(f"expected {what}, found {shown(value)}")
 
 
 def found_by_pydantic(error: ValidationError, schema: Schema) -> list[Mistake]:
@@ -63,24 +62,20 @@ def found_by_pydantic(error: ValidationError, schema: Schema) -> list[Mistake]:
         error: Of a study's fields.
         schema: The JSON Schema of a study.
     """
-    details = error.errors(include_url=False)
-    inside = {each["loc"][:-1] for each in details}
-    return [
-        Mistake(each["loc"], _message(each, schema))
-        for each in details
-        if not (each["type"] == "too_short" and each["loc"] in inside)  # its entries are reported
-    ]
+    return [Mistake(each["loc"], _message(each, schema)) for each in error.errors(include_url=False)]
 
 
 def _message(details: ErrorDetails, schema: Schema) -> str:
-    if details["type"] == "told":
-        return details["msg"]
-    if details["type"] == "unexpected_keyword_argument":
-        return _unknown(str(details["loc"][-1]), _at(details["loc"][:-1], schema), schema)
+    match details["type"]:
+        case "value_error":  # a check of ours
+            return str(details["ctx"]["error"])
+        case "unexpected_keyword_argument":
+            return _unknown(str(details["loc"][-1]), _at(details["loc"][:-1], schema), schema)
     what, value = _described(_at(details["loc"], schema)), details["input"]
     if details["type"] == "missing":
         return f"expected {what}, found no such key"
-    hint = "; write it in quotes" if what == "text" and _is_number(value) else ""
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    hint = "; write it in quotes" if what == "text" and is_number else ""
     return f"expected {what}, found {shown(value)}{hint}"
 
 
@@ -99,22 +94,13 @@ def _at(path: KeyPath, schema: Schema) -> Schema:
 
 def _described(schema: Schema) -> str:
     """`a number of at least 0 and below 1`, `crop or keep`."""
-    if "enum" in schema:
-        return alternatives(schema["enum"])
+    if words := schema.get("enum"):
+        return f"{', '.join(words[:-1])} or {words[-1]}"
     match schema.get("type"):
         case "integer":
             return f"an integer from {schema['minimum']} to {schema['maximum']}"
         case "number":
-            words = {
-                "minimum": "of at least",
-                "exclusiveMinimum": "above",
-                "maximum": "at most",
-                "exclusiveMaximum": "below",
-            }
-            bounds = (f"{word} {schema[key]:g}" for key, word in words.items() if key in schema)
-            return f"a number {' and '.join(bounds)}"
-        case "array":
-            return "one value or more"
+            return "a number " + " and ".join(f"{_BOUNDS[key]} {schema[key]:g}" for key in _BOUNDS if key in schema)
         case "object":
             return f"keys such as {', '.join(list(schema['properties'])[:3])}"
     return "text"
@@ -123,13 +109,13 @@ def _described(schema: Schema) -> str:
 def _unknown(key: str, section: Schema, schema: Schema) -> str:
     """The message for an unknown key: the near one, or where it belongs, or all that there are."""
     names = list(section["properties"])
-    places = {name: name for name in schema["properties"]}
-    for name in schema["properties"]:
-        inner = _at((name,), schema).get("properties", {})
-        places = {each: f"{name}.{each}" for each in inner} | places
-    near = get_close_matches(key.lower(), names, n=1)
-    meant = near or ([places[key]] if key in places else [])
-    return f"unknown key; did you mean {meant[0]!r}?" if meant else f"unknown key; the keys are {', '.join(names)}"
+    elsewhere = {
+        inner: f"{name}.{inner}"
+        for name in schema["properties"]
+        for inner in _at((name,), schema).get("properties", ())
+    } | {name: name for name in schema["properties"]}
+    meant = (*get_close_matches(key.lower(), names, n=1), elsewhere.get(key))[0]
+    return f"unknown key; did you mean {meant!r}?" if meant else f"unknown key; the keys are {', '.join(names)}"
 
 
 def as_written(path: KeyPath, values: object) -> KeyPath:
@@ -170,12 +156,3 @@ def _steps(path: KeyPath) -> Iterator[str]:
         else:
             text = step if step.isprintable() else ascii(step)
             yield f".{text if len(text) <= 60 else f'{text[:59]}…'}"
-
-
-def alternatives(words: Sequence[str]) -> str:
-    """`a, b or c`."""
-    return " or ".join(filter(None, (", ".join(words[:-1]), words[-1])))
-
-
-def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)

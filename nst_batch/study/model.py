@@ -11,10 +11,9 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from functools import cache
-from typing import Annotated, Any, ClassVar, Self
+from typing import Annotated, Any, Self
 
 from pydantic import (
-    BeforeValidator,
     ConfigDict,
     Field,
     ModelWrapValidatorHandler,
@@ -60,8 +59,6 @@ from nst_batch.vocabulary import (
 
 MAX_SEED = 2**63 - 1
 """The largest that the tables' 64-bit column holds."""
-NO_KEYS = BeforeValidator(lambda value: {} if value is None else value)
-"""A section that holds nothing is as its defaults say."""
 _STRICT = ConfigDict(extra="forbid", revalidate_instances="always", use_attribute_docstrings=True)
 
 
@@ -69,7 +66,6 @@ _STRICT = ConfigDict(extra="forbid", revalidate_instances="always", use_attribut
 class ImageOptions:
     """How pictures are brought to size."""
 
-    __pydantic_config__: ClassVar[ConfigDict] = _STRICT
     size: Annotated[Integer, Field(ge=16, le=MAX_SIZE)] = 300
     """Pixels of the edge, or of the longer edge under `keep`."""
     fit: Fit = "crop"
@@ -80,7 +76,6 @@ class ImageOptions:
 class Network:
     """The network whose features define content and style."""
 
-    __pydantic_config__: ClassVar[ConfigDict] = _STRICT
     arch: Arch = "vgg16"
     weights: WeightsName = "imagenet"
     """imagenet (the original VGG weights, vgg16 only), imagenet_v1, random:SEED, a path or a URL."""
@@ -101,7 +96,6 @@ class Network:
 class Grid:
     """The axes of the study; they multiply, the first outermost."""
 
-    __pydantic_config__: ClassVar[ConfigDict] = _STRICT
     content_layers: LayerSets = (("block4_conv2",),)
     """Sets of layers for the content loss; [] is no content loss."""
     style_layers: LayerSets = (("block1_conv1", "block2_conv1", "block3_conv1", "block4_conv1", "block5_conv1"),)
@@ -128,7 +122,6 @@ class Grid:
 class Optimizer:
     """How each image is optimised."""
 
-    __pydantic_config__: ClassVar[ConfigDict] = _STRICT
     name: OptimizerName = "lbfgs"
     steps: Annotated[Integer, Field(ge=1, le=100_000)] = 300
     """Evaluations of the full-size objective, at most."""
@@ -145,7 +138,6 @@ class Optimizer:
 class Output:
     """How finished images are stored."""
 
-    __pydantic_config__: ClassVar[ConfigDict] = _STRICT
     format: Encoding = "png"
     quality: Annotated[Integer, Field(ge=1, le=100)] = 95
     """Of jpeg and webp; unused by png."""
@@ -171,16 +163,16 @@ class Study:
     pairs: Pairing = "cross"
     """cross: every content with every style; zip: first with first; blend: every content with all styles in
     equal parts; or a list file with `content` and `style` columns."""
-    image: Annotated[ImageOptions, NO_KEYS] = field(default_factory=ImageOptions)
-    network: Annotated[Network, NO_KEYS] = field(default_factory=Network)
-    grid: Annotated[Grid, NO_KEYS] = field(default_factory=Grid)
-    optimizer: Annotated[Optimizer, NO_KEYS] = field(default_factory=Optimizer)
+    image: ImageOptions = field(default_factory=ImageOptions)
+    network: Network = field(default_factory=Network)
+    grid: Grid = field(default_factory=Grid)
+    optimizer: Optimizer = field(default_factory=Optimizer)
     loss: Loss = "sum"
     """sum: the paper's sums; mean: per-element means."""
     precision: Precision = "auto"
     """Of the arithmetic; auto: tf32 on a GPU; on a CPU bfloat16 where that is faster, else float32. Equal bytes on
     different machines need float32."""
-    output: Annotated[Output, NO_KEYS] = field(default_factory=Output)
+    output: Output = field(default_factory=Output)
 
     @model_validator(mode="wrap")
     @classmethod
@@ -190,13 +182,13 @@ class Study:
         wrong: set[KeyPath] = set()
         mistakes: list[Mistake] = []
         try:
-            study = check(given)
+            study = check(values)
         except ValidationError as error:
             mistakes = found_by_pydantic(error, json_schema())
             wrong = {tuple(step for step in each.path if isinstance(step, str))[:2] for each in mistakes}
             try:
-                study = check(_without(values, wrong))  # defaults stand for what is wrong
-            except ValidationError:
+                study = check(_without(values, wrong))
+            except ValidationError:  # no keys at all, or no name
                 raise _told(mistakes, values) from None
         mistakes += rules.broken({dotted(path): value for path, value in _by_key(study) if path not in wrong})
         if mistakes:
@@ -266,33 +258,34 @@ def _told(mistakes: Sequence[Mistake], values: object) -> MistakesError:
 
 
 def _plain(values: Any) -> Any:
-    """Sections written in Python as the keys that they hold."""
-    if isinstance(values, dict):
-        return {key: asdict(each) if isinstance(each, _SECTIONS) else each for key, each in values.items()}
-    return values
+    """Sections written in Python as the keys that they hold; a section that holds nothing is left out."""
+    if not isinstance(values, dict):
+        return values
+    sections = {each.name for each in fields(Study) if each.default_factory in _SECTIONS}
+    return {
+        key: asdict(each) if isinstance(each, _SECTIONS) else each
+        for key, each in values.items()
+        if each is not None or key not in sections
+    }
 
 
-def _without(values: Any, paths: set[KeyPath]) -> dict[str, Any]:
-    """`values` without the keys at `paths`, of one step or two."""
-    if () in paths:
-        return {}
-    kept = {key: each for key, each in values.items() if (key,) not in paths}
-    for section, key in (path for path in paths if len(path) == 2):
-        if isinstance(kept.get(section), dict):
-            kept[section] = {name: each for name, each in kept[section].items() if name != key}
-        else:
-            kept.pop(section, None)
+def _without(values: Any, wrong: set[KeyPath]) -> Any:
+    """`values` with defaults for those of the keys `wrong`, of one step or two."""
+    if () in wrong:
+        return values
+    kept = {key: dict(each) if isinstance(each, dict) else each for key, each in values.items()}
+    for *section, key in wrong:
+        (kept[section[0]] if section else kept).pop(key, None)
     return kept
 
 
 def _by_key(study: Study) -> Iterator[tuple[KeyPath, Any]]:
     """Every value with its key."""
-    for each in fields(study):
-        value = getattr(study, each.name)
-        if isinstance(value, _SECTIONS):
-            yield from (((each.name, inner.name), getattr(value, inner.name)) for inner in fields(value))
+    for key, value in asdict(study).items():
+        if isinstance(value, dict):
+            yield from (((key, inner), each) for inner, each in value.items())
         else:
-            yield (each.name,), value
+            yield (key,), value
 
 
 def _canonical(grid: Grid, arch: str) -> Grid:

@@ -8,16 +8,17 @@
 from __future__ import annotations
 
 import glob
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from difflib import get_close_matches
+from functools import reduce
 from pathlib import Path
 from typing import Any, NamedTuple, TypedDict, Unpack
 
 from nst_batch.errors import StudyError
 from nst_batch.study.mistakes import KeyPath, Mistake, MistakesError, dotted, shown
 from nst_batch.study.model import Study, study_from_dict
-from nst_batch.study.yaml_values import MAX_BYTES, NotYamlError, read_yaml
+from nst_batch.study.yaml_values import MAX_BYTES, NotYamlError, prefixes, read_yaml
 from nst_batch.vocabulary import is_list_file, is_weights_file
 
 PACKAGE = Path(__file__).parents[1]
@@ -51,6 +52,30 @@ class Overrides(TypedDict, total=False):
     """`KEY=VALUE` with a dotted key and a YAML value, as in `grid.alpha=[0.5,1]`; these win over all others."""
 
 
+class _Layer(NamedTuple):
+    """What one place says of a study: its file, or an option, which wins over what came before."""
+
+    origin: str
+    """The file's name, `--set`, or an option that says which key it means."""
+    values: dict[str, Any]
+    lines: Mapping[KeyPath, int]
+    """Of every value; 0 where there are none."""
+    mistakes: Sequence[Mistake] = ()
+
+    def line(self, path: KeyPath) -> int:
+        """Where the value at `path`, or what holds it, is written; 0 where nothing is."""
+        return next((self.lines[each] for each in prefixes(path) if each in self.lines), 0)
+
+    def told(self, mistake: Mistake) -> str:
+        """With its place."""
+        key, line = dotted(mistake.path), self.line(mistake.path)
+        if self.origin == "--set":
+            return f"--set {key}: {mistake.message}"
+        if self.origin.startswith("--") or not key:
+            return f"{self.origin}: {mistake.message}"
+        return f"{self.origin}{f':{line}' if line else ''}: {key}: {mistake.message}"
+
+
 def load_study(source: str, **overrides: Unpack[Overrides]) -> Study:
     """Reads a study and applies overrides, which win over the file.
 
@@ -62,16 +87,20 @@ def load_study(source: str, **overrides: Unpack[Overrides]) -> Study:
         overrides: See `Overrides`.
 
     Raises:
-        StudyError: Every problem at once; or the one that keeps the file from being read.
+        StudyError: Every problem at once, in the order of the file and then of the overrides; or the one that keeps
+            the file from being read.
     """
-    draft = _Draft(_open(source))
-    for option, path in _SHORTCUTS.items():
-        value = overrides.get(option)
-        if value not in (None, (), []):
-            draft.override(path, value, _Place(1, 0, f"--{option}", keyed=False))
-    for override in overrides.get("overrides") or ():
-        draft.set(override)
-    return draft.study()
+    file, name = _read(source)
+    layers = [file, *_options(overrides)]
+    mistakes = [(layer, each) for layer in layers for each in layer.mistakes]
+    try:
+        study = study_from_dict(reduce(_merged, (layer.values for layer in layers), {"name": name}))
+    except MistakesError as error:
+        mistakes += ((_source(layers, each.path), each) for each in error.mistakes)
+    if mistakes:
+        mistakes.sort(key=lambda each: (layers.index(each[0]), each[0].line(each[1].path)))
+        raise StudyError([layer.told(mistake) for layer, mistake in mistakes])
+    return study
 
 
 # Presets and the file to start from
@@ -116,29 +145,18 @@ def _near_presets(name: str) -> str:
     return f"; {hint}{', '.join(preset_names())}"
 
 
-# Finding the text
+# The layers
 
 
-class _Source(NamedTuple):
-    """A study file or preset."""
-
-    label: str
-    """How messages call it."""
-    text: str
-    folder: Path
-    """Where its relative paths start."""
-    name: str
-    """The study's, unless it says otherwise."""
-
-
-def _open(source: str) -> _Source:
+def _read(source: str) -> tuple[_Layer, str]:
+    """A study file or preset, and the study's name unless it says otherwise."""
     path = Path(source)
     try:
         with path.open("rb") as file:
             data = file.read(MAX_BYTES + 1)
     except (FileNotFoundError, IsADirectoryError, NotADirectoryError, ValueError) as error:
         if source in preset_names():
-            return _Source(f"preset {source}", preset_text(source), Path.cwd(), source)
+            return _layer(f"preset {source}", preset_text(source), Path.cwd()), source
         if isinstance(error, IsADirectoryError):
             raise StudyError(f"{source}: expected a study file, found a folder") from None
         hint = "" if path.suffix in (".yaml", ".yml") else f" or preset{_near_presets(source)}"
@@ -150,125 +168,82 @@ def _open(source: str) -> _Source:
     except UnicodeDecodeError as error:
         line = data.count(b"\n", 0, error.start) + 1
         raise StudyError(f"{source}:{line}: not UTF-8: found byte 0x{data[error.start]:02x}") from None
-    return _Source(source, text, path.absolute().parent, path.stem)
+    return _layer(source, text, path.absolute().parent), path.stem
 
 
-# Values and where they come from
+def _layer(label: str, text: str, folder: Path) -> _Layer:
+    """The keys that a file holds."""
+    try:
+        values, lines, mistakes = read_yaml(text)
+    except NotYamlError as error:
+        raise StudyError(f"{label}:{error.line}: {error.message}") from None
+    if values is None:
+        raise StudyError(f"{label}: the file is empty; `nst-batch init` writes one to start from")
+    if not isinstance(values, dict):
+        raise StudyError(f"{label}: expected keys such as content, style, grid, found {shown(values)}")
+    return _Layer(label, _anchored(values, folder), lines, mistakes)
 
 
-class _Place(NamedTuple):
-    """Where a value was written, as messages name it; sorted: lines of the file, then the command line."""
-
-    order: int
-    line: int
-    origin: str
-    keyed: bool = True
-    """Whether the key is named too; `--size` says it already."""
-
-    def tell(self, mistake: Mistake) -> str:
-        key = dotted(mistake.path)
-        if not self.keyed or not key:
-            return f"{self.origin}: {mistake.message}"
-        return f"{self.origin}{' ' if self.origin == '--set' else ': '}{key}: {mistake.message}"
+def _options(overrides: Overrides) -> Iterator[_Layer]:
+    for option, path in _SHORTCUTS.items():
+        value = overrides.get(option)
+        if value not in (None, (), []):
+            yield _Layer(f"--{option}", _nested(path, value), dict.fromkeys(prefixes(path), 0))
+    for override in overrides.get("overrides") or ():
+        yield _set(override)
 
 
-_SET = _Place(2, 0, "--set")
+def _set(override: str) -> _Layer:
+    """One `KEY=VALUE`."""
+    key, equals, text = override.partition("=")
+    path = tuple(key.strip().split("."))
+    if not equals or not all(path):
+        return _Layer("--set", {}, {}, [Mistake((override,), "expected KEY=VALUE, as in grid.alpha=[0.5,1]")])
+    try:
+        value, lines, mistakes = read_yaml(text, path)
+    except NotYamlError as error:
+        return _Layer("--set", {}, {}, [Mistake(path, error.message)])
+    return _Layer("--set", _nested(path, value), lines, mistakes)
 
 
-class _Draft:
-    """A study while it is put together: plain values, where each was written, and what is wrong so far."""
+def _nested(path: KeyPath, value: Any) -> dict[str, Any]:
+    """`value` at `path`, its local paths from the working directory."""
+    for step in reversed(path):
+        value = {step: value}
+    return _anchored(value, Path.cwd())
 
-    def __init__(self, source: _Source) -> None:
-        self.source = source
-        label = source.label
-        try:
-            document = read_yaml(source.text)
-        except NotYamlError as error:
-            raise StudyError(f"{label}:{error.line}: {error.message}") from None
-        if document.value is None:
-            raise StudyError(f"{label}: the file is empty; `nst-batch init` writes one to start from")
-        if not isinstance(document.value, dict):
-            found = shown(document.value)
-            raise StudyError(f"{label}: expected keys such as content, style, grid, found {found}")
-        self.values: dict[str, Any] = document.value
-        self.places = {path: _Place(0, line, f"{label}:{line}") for path, line in document.lines.items()}
-        self.mistakes = [(self.places[mistake.path], mistake) for mistake in document.mistakes]
-        _make_absolute(self.values, source.folder)
 
-    def set(self, override: str) -> None:
-        """Applies one `KEY=VALUE`."""
-        key, equals, value = override.partition("=")
-        path = tuple(key.strip().split("."))
-        if not equals or not all(path):
-            message = "expected KEY=VALUE, as in grid.alpha=[0.5,1]"
-            self.mistakes.append((_SET, Mistake((override,), message)))
-            return
-        try:
-            document = read_yaml(value)
-        except NotYamlError as error:
-            self.mistakes.append((_SET, Mistake(path, error.message)))
-            return
-        self.mistakes += ((_SET, Mistake((*path, *each.path), each.message)) for each in document.mistakes)
-        self.override(path, document.value, _SET)
+def _merged(into: dict[str, Any], values: dict[str, Any]) -> dict[str, Any]:
+    """`values` over `into`: keys are merged into keys, anything else is replaced."""
+    merged = dict(into)
+    for key, value in values.items():
+        both = isinstance(value, dict) and isinstance(into.get(key), dict)
+        merged[key] = _merged(into[key], value) if both else value
+    return merged
 
-    def override(self, path: KeyPath, value: Any, place: _Place) -> None:
-        """Puts `value` at `path`; keys are merged into keys, anything else is replaced."""
-        for step in reversed(path):
-            value = {step: value}
-        _make_absolute(value, Path.cwd())
-        self._merge(self.values, value, (), place)
 
-    def _merge(self, into: dict[str, Any], values: dict[str, Any], path: KeyPath, place: _Place) -> None:
-        for key, value in values.items():
-            here = (*path, key)
-            if isinstance(value, dict) and isinstance(into.get(key), dict):
-                self._merge(into[key], value, here, place)
-                continue
-            into[key] = value
-            self.places = {known: each for known, each in self.places.items() if known[: len(here)] != here}
-            self.places[here] = place
-
-    def study(self) -> Study:
-        """The checked study.
-
-        Raises:
-            StudyError: Every mistake, in the order of the file and then of the command line.
-        """
-        try:
-            study = study_from_dict({"name": self.source.name, **self.values})
-        except MistakesError as error:
-            self.mistakes += ((self._place(mistake.path), mistake) for mistake in error.mistakes)
-        if self.mistakes:
-            in_order = sorted(self.mistakes, key=lambda each: each[0][:2])
-            raise StudyError([place.tell(mistake) for place, mistake in in_order])
-        return study
-
-    def _place(self, path: KeyPath) -> _Place:
-        """Where the value at `path`, or what holds it, was written."""
-        for length in range(len(path), 0, -1):
-            if path[:length] in self.places:
-                return self.places[path[:length]]
-        return _Place(0, 0, self.source.label)
+def _source(layers: Sequence[_Layer], path: KeyPath) -> _Layer:
+    """The last one that says what is at `path`, or what holds it."""
+    saying = (layer for each in prefixes(path) for layer in reversed(layers) if each in layer.lines)
+    return next(saying, layers[0])
 
 
 # Paths
 
 
-def _make_absolute(values: dict[str, Any], folder: Path) -> None:
-    """Anchors every local path in `values` at `folder`; what is no text is left for the checks to find."""
-    for key in ("content", "style"):
-        given = values.get(key)
-        if isinstance(given, str):
-            values[key] = _absolute(given, folder)
-        elif isinstance(given, list):
-            values[key] = [_absolute(each, folder) if isinstance(each, str) else each for each in given]
-    pairs, network = values.get("pairs"), values.get("network")
-    if isinstance(pairs, str) and is_list_file(pairs):
-        values["pairs"] = _absolute(pairs, folder)
-    if isinstance(network, dict):
-        weights = network.get("weights")
-        if isinstance(weights, str) and is_weights_file(weights):
-            network["weights"] = _absolute(weights, folder)
+def _anchored(values: dict[str, Any], folder: Path) -> dict[str, Any]:
+    """`values` with every local path from `folder`; what is no text is left for the checks to find."""
+
+    def absolute(value: Any, is_path: Callable[[str], bool] = bool) -> Any:
+        if isinstance(value, list | tuple):
+            return [absolute(each, is_path) for each in value]
+        return _absolute(value, folder) if isinstance(value, str) and is_path(value) else value
+
+    tests = {"content": bool, "style": bool, "pairs": is_list_file, "weights": is_weights_file}
+    anchored = {key: absolute(value, tests[key]) if key in tests else value for key, value in values.items()}
+    if isinstance(network := values.get("network"), dict):
+        anchored["network"] = _anchored(network, folder)
+    return anchored
 
 
 def _absolute(name: str, folder: Path) -> str:

@@ -1,28 +1,36 @@
-"""What must hold between the keys of a study.
-
-A rule is a function of the values it names in `_RULES`; it runs only where all of these passed their own checks,
-so that one mistake is reported once.
-"""
+"""What must hold between the keys of a study."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from functools import partial
 from typing import Any
 
 from nst_batch.errors import LayerError
 from nst_batch.study.mistakes import Mistake
-from nst_batch.vocabulary import Encoding, block_and_index, canonical, is_list_file, layer_shape, scaled_size
+from nst_batch.vocabulary import block_and_index, canonical, is_list_file, layer_shape, scaled_size
 
 MAX_WEBP_SIZE = 16_383
 Entry = tuple[str, ...]
+Values = Mapping[str, Any]
+"""By dotted key, those alone that passed their own checks."""
 
 
-def broken(values: Mapping[str, Any]) -> Iterator[Mistake]:
-    """Every broken rule, given the values that passed their own checks by dotted key."""
-    for rule, needs in _RULES:
-        if all(key in values for key in needs):
-            yield from rule(*(values[key] for key in needs))
+def broken(values: Values) -> Iterator[Mistake]:
+    """Every broken rule. One that misses a value says nothing, so that one mistake is reported once."""
+    for rule in (
+        partial(_pictures, "content"),
+        partial(_pictures, "style"),
+        _weights_fit_arch,
+        partial(_layers, "content"),
+        partial(_layers, "style"),
+        _style_weights,
+        _fits_format,
+        _something_to_optimise,
+    ):
+        with suppress(KeyError):
+            yield from rule(values)
 
 
 def canonical_layers(axis: Sequence[Entry], arch: str) -> tuple[Entry, ...]:
@@ -34,8 +42,38 @@ def canonical_layers(axis: Sequence[Entry], arch: str) -> tuple[Entry, ...]:
     return tuple(tuple(sorted((canonical(name, arch) for name in entry), key=block_and_index)) for entry in axis)
 
 
-def _layers(key: str, arch: str, axis: Sequence[Entry]) -> Iterator[Mistake]:
-    for index, entry in enumerate(axis):
+def _pictures(side: str, values: Values) -> Iterator[Mistake]:
+    """Pictures of a side that are named twice, or not at all although something needs them."""
+    axis, inits, colors = (values[f"grid.{key}"] for key in (f"{side}_layers", "init", "color"))
+    given = values[side]
+    if is_list_file(values["pairs"]):
+        if given:
+            yield Mistake((side,), f"the list file under 'pairs' names the {side} pictures already; keep one")
+        return
+    needs = [f"the {side} loss"] if any(axis) else []
+    needs += [f"grid.init {init!r}" for init in inits if init == side]
+    needs += [f"grid.color {color!r}" for color in colors if color != "style"]
+    if needs and not given:
+        message = f"no {side} pictures, and {needs[0]} needs them; give --{side}, or name them in the study file"
+        yield Mistake((side,), message)
+
+
+def _weights_fit_arch(values: Values) -> Iterator[Mistake]:
+    arch = values["network.arch"]
+    if values["network.weights"] == "imagenet" and arch != "vgg16":
+        instead = "random:0 or a file" if arch in ("vgg11_lrn", "vgg16_c") else "'imagenet_v1'"
+        yield Mistake(("network", "weights"), f"'imagenet' exists for vgg16 only; for {arch} use {instead}")
+
+
+def _layers(side: str, values: Values) -> Iterator[Mistake]:
+    """Layers that do not exist, come twice, or that a square picture cannot reach.
+
+    With `fit: keep` planning checks the shorter edge.
+    """
+    arch, key, size = values["network.arch"], f"{side}_layers", values.get("image.size")
+    scale = min(values.get("grid.style_scale", (1.0,))) if side == "style" else 1.0
+    note = "" if scale == 1 else f" (the style picture is {scale:g} of size {size})"
+    for index, entry in enumerate(values[f"grid.{key}"]):
         seen: set[str] = set()
         for position, spelled in enumerate(entry):
             path = ("grid", key, index, position)
@@ -47,30 +85,18 @@ def _layers(key: str, arch: str, axis: Sequence[Entry]) -> Iterator[Mistake]:
             if name in seen:
                 yield Mistake(path, f"{name} is listed twice")
             seen.add(name)
-
-
-def _depth(
-    key: str, arch: str, axis: Sequence[Entry], size: int, scales: Sequence[float] = (1.0,)
-) -> Iterator[Mistake]:
-    """Layers that a square picture cannot reach; with `fit: keep` planning checks the shorter edge."""
-    edge, scale = min((scaled_size(size, each), each) for each in scales)
-    note = "" if scale == 1 else f" (the style picture is {scale:g} of size {size})"
-    for index, entry in enumerate(axis):
-        for position, spelled in enumerate(entry):
             try:
-                name = canonical(spelled, arch)
-            except LayerError:
-                continue  # reported by `_layers`
-            try:
-                layer_shape(name, edge, edge)
+                if size is not None:
+                    layer_shape(name, scaled_size(size, scale), scaled_size(size, scale))
             except LayerError as error:
-                yield Mistake(("grid", key, index, position), f"{error}{note}")
+                yield Mistake(path, f"{error}{note}")
 
 
-def _style_weights(arch: str, axis: Sequence[Entry], weights: Sequence[tuple[float, ...]]) -> Iterator[Mistake]:
+def _style_weights(values: Values) -> Iterator[Mistake]:
+    arch, weights = values["network.arch"], values["grid.style_layer_weights"]
     if not any(weights):
         return
-    for index, entry in enumerate(axis):
+    for index, entry in enumerate(values["grid.style_layers"]):
         for which, given in enumerate(weights):
             if given and len(given) != len(entry):
                 yield Mistake(
@@ -78,69 +104,27 @@ def _style_weights(arch: str, axis: Sequence[Entry], weights: Sequence[tuple[flo
                     f"expected {len(entry)} weights, as style_layers[{index}] has that many layers, "
                     f"found {len(given)}; every entry must fit every entry of style_layers",
                 )
-        try:
-            (ordered,) = canonical_layers([entry], arch)
-        except LayerError:
-            continue  # reported by `_layers`
-        if ordered != tuple(canonical(name, arch) for name in entry):
-            yield Mistake(
-                ("grid", "style_layers", index),
-                f"with style_layer_weights the layers must be in network order: {', '.join(ordered)}",
-            )
+        with suppress(LayerError):  # reported by `_layers`
+            [ordered] = canonical_layers([entry], arch)
+            if ordered != tuple(canonical(name, arch) for name in entry):
+                yield Mistake(
+                    ("grid", "style_layers", index),
+                    f"with style_layer_weights the layers must be in network order: {', '.join(ordered)}",
+                )
 
 
-def _weights_fit_arch(arch: str, weights: str) -> Iterator[Mistake]:
-    if weights == "imagenet" and arch != "vgg16":
-        instead = "random:0 or a file" if arch in ("vgg11_lrn", "vgg16_c") else "'imagenet_v1'"
-        yield Mistake(("network", "weights"), f"'imagenet' exists for vgg16 only; for {arch} use {instead}")
-
-
-def _fits_format(size: int, format: Encoding) -> Iterator[Mistake]:
-    if format == "webp" and size > MAX_WEBP_SIZE:
-        message = (
-            f"WebP holds at most {MAX_WEBP_SIZE} pixels along an edge, and image.size is {size}; use png or jpeg"
-        )
+def _fits_format(values: Values) -> Iterator[Mistake]:
+    size = values["image.size"]
+    if values["output.format"] == "webp" and size > MAX_WEBP_SIZE:
+        message = f"WebP holds at most {MAX_WEBP_SIZE} pixels along an edge, and image.size is {size}; use png or jpeg"
         yield Mistake(("output", "format"), message)
 
 
-def _something_to_optimise(
-    content_axis: Sequence[Entry], alphas: Sequence[float], style_axis: Sequence[Entry], betas: Sequence[float]
-) -> Iterator[Mistake]:
+def _something_to_optimise(values: Values) -> Iterator[Mistake]:
     """The axes multiply: a way to lose the content term and a way to lose the style term meet somewhere."""
-    no_content = "content_layers holds []" if () in content_axis else "alpha holds 0" if 0 in alphas else ""
-    no_style = "style_layers holds []" if () in style_axis else "beta holds 0" if 0 in betas else ""
-    if no_content and no_style:
-        message = f"{no_content} and {no_style}, so a configuration would have nothing to optimise"
-        yield Mistake(("grid",), message)
-
-
-def _pictures(
-    side: str, pairs: str, given: Entry, axis: Sequence[Entry], inits: Sequence[str], colors: Sequence[str]
-) -> Iterator[Mistake]:
-    """Pictures of a side that are named twice, or not at all although something needs them."""
-    if is_list_file(pairs):
-        if given:
-            yield Mistake((side,), f"the list file under 'pairs' names the {side} pictures already; keep one")
-        return
-    needs = [f"the {side} loss needs them"] if any(axis) else []
-    needs += [f"grid.init {init!r} needs them" for init in inits if init == side]
-    needs += [f"grid.color {color!r} needs them" for color in colors if color != "style"]
-    if needs and not given:
-        message = f"no {side} pictures, and {needs[0]}; give --{side}, or name them in the study file"
-        yield Mistake((side,), message)
-
-
-_CONTENT = ("network.arch", "grid.content_layers")
-_STYLE = ("network.arch", "grid.style_layers")
-_RULES: tuple[tuple[Callable[..., Iterable[Mistake]], tuple[str, ...]], ...] = (
-    (partial(_pictures, "content"), ("pairs", "content", "grid.content_layers", "grid.init", "grid.color")),
-    (partial(_pictures, "style"), ("pairs", "style", "grid.style_layers", "grid.init", "grid.color")),
-    (_weights_fit_arch, ("network.arch", "network.weights")),
-    (partial(_layers, "content_layers"), _CONTENT),
-    (partial(_depth, "content_layers"), (*_CONTENT, "image.size")),
-    (partial(_layers, "style_layers"), _STYLE),
-    (partial(_depth, "style_layers"), (*_STYLE, "image.size", "grid.style_scale")),
-    (_style_weights, (*_STYLE, "grid.style_layer_weights")),
-    (_fits_format, ("image.size", "output.format")),
-    (_something_to_optimise, ("grid.content_layers", "grid.alpha", "grid.style_layers", "grid.beta")),
-)
+    terms = ({"content_layers": (), "alpha": 0}, {"style_layers": (), "beta": 0})
+    lost = [[key for key, none in term.items() if none in values[f"grid.{key}"]][:1] for term in terms]
+    if all(lost):
+        keys = [key for [key] in lost]
+        reasons = " and ".join(f"{key} holds {'[]' if key.endswith('layers') else 0}" for key in keys)
+        yield Mistake(("grid", keys[-1]), f"{reasons}, so a configuration would have nothing to optimise")

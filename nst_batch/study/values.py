@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal, TypeVar
 
@@ -18,7 +19,7 @@ from pydantic import (
 )
 from pydantic_core import CoreSchema, core_schema
 
-from nst_batch.study.mistakes import expected, told
+from nst_batch.study.mistakes import expected
 from nst_batch.vocabulary import LIST_SUFFIXES, Pooling, is_list_file, is_weights_file, layer_names
 
 MAX_SIZE = 16_384
@@ -35,46 +36,40 @@ class Listed:
     """Marks a tuple that may also be written as the single value that it would hold.
 
     Args:
-        when_empty: What an empty list stands for.
+        when_empty: What an empty list stands for; None: it is a mistake.
     """
 
-    when_empty: tuple[Any, ...] = ()
+    when_empty: tuple[Any, ...] | None = None
 
     def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
         return core_schema.no_info_before_validator_function(self._listed, handler(source))
 
     def __get_pydantic_json_schema__(self, core: Any, handler: GetJsonSchemaHandler) -> dict[str, Any]:
         listed = handler(core["schema"])
-        return {"anyOf": [listed["items"], listed]}
+        least = {"minItems": 1} if self.when_empty is None else {}
+        return {"anyOf": [listed["items"], listed | least]}
 
     def _listed(self, value: object) -> object:
-        return value or self.when_empty if isinstance(value, list | tuple) else (value,)
+        if not isinstance(value, list | tuple):
+            return (value,)
+        if not value and self.when_empty is None:
+            raise expected("one value or more", value)
+        return value or self.when_empty
 
 
-def _line_of_text(value: str) -> str:
-    if not value.strip():
-        raise expected("text", value)
-    if any(unicodedata.category(character) in {"Cc", "Cs", "Zl", "Zp"} for character in value):
-        raise expected("one line of text without control characters", value)
-    return value
+def must(hold: Callable[[Any], bool], what: str) -> AfterValidator:
+    """The check that a value is `what`, as `hold` tells."""
 
-
-def _short(value: str) -> str:
-    if len(value) > 200:
-        raise expected("at most 200 characters", value)
-    return value
-
-
-def _pairing(value: object) -> object:
-    if isinstance(value, str) and (value in PAIRINGS or is_list_file(value)):
+    def checked(value: object) -> object:
+        if not hold(value):
+            raise expected(what, value)
         return value
-    raise expected(f"cross, zip, blend or a list file ({', '.join(LIST_SUFFIXES)})", value)
+
+    return AfterValidator(checked)
 
 
-def _weights_name(value: object) -> object:
-    if isinstance(value, str) and (_WEIGHTS.fullmatch(value) or is_weights_file(value)):
-        return value
-    raise expected("imagenet, imagenet_v1, random:SEED, or the path or URL of a state dict", value)
+def _is_one_line(value: str) -> bool:
+    return not any(unicodedata.category(character) in {"Cc", "Cs", "Zl", "Zp"} for character in value)
 
 
 def _tile(value: object) -> object:
@@ -85,35 +80,41 @@ def _tile(value: object) -> object:
 
 
 def _list_of_weights(value: object) -> object:
-    if isinstance(value, list | tuple):
-        return value
-    raise expected("a list of weights, one per style layer, as in [[1, 1, 0.5]]", value)
-
-
-def _not_all_zero(value: tuple[float, ...]) -> tuple[float, ...]:
+    if not isinstance(value, list | tuple):
+        raise expected("a list of weights, one per style layer, as in [[1, 1, 0.5]]", value)
     if value and not any(value):
-        raise told("expected at least one weight above 0, found only 0")
+        raise ValueError("expected at least one weight above 0, found only 0")
     return value
 
 
-Text = Annotated[str, AfterValidator(_line_of_text)]
-Name = Annotated[Text, AfterValidator(_short)]
+Text = Annotated[str, must(str.strip, "text"), must(_is_one_line, "one line of text without control characters")]
+Name = Annotated[Text, must(lambda value: len(value) <= 200, "at most 200 characters")]
 Integer = Annotated[int, Strict()]
 Number = Annotated[float, Strict(), AllowInfNan(False)]
 ONE_ZERO = AfterValidator(lambda value: value + 0.0)
 """-0.0 becomes 0.0, so that equal values have one spelling."""
 NotNegative = Annotated[Number, Field(ge=0), ONE_ZERO]
-Names = Annotated[tuple[Text, ...], Listed()]
-Axis = Annotated[tuple[T, ...], Field(min_length=1), Listed()]
+Names = Annotated[tuple[Text, ...], Listed(when_empty=())]
+Axis = Annotated[tuple[T, ...], Listed()]
 """The values of the grid along one key."""
 Layer = Annotated[Name, Field(examples=list(layer_names("vgg16")))]
-LayerSets = Annotated[tuple[Annotated[tuple[Layer, ...], Listed()], ...], Listed(when_empty=((),))]
-WeightSet = Annotated[
-    tuple[NotNegative, ...], BeforeValidator(_list_of_weights, list[NotNegative]), AfterValidator(_not_all_zero)
-]
-Pairing = Annotated[Text, BeforeValidator(_pairing, str)]
-WeightsName = Annotated[Text, BeforeValidator(_weights_name, str)]
+LayerSets = Annotated[tuple[Annotated[tuple[Layer, ...], Listed(when_empty=())], ...], Listed(when_empty=((),))]
+WeightSet = Annotated[tuple[NotNegative, ...], BeforeValidator(_list_of_weights, list[NotNegative])]
 WeightSets = Annotated[tuple[WeightSet, ...], Listed(when_empty=((),))]
+Pairing = Annotated[
+    Text,
+    must(
+        lambda value: value in PAIRINGS or is_list_file(value),
+        f"cross, zip, blend or a list file ({', '.join(LIST_SUFFIXES)})",
+    ),
+]
+WeightsName = Annotated[
+    Text,
+    must(
+        lambda value: bool(_WEIGHTS.fullmatch(value)) or is_weights_file(value),
+        "imagenet, imagenet_v1, random:SEED, or the path or URL of a state dict",
+    ),
+]
 Tile = Annotated[
     int | Literal["auto", "off"],
     BeforeValidator(_tile, Annotated[int, Field(ge=MIN_TILE, le=MAX_SIZE)] | Literal["auto", "off"]),

@@ -6,7 +6,7 @@ ruamel.yaml reads the structure; no object is ever constructed from a tag.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 from ruamel.yaml import YAML, MappingNode, Node, ScalarNode, SequenceNode
 from ruamel.yaml.error import MarkedYAMLError
@@ -38,20 +38,22 @@ class NotYamlError(Exception):
         super().__init__(f"line {line}: {message}")
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Document:
+class Document(NamedTuple):
     """What a text says, and where it says it."""
 
     value: Any
     """None, bool, int, float, str, lists and dictionaries of these with text keys; None for an empty text."""
     lines: dict[KeyPath, int]
-    """Of every value below the root, from 1."""
-    mistakes: tuple[Mistake, ...]
+    """Of every value, from 1."""
+    mistakes: list[Mistake]
     """Keys given twice; the last one counts."""
 
 
-def read_yaml(source: str) -> Document:
+def read_yaml(source: str, path: KeyPath = ()) -> Document:
     """Reads one YAML document.
+
+    Args:
+        path: Of the key whose value the document is.
 
     Raises:
         NotYamlError: Broken syntax, a tag that asks for more than plain values, or one limit exceeded.
@@ -74,8 +76,8 @@ def read_yaml(source: str) -> Document:
     except RecursionError:
         raise NotYamlError(1, f"nested more than {MAX_DEPTH} levels deep") from None
     builder = _Builder()
-    value = None if node is None else builder.value(node, ())
-    return Document(value=value, lines=builder.lines, mistakes=tuple(builder.mistakes))
+    value = None if node is None else builder.value(node, path, 1)
+    return Document(value, dict.fromkeys(prefixes(path), 1) | builder.lines, builder.mistakes)
 
 
 @dataclass(slots=True)
@@ -86,8 +88,9 @@ class _Builder:
     mistakes: list[Mistake] = field(default_factory=list)
     num_values: int = 0
 
-    def value(self, node: Node, path: KeyPath) -> Any:
+    def value(self, node: Node, path: KeyPath, line: int) -> Any:
         self.num_values += 1
+        self.lines[path] = line
         if len(path) > MAX_DEPTH:  # also ends an alias that contains itself
             raise NotYamlError(_line(node), f"nested more than {MAX_DEPTH} levels deep")
         if self.num_values > MAX_VALUES:
@@ -95,15 +98,11 @@ class _Builder:
         if node.tag not in _TAGS:
             raise NotYamlError(_line(node), f"the tag {shown(node.tag)} is not allowed")
         if isinstance(node, SequenceNode):
-            return [self._entry(each, (*path, index)) for index, each in enumerate(node.value)]
+            return [self.value(each, (*path, index), _line(each)) for index, each in enumerate(node.value)]
         if isinstance(node, MappingNode):
             return self._mapping(node, path)
         assert isinstance(node, ScalarNode), "the third and last kind of node"
         return _scalar(node)
-
-    def _entry(self, node: Node, path: KeyPath) -> Any:
-        self.lines[path] = _line(node)
-        return self.value(node, path)
 
     def _mapping(self, node: MappingNode, path: KeyPath) -> dict[str, Any]:
         values: dict[str, Any] = {}
@@ -113,9 +112,13 @@ class _Builder:
             place = (*path, key.value)
             if key.value in values:
                 self.mistakes.append(Mistake(place, f"given twice, first on line {self.lines[place]}"))
-            self.lines[place] = _line(key)
-            values[key.value] = self.value(each, place)
+            values[key.value] = self.value(each, place, _line(key))
         return values
+
+
+def prefixes(path: KeyPath) -> list[KeyPath]:
+    """`path` and what holds it, the nearest first."""
+    return [path[:end] for end in range(len(path), 0, -1)]
 
 
 def _line(node: Node) -> int:

@@ -306,16 +306,17 @@ def test_unknown_keys(keys: dict[str, Any], problem: str) -> None:
         ),
         (
             {"grid__content_layers": [[], "conv1_1"], "grid__style_layers": [[], "conv1_1"]},
-            "grid: content_layers holds [] and style_layers holds [], so a configuration would "
+            "grid.style_layers: content_layers holds [] and style_layers holds [], so a configuration would "
             "have nothing to optimise",
         ),
         (
             {"grid__alpha": [1, 0], "grid__beta": [0, 1]},
-            "grid: alpha holds 0 and beta holds 0, so a configuration would have nothing to optimise",
+            "grid.beta: alpha holds 0 and beta holds 0, so a configuration would have nothing to optimise",
         ),
         (
             {"grid__content_layers": [[]], "grid__beta": 0},
-            "grid: content_layers holds [] and beta holds 0, so a configuration would have nothing to optimise",
+            "grid.beta: content_layers holds [] and beta holds 0, so a configuration would "
+            "have nothing to optimise",
         ),
         (
             {"image__size": 16384, "output__format": "webp"},

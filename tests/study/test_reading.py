@@ -94,9 +94,9 @@ optimizer:
         "study.yaml:11: optimizer.nme: unknown key; did you mean 'name'?",
         "--size: expected an integer from 16 to 16384, found 7",
         "--steps: expected an integer from 1 to 100000, found 0",
-        "--set steps: expected KEY=VALUE, as in grid.alpha=[0.5,1]",
         "--set grid.beta[1]: expected a number of at least 0, found 'y'",
         "--set grid.alhpa: unknown key; did you mean 'alpha'?",
+        "--set steps: expected KEY=VALUE, as in grid.alpha=[0.5,1]",
     )
 
 
