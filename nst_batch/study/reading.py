@@ -30,6 +30,13 @@ _SHORTCUTS: dict[str, KeyPath] = {
     "size": ("image", "size"),
     "steps": ("optimizer", "steps"),
 }
+_PATHS: dict[str, Callable[[str], bool]] = {
+    "content": bool,
+    "style": bool,
+    "pairs": is_list_file,
+    "weights": is_weights_file,
+}
+"""Keys that may hold a local path, and when they do."""
 
 
 class Overrides(TypedDict, total=False):
@@ -234,13 +241,13 @@ def _source(layers: Sequence[_Layer], path: KeyPath) -> _Layer:
 def _anchored(values: dict[str, Any], folder: Path) -> dict[str, Any]:
     """`values` with every local path from `folder`; what is no text is left for the checks to find."""
 
-    def absolute(value: Any, is_path: Callable[[str], bool] = bool) -> Any:
-        if isinstance(value, list | tuple):
-            return [absolute(each, is_path) for each in value]
-        return _absolute(value, folder) if isinstance(value, str) and is_path(value) else value
-
-    tests = {"content": bool, "style": bool, "pairs": is_list_file, "weights": is_weights_file}
-    anchored = {key: absolute(value, tests[key]) if key in tests else value for key, value in values.items()}
+    anchored = dict(values)
+    for key, is_path in _PATHS.items():
+        value = values.get(key)
+        if isinstance(value, str) and is_path(value):
+            anchored[key] = _absolute(value, folder)
+        elif isinstance(value, list | tuple):
+            anchored[key] = [_absolute(each, folder) if isinstance(each, str) else each for each in value]
     if isinstance(network := values.get("network"), dict):
         anchored["network"] = _anchored(network, folder)
     return anchored
