@@ -116,7 +116,9 @@ def _style_weights(values: Values) -> Iterator[Mistake]:
 def _fits_format(values: Values) -> Iterator[Mistake]:
     size = values["image.size"]
     if values["output.format"] == "webp" and size > MAX_WEBP_SIZE:
-        message = f"WebP holds at most {MAX_WEBP_SIZE} pixels along an edge, and image.size is {size}; use png or jpeg"
+        message = (
+            f"WebP holds at most {MAX_WEBP_SIZE} pixels along an edge, and image.size is {size}; use png or jpeg"
+        )
         yield Mistake(("output", "format"), message)
 
 
