@@ -1,21 +1,23 @@
 """Draws a labelled grid of pictures with Pillow. Which pictures stand on it is decided in `sheets`.
 
-A sheet is a stack of strips: the title, then for each band of columns their labels and the rows, then the caption.
+A sheet is a stack of strips; in a strip, pictures or blocks of text stand beside each other. Columns that do not
+fit beside each other are set in bands below each other.
 Text is set in the font that comes with Pillow (ASCII and a little more), so that it is the same on every machine.
 """
 
 from __future__ import annotations
 
 import functools
-import math
 import unicodedata
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw, ImageFont, ImageOps
+
+from nst_batch.results.pictures import Tile
 
 MAX_WIDTH = 4096
-"""Pixels. Columns that do not fit beside each other are set in bands below each other."""
+"""Pixels."""
 
 _PAPER, _BOX, _LINE = "#fdfdfb", "#f3f2ee", "#deddd8"
 _INK, _QUIET = "#202226", "#767980"
@@ -23,16 +25,6 @@ _LABEL_LINES, _CAPTION_LINES, _PARAGRAPH_LINES = 5, 3, 12
 _TEXT_SCALE = 4
 _SPELLINGS = str.maketrans({"×": "x", "–": "-", "—": "-", "−": "-", "α": "alpha", "β": "beta", "→": "->", "‘": "'"})
 _IN_THE_FONT = "…·°“”’"
-
-
-@dataclass(frozen=True, slots=True)
-class Tile:
-    """One picture on a sheet."""
-
-    image: Image.Image | None
-    """Any size; None for a trial without a picture, shown as a quiet box."""
-    text: str = ""
-    """Below the picture; in the box, the reason why there is none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,17 +43,19 @@ class Font:
         """Pixels that a line of text takes."""
         return _face(self.size).getlength(text) / _TEXT_SCALE
 
-    def write(self, image: Image.Image, corner: tuple[int, int], lines: Sequence[str]) -> None:
-        """Draws lines below each other; `corner` is the left and top of the first.
+    def block(self, text: str, width: int, max_lines: int, paper: str = _PAPER) -> Image.Image:
+        """`text` as a picture of `width` pixels, as high as its lines.
 
-        They are drawn finer and reduced: set directly, the font's hinting eats the spaces.
+        It is drawn finer and reduced: set directly, the font's hinting eats the spaces.
         """
-        left, top = corner
+        lines = self.wrap(text, width, max_lines)
+        block = Image.new("RGB", (width, self.line * len(lines)), paper)
+        mask = Image.new("L", (_TEXT_SCALE * width, _TEXT_SCALE * self.line))
         for number, line in enumerate(lines):
-            size = math.ceil(self.width(line)) + 2, self.line
-            mask = Image.new("L", (_TEXT_SCALE * size[0], _TEXT_SCALE * size[1]))
+            mask.paste(0, (0, 0, *mask.size))
             ImageDraw.Draw(mask).text((0, 0), line, fill=255, font=_face(self.size))
-            ImageDraw.Draw(image).bitmap((left, top + number * self.line), mask.reduce(_TEXT_SCALE), fill=self.ink)
+            block.paste(self.ink, (0, number * self.line), mask.reduce(_TEXT_SCALE))
+        return block
 
     def wrap(self, text: str, width: int, max_lines: int) -> list[str]:
         """`text` in lines of at most `width` pixels; an ellipsis stands for what does not fit `max_lines`."""
@@ -120,99 +114,86 @@ def contact_sheet(
     for name, labels, count in (("column", column_labels, columns), ("row", row_labels, len(rows))):
         if labels and len(labels) != count:
             raise ValueError(f"expected {count} {name} labels, found {len(labels)}")
-    layout = _Layout(tile_edge, has_row_labels=bool(row_labels))
-    bands = list(layout.bands(columns, repeated_columns))
-    width = layout.left(max(map(len, bands))) - layout.gap
-    strips = [_paragraph(title, layout.title, width)] if title else []
-    for band in bands:
-        if band is not bands[0]:
-            strips.append(Image.new("RGB", (width, 1), _LINE))
+    layout = _Layout(tile_edge, max(tile_edge * 3 // 4, 110) if row_labels else 0)
+    strips: list[Image.Image] = []
+    for band in layout.bands(columns, repeated_columns):
+        if strips:
+            strips.append(Image.new("RGB", (strips[0].width, 1), _LINE))
         if column_labels:
-            strips.append(_header(layout, width, [column_labels[column] for column in band]))
+            heads = [layout.label.block(column_labels[column], tile_edge, _LABEL_LINES) for column in band]
+            strips.append(layout.strip(heads, align=1))
         for row, label in zip(rows, row_labels or [""] * len(rows), strict=True):
-            strips.append(_row(layout, width, label, [row[column] for column in band if column < len(row)]))
-    if caption:
-        strips.append(_paragraph(caption, layout.small, width))
-    return _stacked(strips, layout.gap)
+            strips.append(layout.row([row[column] for column in band if column < len(row)], label))
+    width = max(strip.width for strip in strips)
+    above = [layout.title.block(title, width, _PARAGRAPH_LINES)] if title else []
+    below = [layout.small.block(caption, width, _PARAGRAPH_LINES)] if caption else []
+    return ImageOps.expand(_stacked([*above, *strips, *below], layout.gap), 2 * layout.gap, _PAPER)
 
 
 class _Layout:
-    """Lengths in pixels, and fonts; all follow from the tile's edge."""
+    """Lengths in pixels, and fonts; all follow from the tile's edge.
 
-    def __init__(self, tile: int, *, has_row_labels: bool) -> None:
-        self.tile = tile
-        self.gap = max(tile // 16, 8)
-        self.row_labels = max(tile * 3 // 4, 110) + self.gap if has_row_labels else 0
+    Args:
+        labels: Pixels for the row labels; 0 for none.
+    """
+
+    def __init__(self, tile: int, labels: int) -> None:
+        self.tile, self.gap, self.labels = tile, max(tile // 16, 8), labels
+        self.begin = labels + self.gap if labels else 0
         self.title = Font(min(max(tile / 8, 22), 40))
         self.label = Font(min(max(tile / 14, 13), 22))
         self.small = Font(min(max(tile / 16, 12), 18), _QUIET)
 
-    def left(self, column: int) -> int:
-        """Where a column begins within a strip."""
-        return self.row_labels + column * (self.tile + self.gap)
-
     def bands(self, columns: int, repeated: int) -> Iterator[list[int]]:
         """The columns of each band: the repeated ones, then as many of the others as fit, evenly spread."""
-        fitting = (MAX_WIDTH - 4 * self.gap - self.row_labels) // (self.tile + self.gap)
+        fitting = (MAX_WIDTH - 4 * self.gap - self.begin) // (self.tile + self.gap)
         others = range(min(repeated, columns), columns)
         bands = -(-len(others) // max(fitting - repeated, 1)) or 1
         size = -(-len(others) // bands)
         for band in range(bands):
             yield [*range(others.start), *others[band * size : (band + 1) * size]]
 
+    def strip(
+        self, images: Sequence[Image.Image], label: Image.Image | None = None, align: float = 0
+    ) -> Image.Image:
+        """Images in the middles of their columns, a label on the left; `align` is 0 at the top, 1 at the bottom."""
+        places = [(self.begin + number * (self.tile + self.gap), image) for number, image in enumerate(images)]
+        placed = [(left + (self.tile - image.width) // 2, image) for left, image in places]
+        placed += [(0, label)] if label else []
+        width = self.begin + len(images) * (self.tile + self.gap) - self.gap
+        strip = Image.new("RGB", (width, max(image.height for _, image in placed)), _PAPER)
+        for left, image in placed:
+            strip.paste(image, (left, round(align * (strip.height - image.height))))
+        return strip
 
-def _paragraph(text: str, font: Font, width: int) -> Image.Image:
-    lines = font.wrap(text, width, _PARAGRAPH_LINES)
-    strip = Image.new("RGB", (width, font.line * len(lines)), _PAPER)
-    font.write(strip, (0, 0), lines)
-    return strip
+    def row(self, tiles: Sequence[Tile], label: str) -> Image.Image:
+        """A row of pictures with its label on the left, and captions below."""
+        pictures = [each.image and _fitted(each.image, self.tile) for each in tiles]
+        height = max((picture.height for picture in pictures if picture), default=self.tile * 2 // 3)
+        shown = [picture or self.box(each.text, height) for each, picture in zip(tiles, pictures, strict=True)]
+        texts = [each.text if each.image else "" for each in tiles]
+        captions = self.strip([self.small.block(text, self.tile, _CAPTION_LINES) for text in texts])
+        heading = self.label.block(label, self.labels, _LABEL_LINES) if label else None
+        return _stacked(
+            [self.strip(shown, heading, align=0.5), captions], self.small.line // 3 if any(texts) else 0
+        )
 
-
-def _header(layout: _Layout, width: int, labels: Sequence[str]) -> Image.Image:
-    """Column labels; the last lines stand just above the pictures."""
-    font = layout.label
-    blocks = [font.wrap(label, layout.tile, _LABEL_LINES) for label in labels]
-    strip = Image.new("RGB", (width, font.line * max(map(len, blocks))), _PAPER)
-    for column, lines in enumerate(blocks):
-        font.write(strip, (layout.left(column), strip.height - font.line * len(lines)), lines)
-    return strip
-
-
-def _row(layout: _Layout, width: int, label: str, tiles: Sequence[Tile]) -> Image.Image:
-    """A row of pictures with its label on the left, and captions below."""
-    small, tile = layout.small, layout.tile
-    pictures = [each.image and _fitted(each.image, tile) for each in tiles]
-    captions = [small.wrap(each.text, tile, _CAPTION_LINES) if each.image else [] for each in tiles]
-    height = max((picture.height for picture in pictures if picture), default=tile * 2 // 3)
-    below = small.line * max(map(len, captions), default=0)
-    strip = Image.new("RGB", (width, height + below + (small.line // 3 if below else 0)), _PAPER)
-    if layout.row_labels:
-        lines = layout.label.wrap(label, layout.row_labels - layout.gap, _LABEL_LINES)
-        layout.label.write(strip, (0, (height - layout.label.line * len(lines)) // 2), lines)
-    for column, (each, picture, lines) in enumerate(zip(tiles, pictures, captions, strict=True)):
-        left = layout.left(column)
-        shown = picture or _box(layout, height, each.text)
-        strip.paste(shown, (left + (tile - shown.width) // 2, (height - shown.height) // 2))
-        small.write(strip, (left, height + small.line // 3), lines)
-    return strip
-
-
-def _box(layout: _Layout, height: int, reason: str) -> Image.Image:
-    """What stands where there is no picture: the reason, as much of it as there is room for."""
-    font, inset = layout.small, layout.gap
-    box = Image.new("RGB", (layout.tile, height), _BOX)
-    ImageDraw.Draw(box).rectangle((0, 0, layout.tile - 1, height - 1), outline=_LINE)
-    lines = font.wrap(reason, layout.tile - 2 * inset, max((height - inset) // font.line, 0))
-    font.write(box, (inset, (height - font.line * len(lines)) // 2), lines)
-    return box
+    def box(self, reason: str, height: int) -> Image.Image:
+        """What stands where there is no picture: the reason, as much of it as there is room for."""
+        max_lines = max((height - self.gap) // self.small.line, 0)
+        text = self.small.block(reason, self.tile - 2 * self.gap, max_lines, _BOX)
+        box = Image.new("RGB", (self.tile, height), _BOX)
+        ImageDraw.Draw(box).rectangle((0, 0, self.tile - 1, height - 1), outline=_LINE)
+        box.paste(text, (self.gap, (height - text.height) // 2))
+        return box
 
 
 def _stacked(strips: Sequence[Image.Image], gap: int) -> Image.Image:
-    height = sum(strip.height + gap for strip in strips) + 3 * gap
-    sheet = Image.new("RGB", (strips[0].width + 4 * gap, height), _PAPER)
-    top = 2 * gap
+    width = max(strip.width for strip in strips)
+    sheet = Image.new("RGB", (width, sum(strip.height + gap for strip in strips) - gap), _PAPER)
+    top = 0
     for strip in strips:
-        sheet.paste(strip, (2 * gap, top))
+        sheet.paste(strip, (0, top))
         top += strip.height + gap
     return sheet
 

@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, NamedTuple
 
-from nst_batch.records import Configuration, Picture
+from nst_batch.records import Picture
 from nst_batch.results import labels
+from nst_batch.results.pictures import Tile, finished_picture, input_picture
 from nst_batch.results.query import Session, sql_list
 from nst_batch.store.rows import planned_pictures
 from nst_batch.store.run_directory import RunDirectory
 
-PLAN_COLUMNS = (
+_PLAN_COLUMNS = (
     "trial_index", "configuration", "content_uri", "content_sha256", "style_uris", "style_sha256s",
 )  # fmt: skip
-"""What tells pairs and configurations apart."""
-
 _PAIRS = """
 WITH begun AS (
     SELECT *, min(trial_index) OVER (PARTITION BY content, styles) AS begin
@@ -32,17 +29,16 @@ SELECT *, dense_rank() OVER (ORDER BY begin) - 1 AS pair FROM begun
 """Pairs are numbered in the order of the plan. Pictures are told apart by what they hold: names may change."""
 
 
-@dataclass(frozen=True, slots=True)
-class Pair:
+class Pair(NamedTuple):
     """One content picture with one style, or with several that are blended."""
 
     content: Picture | None
     styles: tuple[Picture, ...]
 
-    @classmethod
-    def planned(cls, row: Mapping[str, Any]) -> Pair:
-        """The pair of a row with the plan's columns of the pictures."""
-        return cls(*planned_pictures(row))
+    @property
+    def pictures(self) -> list[Picture]:
+        """All of them."""
+        return [each for each in (self.content, *self.styles) if each]
 
 
 class Overview:
@@ -52,43 +48,64 @@ class Overview:
         run: Finished or in progress.
         max_pairs: The first so many are kept.
         max_configurations: So many are kept, evenly spread over the study's grid.
-        columns: Of `trials`, to be had for each trial.
+        fetch: Whether inputs that are named by a URL may be fetched.
+
+    Attributes:
+        configurations: By identity.
+        trials: By pair and configuration, as planned: the row of the table `trials`. One that has not ended has the
+            status `pending` and no other values.
     """
 
-    pairs: list[Pair]
-    configurations: dict[str, Configuration]
-    """By identity."""
-    trials: dict[tuple[int, str], dict[str, Any]]
-    """By pair and configuration, as planned: `trial_index`, `status` and the columns asked for.
-
-    A trial that has not ended has the status `pending` and no other values."""
-
-    def __init__(
-        self, run: RunDirectory, *, max_pairs: int, max_configurations: int, columns: Sequence[str] = ()
-    ) -> None:
-        self.run = run
-        self.num_configurations = len(run.configurations)
+    def __init__(self, run: RunDirectory, *, max_pairs: int, max_configurations: int, fetch: bool = False) -> None:
+        self.run, self._fetch = run, fetch
         identities = _spread(list(run.configurations), max_configurations)
         self.configurations = {key: run.configurations[key] for key in identities}
-        wanted = ", ".join(f"t.{name}" for name in columns if name not in ("trial_index", "status"))
-        found = f"p.*, coalesce(t.status, 'pending') AS status, {wanted}"
-        kept = f"pair < {max_pairs} AND p.configuration IN {sql_list(identities)}"
-        plan = run.plan(PLAN_COLUMNS)
-        with Session(run, plan=plan) as session:
-            first = f"SELECT * FROM ({_PAIRS}) WHERE trial_index = begin ORDER BY pair"
-            pairs = session.query(first)
+        with Session(run, plan=run.plan(_PLAN_COLUMNS)) as session:
+            pairs = session.query(f"SELECT * FROM ({_PAIRS}) WHERE trial_index = begin ORDER BY pair")
             rows = session.query(
-                f"SELECT {found} FROM ({_PAIRS}) p LEFT JOIN trials t USING (trial_index) "
-                f"WHERE {kept} ORDER BY trial_index"
+                "SELECT t.* EXCLUDE (trial_index, configuration, status), "
+                "p.pair, p.trial_index, p.configuration, coalesce(t.status, 'pending') AS status "
+                f"FROM ({_PAIRS}) p LEFT JOIN trials t USING (trial_index) "
+                f"WHERE pair < {max_pairs} AND p.configuration IN {sql_list(identities)} ORDER BY p.trial_index"
             )
         self.num_pairs = pairs.num_rows
-        self.pairs = [Pair.planned(row) for row in pairs.slice(0, max_pairs).to_pylist()]
-        self.trials = {(row["pair"], row["configuration"]): row for row in rows.to_pylist()}
+        self.pairs = [Pair(*planned_pictures(row)) for row in pairs.slice(0, max_pairs).to_pylist()]
+        self.trials: dict[tuple[int, str], dict[str, Any]] = {
+            (row["pair"], row["configuration"]): row for row in rows.to_pylist()
+        }
+        self._inputs: dict[tuple[Picture, int], Tile] = {}
+
+    def result(self, pair: int, configuration: str, edge: int) -> Tile:
+        """What became of a pair under a configuration: the picture, in `edge` pixels at most, with its scores."""
+        trial = self.trials.get((pair, configuration))
+        if trial is None:
+            return Tile(None, "not in the plan")
+        if trial["image_path"] is None:
+            return Tile(None, trial["error_message"] or trial["status"])
+        return Tile.of(lambda: finished_picture(self.run, trial["image_path"]), edge, labels.scores_text(trial))
+
+    def input(self, picture: Picture, edge: int) -> Tile:
+        """An input as the network saw it, in `edge` pixels at most; read once."""
+        if (picture, edge) not in self._inputs:
+            shape = next(iter(self.run.configurations.values()))
+            size = min(edge, shape.size)
+            self._inputs[picture, edge] = Tile.of(
+                lambda: input_picture(picture, shape, size, fetch=self._fetch), edge
+            )
+        return self._inputs[picture, edge]
 
     @property
-    def num_ended(self) -> int:
-        """How many of `trials` have ended."""
-        return sum(trial["status"] != "pending" for trial in self.trials.values())
+    def inputs(self) -> list[Picture]:
+        """The pictures of all pairs, each once."""
+        return list(dict.fromkeys(picture for pair in self.pairs for picture in pair.pictures))
+
+    @property
+    def limits(self) -> list[str]:
+        """What is left out, if anything."""
+        pairs, all_pairs = len(self.pairs), self.num_pairs
+        shown, planned = len(self.configurations), len(self.run.configurations)
+        found = [f"the first {pairs:,} of {all_pairs:,} pairs"] if pairs < all_pairs else []
+        return found + ([f"{shown:,} of {planned:,} configurations, evenly spread"] if shown < planned else [])
 
     @cached_property
     def varying(self) -> tuple[str, ...]:
@@ -96,30 +113,20 @@ class Overview:
         return labels.varying(self.run.configurations.values())
 
     @cached_property
-    def configuration_labels(self) -> list[str]:
-        """What distinguishes each configuration."""
-        return [labels.configuration_label(each, self.varying) for each in self.configurations.values()]
+    def configuration_labels(self) -> dict[str, str]:
+        """What distinguishes each configuration, by identity."""
+        return {key: labels.configuration_label(each, self.varying) for key, each in self.configurations.items()}
 
     @cached_property
     def pair_labels(self) -> list[str]:
         """`photo × painting`, with only as much of the paths as tells the pictures apart."""
-        pictures = [[*([pair.content] if pair.content else []), *pair.styles] for pair in self.pairs]
-        names = labels.short_names(picture.uri for each in pictures for picture in each)
-        several_styles = len({pair.styles for pair in self.pairs}) > 1
-        several_contents = len({pair.content for pair in self.pairs}) > 1
-        return [_pair_label(pair, names, several_contents, several_styles) for pair in self.pairs]
+        names = labels.short_names(picture.uri for picture in self.inputs)
+        contents = [names[content.uri] if content else "" for content, _ in self.pairs]
+        styles = [" + ".join(names[style.uri] for style in styles) for _, styles in self.pairs]
+        sides = [side for side in (contents, styles) if len(set(side)) > 1] or [contents, styles]
+        return [" × ".join(filter(None, parts)) for parts in zip(*sides, strict=True)]
 
 
 def _spread(keys: list[str], count: int) -> list[str]:
-    if len(keys) <= count:
-        return keys
+    count = min(len(keys), count)
     return [keys[position * len(keys) // count] for position in range(count)]
-
-
-def _pair_label(pair: Pair, names: dict[str, str], several_contents: bool, several_styles: bool) -> str:
-    style = " + ".join(names[picture.uri] for picture in pair.styles)
-    content = names[pair.content.uri] if pair.content else ""
-    parts: Sequence[str] = [content, style]
-    if several_contents != several_styles:
-        parts = [content] if several_contents else [style]
-    return " × ".join(filter(None, parts))

@@ -7,7 +7,8 @@ import hashlib
 import io
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,8 @@ import jinja2
 from markupsafe import Markup
 from PIL import Image
 
+from nst_batch.store.files import STAGING, Directory
+from nst_batch.store.run_directory import RunDirectory
 from nst_batch.vocabulary import finite
 
 _FILES = Path(__file__).parent / "web"
@@ -40,17 +43,26 @@ def render(name: str, data: dict[str, Any], context: dict[str, Any], libraries: 
     )
 
 
-def webp(image: Image.Image, edge: int, quality: int = 80) -> bytes:
-    """A picture as a WebP file of at most `edge` pixels in width and height; reduces `image` in place."""
-    image.thumbnail((edge, edge), Image.Resampling.LANCZOS, reducing_gap=3.0)
+@contextmanager
+def page_folder(run: RunDirectory, folder: Path | None) -> Iterator[Directory]:
+    """`folder`, or `report/` in the run directory; without the `staging/` by way of which files are written."""
+    target = Directory(folder if folder is not None else run.directory.url("report"))
+    yield target
+    if target.is_local:
+        with suppress(OSError):  # it is not empty: another process writes there
+            Path(target.root, STAGING).rmdir()
+
+
+def webp(image: Image.Image, quality: int = 80) -> bytes:
+    """A picture as a WebP file."""
     file = io.BytesIO()
     image.save(file, "webp", quality=quality, method=2)
     return file.getvalue()
 
 
-def data_url(image: Image.Image, edge: int, quality: int = 80) -> str:
+def data_url(image: Image.Image, quality: int = 80) -> str:
     """`webp` as an address that holds the picture itself."""
-    return f"data:image/webp;base64,{base64.b64encode(webp(image, edge, quality)).decode()}"
+    return f"data:image/webp;base64,{base64.b64encode(webp(image, quality)).decode()}"
 
 
 def _embedded(data: dict[str, Any]) -> str:

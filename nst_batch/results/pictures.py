@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
+from dataclasses import dataclass
 
 from PIL import Image
 
@@ -13,6 +15,25 @@ from nst_batch.records import Configuration, Picture
 from nst_batch.store.run_directory import RunDirectory
 
 _IMAGE_PATH = re.compile(r"images/[0-9a-f]{2}/[0-9a-f]{32}\.(png|jpg|webp)")
+
+
+@dataclass(frozen=True, slots=True)
+class Tile:
+    """A picture to be shown small, or the reason why there is none."""
+
+    image: Image.Image | None
+    text: str = ""
+    """What is said of the picture; the reason, if there is none."""
+
+    @classmethod
+    def of(cls, read: Callable[[], Image.Image], edge: int, text: str = "") -> Tile:
+        """What `read` returns, in `edge` pixels at most; or the message of its ImageError."""
+        try:
+            image = read()
+        except ImageError as error:
+            return cls(None, str(error))
+        image.thumbnail((edge, edge), Image.Resampling.LANCZOS, reducing_gap=3.0)
+        return cls(image, text)
 
 
 def finished_picture(run: RunDirectory, image_path: str) -> Image.Image:
@@ -41,10 +62,8 @@ def picture_bytes(run: RunDirectory, image_path: str) -> bytes:
     return data
 
 
-def input_picture(
-    picture: Picture, configuration: Configuration, edge: int | None = None, *, fetch: bool = False
-) -> Image.Image:
-    """An input as the network saw it: in the study's shape, at its size or with `edge` pixels.
+def input_picture(picture: Picture, configuration: Configuration, edge: int, *, fetch: bool = False) -> Image.Image:
+    """An input as the network saw it, in the study's shape, but of `edge` pixels.
 
     Args:
         fetch: Whether it may be fetched if it is named by a URL. A plan may come from anybody: whoever only looks
@@ -58,5 +77,4 @@ def input_picture(
     if "://" in picture.uri and not fetch:
         raise ImageError("unreadable", picture.uri, "it is not fetched without --fetch")
     data = read_bytes(picture.uri, expected_sha256=picture.sha256)
-    size = edge or configuration.size
-    return resize(decode(data, picture.uri, target_edge=size), size, configuration.fit)
+    return resize(decode(data, picture.uri, target_edge=edge), edge, configuration.fit)

@@ -4,8 +4,8 @@ The views `trials`, `curves` and `layers` show each trial once, as of the moment
 has two columns more than its files: `content_layer` and `style_layer`, the layer lists as text, so that
 `content_layer = 'block4_conv1'` is all a filter needs.
 
-Parquet is read by DuckDB itself, from these files and no others: with `enable_external_access` off and the
-configuration locked, a query can read nothing else, and only SELECT statements are accepted, which write nothing.
+DuckDB is given the files of these tables and no others: with `enable_external_access` off and the configuration
+locked, a query can read nothing else, and only SELECT statements are accepted, which write nothing.
 """
 
 from __future__ import annotations
@@ -18,15 +18,13 @@ from typing import Self
 
 import duckdb
 import pyarrow as pa
-import pyarrow.dataset
-import pyarrow.fs
+from pyarrow import dataset
 
 from nst_batch.errors import QueryError, RunDirectoryError
 from nst_batch.records import TERMS
 from nst_batch.results import labels
 from nst_batch.store import tables
 from nst_batch.store.run_directory import RunDirectory
-from nst_batch.store.snapshot import Snapshot
 
 TABLES = tuple(tables.SCHEMAS)
 
@@ -43,7 +41,6 @@ _CONFIG: dict[str, str | bool | int | float | list[str]] = {
     "python_enable_replacements": "false",
     "temp_directory": "",
 }
-_GLOB = set("*?[]{}")
 _INDEX_DIGITS = 7
 """A number of more digits is the beginning of a trial_id."""
 
@@ -116,23 +113,24 @@ class Session:
 
     def __init__(self, run: RunDirectory, *, allow: Sequence[str] = (), **more: pa.Table) -> None:
         _ = run.study  # says what is wrong if this is no run directory
-        snapshot = run.snapshot()
-        for path in (path for name in TABLES for path in snapshot.paths(name)):
-            if run.directory.leads_outside(path):
-                reason = "a link that leads out of the run directory; put the file itself there"
-                raise RunDirectoryError(f"{run.directory.url(path)}: {reason}")
-        self._connection = duckdb.connect(config=_CONFIG)
-        readable = [path for name in TABLES for path in snapshot.files(name)] if run.directory.is_local else []
         allowed = _allowed(allow)
-        self._set("TimeZone", "'UTC'")
-        self._set("allowed_paths", sql_list([*readable, *(path for path in allowed if not Path(path).is_dir())]))
-        self._set("allowed_directories", sql_list(path for path in allowed if Path(path).is_dir()))
+        self._connection = duckdb.connect(config=_CONFIG)
+        for option, value in (
+            ("TimeZone", "'UTC'"),
+            ("allowed_paths", sql_list(path for path in allowed if not Path(path).is_dir())),
+            ("allowed_directories", sql_list(path for path in allowed if Path(path).is_dir())),
+            ("enable_external_access", "false"),
+            ("lock_configuration", "true"),
+        ):
+            self._connection.execute(f"SET {option} = {value}")
+        snapshot = run.snapshot()
         for name in TABLES:
-            self._create_view(name, run, snapshot)
+            table = _dataset(run, name, snapshot.paths(name), snapshot.rest(name))
+            columns = [f", {sql} AS {column}" for column, sql in _DERIVED.items() if name == "trials"]
+            self._connection.register(f"all_{name}", table)
+            self._connection.execute(f"CREATE VIEW {name} AS SELECT *{''.join(columns)} FROM all_{name}")
         for name, table in more.items():
             self._connection.register(name, table)
-        self._set("enable_external_access", "false")
-        self._set("lock_configuration", "true")
 
     def __enter__(self) -> Self:
         return self
@@ -165,25 +163,21 @@ class Session:
             raise QueryError(f"expected one SELECT, found {found}: a run is only ever read")
         return self._connection.sql(sql)
 
-    def _set(self, option: str, value: str) -> None:
-        self._connection.execute(f"SET {option} = {value}")
 
-    def _create_view(self, name: str, run: RunDirectory, snapshot: Snapshot) -> None:
-        derived = [f"{sql} AS {column}" for column, sql in _DERIVED.items()] if name == "trials" else []
-        columns = ", ".join([*tables.SCHEMAS[name].names, *derived])
-        self._connection.register(f"rest_{name}", snapshot.rest(name))
-        sources = [f"SELECT {columns} FROM rest_{name}"]
-        if snapshot.paths(name):
-            source = f"published_{name}"
-            if run.directory.is_local and not _GLOB & set(run.directory.root):
-                source = f"read_parquet({sql_list(snapshot.files(name))})"
-            else:
-                self._connection.register(source, _dataset(run, snapshot, name))
-            sources.append(f"SELECT {columns} FROM {source}")
-        try:
-            self._connection.execute(f"CREATE VIEW {name} AS {' UNION ALL '.join(sources)}")
-        except duckdb.Error as error:
-            raise RunDirectoryError(f"{run.directory.url()}: {name} cannot be read: {_reason(error)}") from error
+def _dataset(run: RunDirectory, name: str, paths: Sequence[str], rest: pa.Table) -> dataset.Dataset:
+    """A table: its published files, and the rows that are not in them."""
+    for path in paths:
+        if run.directory.leads_outside(path):
+            reason = "a link that leads out of the run directory; put the file itself there"
+            raise RunDirectoryError(f"{run.directory.url(path)}: {reason}")
+    if not paths:
+        return dataset.dataset(rest)
+    keys = [run.directory.key(path) for path in paths]
+    try:
+        published = dataset.dataset(keys, format="parquet", filesystem=run.directory.filesystem)
+        return dataset.dataset([published.replace_schema(rest.schema), dataset.dataset(rest)])
+    except (pa.ArrowException, OSError) as error:
+        raise RunDirectoryError(f"{run.directory.url()}: {name} cannot be read: {error}") from error
 
 
 def describe() -> dict[str, list[str]]:
@@ -202,13 +196,6 @@ def sql_list(values: Iterable[str]) -> str:
     """A list of strings as SQL writes it."""
     quoted = ("'" + value.replace("'", "''") + "'" for value in values)
     return f"[{', '.join(quoted)}]"
-
-
-def _dataset(run: RunDirectory, snapshot: Snapshot, name: str) -> pyarrow.dataset.Dataset:
-    """The published files, read by pyarrow: from an object store, or where DuckDB would expand brackets."""
-    paths = [run.directory.key(path) for path in snapshot.paths(name)]
-    handler = pyarrow.fs.PyFileSystem(pyarrow.fs.FSSpecHandler(run.directory.filesystem))
-    return pyarrow.dataset.dataset(paths, schema=tables.SCHEMAS[name], format="parquet", filesystem=handler)
 
 
 def _allowed(paths: Sequence[str]) -> list[str]:

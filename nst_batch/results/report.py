@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 from nst_batch.results import plots, sheets
-from nst_batch.results.pages import data_url, render
+from nst_batch.results.pages import data_url, page_folder, render
 from nst_batch.results.report_data import report_data
-from nst_batch.store.files import Directory
 from nst_batch.store.run_directory import RunDirectory
 
 _FIGURE_EDGE = 2_000
@@ -29,36 +27,20 @@ def write_report(run: RunDirectory, folder: Path | None = None, *, fetch: bool =
     Raises:
         RunDirectoryError: The run cannot be read, or the report not written.
     """
-    target = Directory(folder if folder is not None else run.directory.url("report"))
     drawn = sheets.draw_sheets(run, fetch=fetch)
-    data = report_data(run, target, _run_as_seen_from(target, run), fetch=fetch)
-    data["plots"] = plots.plots(data)
-    del data["curves"]  # the plot has what it shows of them
     files = {name: sheets.png(image) for name, image in drawn.items()}
-    for name, specification in data["plots"].items():
-        files |= {f"{name}.{suffix}": content for suffix, content in plots.drawn(specification).items()}
-    for name, content in files.items():
-        target.write(name, content)
-    figure = drawn.get("reconstruction.png")
-    context = {name: data[name] for name in ("study", "failures", "provenance", "plots")}
-    context |= {"files": sorted(files), "figure": data_url(figure, _FIGURE_EDGE) if figure else None}
-    target.write("index.html", render("report", data, context, [plots.vega_javascript()]).encode())
-    _remove_staging(target)
+    with page_folder(run, folder) as target:
+        data = report_data(run, target, fetch=fetch)
+        data["plots"] = plots.plots(data)
+        del data["curves"]  # the plot has what it shows of them
+        for name, specification in data["plots"].items():
+            files |= {f"{name}.{suffix}": content for suffix, content in plots.drawn(specification).items()}
+        for name, content in files.items():
+            target.write(name, content)
+        context = {name: data[name] for name in ("study", "failures", "provenance", "plots")}
+        context |= {"files": sorted(files), "figure": None}
+        if figure := drawn.get("reconstruction.png"):
+            figure.thumbnail((_FIGURE_EDGE, _FIGURE_EDGE))
+            context["figure"] = data_url(figure)
+        target.write("index.html", render("report", data, context, [plots.vega_javascript()]).encode())
     return target.url("index.html")
-
-
-def _run_as_seen_from(target: Directory, run: RunDirectory) -> str | None:
-    """The way from the report to the run's pictures, if there is one."""
-    if target.root == run.directory.url("report"):
-        return ".."
-    if target.is_local and run.directory.is_local:
-        return os.path.relpath(run.directory.root, target.root).replace(os.sep, "/")
-    return None
-
-
-def _remove_staging(target: Directory) -> None:
-    """Files are written by way of `staging/`; a report has no use for it."""
-    if target.is_local:
-        staging = Path(target.root, "staging")
-        if staging.is_dir() and not any(staging.iterdir()):
-            staging.rmdir()

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import os
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from typing import Any, TypeVar
@@ -11,12 +12,10 @@ import numpy as np
 import pyarrow.compute as pc
 
 from nst_batch import __version__
-from nst_batch.errors import ImageError, QueryError, without_secrets
-from nst_batch.records import Picture
+from nst_batch.errors import QueryError, without_secrets
 from nst_batch.results import labels
 from nst_batch.results.overview import Overview
 from nst_batch.results.pages import data_url, webp
-from nst_batch.results.pictures import finished_picture, input_picture
 from nst_batch.results.query import Session
 from nst_batch.results.rank import notes, rank
 from nst_batch.store.files import Directory
@@ -34,49 +33,60 @@ _THUMBNAIL_EDGES = ((150, 256), (400, 192), (10**9, 144))
 """Pixels by the number of trials at most."""
 _INPUT_EDGE = 256
 _THREADS = 4
-_MAX_VALUES = 12
 TERMS = ("total", "content", "style")
 _TRIAL_COLUMNS = (
-    "trial_index", "trial_id", "status", "attempt", "error_message", "image_path", *labels.SCORES,
-    "content_distance", "style_distance", "final_total_loss", "steps_done", "seconds",
+    "trial_index", "trial_id", "status", "error_message", *labels.SCORES, "content_distance", "style_distance",
+    "final_total_loss", "steps_done", "seconds", "pair",
 )  # fmt: skip
-_HARDWARE = ("device", "node", "code_version", "weights", "arch", "pooling", "normalization", "optimizer", "loss")
 _FAILURES = """
     SELECT status, error_type, error_message, count(*) AS count, min(trial_index) AS trial
     FROM trials WHERE status != 'ok' GROUP BY ALL ORDER BY count DESC, trial LIMIT 200
 """
 """What failed, alike ones together, most frequent first."""
+_HARDWARE = ("device", "node", "code_version", "weights", "arch", "pooling", "normalization", "optimizer", "loss")
+_MAX_VALUES = 12
+"""Of a column of `_HARDWARE` that are named."""
 
-Row = dict[str, Any]
 _Item = TypeVar("_Item")
 _Made = TypeVar("_Made")
 
 
-def report_data(
-    run: RunDirectory, thumbnails: Directory | None, pictures_at: str | None, *, fetch: bool = False
-) -> dict[str, Any]:
+def report_data(run: RunDirectory, target: Directory, *, fetch: bool = False) -> dict[str, Any]:
     """The document; its curves are as `plots` takes them.
 
     Args:
-        thumbnails: Where thumbnails are written when they are too many to be inlined.
-        pictures_at: The run's directory as seen from the report; None when it cannot be reached from there.
+        target: Where the report is written, and thumbnails when they are too many to be inlined.
         fetch: Whether inputs that are named by a URL may be fetched.
     """
     max_pairs = max(1, MAX_TRIALS // max(len(run.configurations), 1))
-    overview = Overview(run, max_pairs=max_pairs, max_configurations=MAX_TRIALS, columns=_TRIAL_COLUMNS)
-    trials = _trials(overview)
-    _add_pictures(run, trials, thumbnails, pictures_at)
-    inputs = list(dict.fromkeys(each for pair in overview.pairs for each in (pair.content, *pair.styles) if each))
-    numbers = {picture: number for number, picture in enumerate(inputs)}
+    overview = Overview(run, max_pairs=max_pairs, max_configurations=MAX_TRIALS, fetch=fetch)
+    numbers = {picture: number for number, picture in enumerate(overview.inputs)}
+    values = {
+        key: [labels.value_text(name, getattr(each, name)) for name in overview.varying]
+        for key, each in overview.configurations.items()
+    }
     with Session(run) as session:
         return {
             "study": _study(overview),
-            "fields": _fields(overview),
-            "configurations": _configurations(overview),
-            "pairs": _pairs(overview, numbers),
-            "inputs": _inputs(overview, inputs, fetch),
-            "trials": trials,
-            "curves": _curves(overview, session, trials),
+            "fields": [
+                {"name": name, "label": name.replace("_", " "), "values": list(dict.fromkeys(texts))}
+                for name, *texts in zip(overview.varying, *values.values(), strict=True)
+            ],
+            "configurations": [
+                {"id": key, "label": label, "values": values[key]}
+                for key, label in overview.configuration_labels.items()
+            ],
+            "pairs": [
+                {
+                    "label": label,
+                    "content": content and numbers[content],
+                    "styles": [numbers[style] for style in styles],
+                }
+                for (content, styles), label in zip(overview.pairs, overview.pair_labels, strict=True)
+            ],
+            "inputs": _inputs(overview),
+            "trials": _trials(overview, target),
+            "curves": _curves(overview, session),
             "ranking": _ranking(run),
             "failures": session.query(_FAILURES).to_pylist(),
             "provenance": _provenance(run, session),
@@ -85,11 +95,8 @@ def report_data(
 
 def _study(overview: Overview) -> dict[str, Any]:
     run, used = overview.run, list(overview.run.configurations.values())
-    limits = []
-    if len(overview.pairs) < overview.num_pairs:
-        limits.append(f"Shown one by one: the first {len(overview.pairs):,} of {overview.num_pairs:,} pairs.")
-    if len(overview.configurations) < overview.num_configurations:
-        limits.append(f"Shown: {len(overview.configurations):,} of {overview.num_configurations:,} configurations.")
+    sizes, steps = ({getattr(each, name) for each in used} for name in ("size", "steps"))
+    pixels, evaluations = ("–".join(map(str, sorted({min(found), max(found)}))) for found in (sizes, steps))
     optimizers = ", ".join(sorted({each.optimizer for each in used}))
     return {
         "name": run.study["name"],
@@ -98,116 +105,73 @@ def _study(overview: Overview) -> dict[str, Any]:
         "counts": run.counts(),
         "num_trials": run.num_trials,
         "num_pairs": overview.num_pairs,
-        "num_configurations": overview.num_configurations,
+        "num_configurations": len(used),
         "weights": list(dict.fromkeys(labels.weights_text(each) for each in used)),
         "random": any(each.weights.startswith("random") for each in used),
-        "settings": f"{_range(each.size for each in used)} pixels · {_range(each.steps for each in used)} steps · "
-        f"{optimizers}",
-        "limits": limits,
+        "settings": f"{pixels} pixels · {evaluations} steps · {optimizers}",
+        "limits": [f"Shown one by one: {text}." for text in overview.limits],
     }
-
-
-def _range(values: Iterable[int]) -> str:
-    found = set(values)
-    return "–".join(str(value) for value in sorted({min(found), max(found)}))
-
-
-def _fields(overview: Overview) -> list[Row]:
-    """What varies: each field with its values, in the study's order."""
-    values = {
-        name: [labels.value_text(name, getattr(each, name)) for each in overview.configurations.values()]
-        for name in overview.varying
-    }
-    return [
-        {"name": name, "label": name.replace("_", " "), "values": list(dict.fromkeys(texts))}
-        for name, texts in values.items()
-    ]
-
-
-def _configurations(overview: Overview) -> list[Row]:
-    names = zip(overview.configurations.items(), overview.configuration_labels, strict=True)
-    return [
-        {
-            "id": identity,
-            "label": label,
-            "values": [labels.value_text(name, getattr(configuration, name)) for name in overview.varying],
-        }
-        for (identity, configuration), label in names
-    ]
-
-
-def _pairs(overview: Overview, numbers: Mapping[Picture, int]) -> list[Row]:
-    return [
-        {
-            "label": label,
-            "content": numbers[pair.content] if pair.content else None,
-            "styles": [numbers[style] for style in pair.styles],
-        }
-        for pair, label in zip(overview.pairs, overview.pair_labels, strict=True)
-    ]
-
-
-def _trials(overview: Overview) -> list[Row]:
-    """One entry per trial that is shown and has ended: its place, and its numbers."""
-    positions = {identity: number for number, identity in enumerate(overview.configurations)}
-    pictures = dict.fromkeys(("thumbnail", "picture"))
-    return [
-        {name: row[name] for name in _TRIAL_COLUMNS}
-        | pictures
-        | {"pair": pair, "configuration": positions[identity]}
-        for (pair, identity), row in overview.trials.items()
-        if row["status"] != "pending"
-    ]
 
 
 # Pictures
 
 
-def _add_pictures(
-    run: RunDirectory, trials: Sequence[Row], folder: Directory | None, pictures_at: str | None
-) -> None:
-    """Adds the address of each trial's picture, and its thumbnail: a data URL, or a file where they are many."""
-    shown = [trial for trial in trials if trial["image_path"]]
-    edge = next(edge for limit, edge in _THUMBNAIL_EDGES if len(shown) <= limit)
-    target = folder if len(shown) > MAX_INLINED else None
+def _trials(overview: Overview, target: Directory) -> list[dict[str, Any]]:
+    """One entry per trial that is shown and has ended: its place, its numbers and the addresses of its pictures."""
+    positions = {key: number for number, key in enumerate(overview.configurations)}
+    ended = {place: row for place, row in overview.trials.items() if row["status"] != "pending"}
+    num_pictures = sum(row["image_path"] is not None for row in ended.values())
+    edge = next(edge for limit, edge in _THUMBNAIL_EDGES if num_pictures <= limit)
+    run_at = _run_as_seen_from(target, overview.run)
+    folder = target if num_pictures > MAX_INLINED else None
 
-    def add(trial: Row) -> None:
-        trial["picture"] = f"{pictures_at}/{trial['image_path']}" if pictures_at is not None else None
-        # A trial that was tried again has another picture; its attempt keeps browsers from showing the old one.
-        path = f"thumbnails/{trial['trial_id'][:2]}/{trial['trial_id']}-{trial['attempt']}.webp"
-        if target is not None and target.exists(path):
-            trial["thumbnail"] = path
-            return
-        try:
-            picture = finished_picture(run, trial["image_path"])
-        except ImageError:
-            return
-        trial["thumbnail"] = data_url(picture, edge) if target is None else path
-        if target is not None:
-            target.write(path, webp(picture, edge))
+    def entry(place: tuple[int, str]) -> dict[str, Any]:
+        row, picture, thumbnail = ended[place], None, None
+        if row["image_path"] is not None:
+            picture = run_at and f"{run_at}/{row['image_path']}"
+            thumbnail = _thumbnail(overview, place, edge, folder)
+        found = {name: row[name] for name in _TRIAL_COLUMNS}
+        return found | {"configuration": positions[place[1]], "picture": picture, "thumbnail": thumbnail}
 
-    _in_threads(add, shown)
+    return _in_threads(entry, ended)
 
 
-def _inputs(overview: Overview, pictures: Sequence[Picture], fetch: bool) -> list[Row]:
-    shape = next(iter(overview.run.configurations.values()))
+def _thumbnail(overview: Overview, place: tuple[int, str], edge: int, folder: Directory | None) -> str | None:
+    """The address of a trial's small picture: a data URL, or a file in `folder`; None where it cannot be read."""
+    row = overview.trials[place]
+    # A trial that was tried again has another picture; its attempt keeps browsers from showing the old one.
+    path = f"thumbnails/{row['trial_id'][:2]}/{row['trial_id']}-{row['attempt']}.webp"
+    if folder and folder.exists(path):
+        return path
+    image = overview.result(*place, edge).image
+    if image and folder:
+        folder.write(path, webp(image))
+        return path
+    return data_url(image) if image else None
+
+
+def _run_as_seen_from(target: Directory, run: RunDirectory) -> str | None:
+    """The way from the report to the run's pictures, if there is one."""
+    if target.root == run.directory.url("report"):
+        return ".."
+    if target.is_local and run.directory.is_local:
+        return os.path.relpath(run.directory.root, target.root).replace(os.sep, "/")
+    return None
+
+
+def _inputs(overview: Overview) -> list[dict[str, Any]]:
+    pictures = overview.inputs
     names = labels.short_names(picture.uri for picture in pictures)
-
-    def made(picture: Picture) -> Row:
-        entry: Row = {
+    tiles = _in_threads(lambda picture: overview.input(picture, _INPUT_EDGE), pictures)
+    return [
+        {
             "name": names[picture.uri],
             "uri": without_secrets(picture.uri),
-            "thumbnail": None,
-            "reason": None,
+            "thumbnail": tile.image and data_url(tile.image),
+            "reason": None if tile.image else tile.text,
         }
-        try:
-            image = input_picture(picture, shape, edge=min(_INPUT_EDGE, shape.size), fetch=fetch)
-            entry["thumbnail"] = data_url(image, _INPUT_EDGE)
-        except ImageError as error:
-            entry["reason"] = str(error)
-        return entry
-
-    return _in_threads(made, pictures)
+        for picture, tile in zip(pictures, tiles, strict=True)
+    ]
 
 
 def _in_threads(function: Callable[[_Item], _Made], items: Iterable[_Item]) -> list[_Made]:
@@ -218,30 +182,33 @@ def _in_threads(function: Callable[[_Item], _Made], items: Iterable[_Item]) -> l
 # Numbers
 
 
-def _curves(overview: Overview, session: Session, trials: Sequence[Row]) -> dict[str, Any]:
+def _curves(overview: Overview, session: Session) -> dict[str, Any]:
     """Loss curves of the trials shown, all at the same few steps, as shares of the initial picture's loss.
 
     A curve that has ended keeps its last value; a loss that begins at zero has no curve.
     """
-    known = {trial["trial_index"]: trial for trial in trials if trial["status"] == "ok"}
-    wanted = ", ".join(map(str, list(known)[:MAX_CURVES])) or "NULL"
+    places = {row["trial_index"]: place for place, row in overview.trials.items() if row["status"] == "ok"}
+    wanted = ", ".join(map(str, list(places)[:MAX_CURVES])) or "NULL"
     chosen = f"SELECT trial_index, step, {', '.join(TERMS)} FROM curves WHERE trial_index IN ({wanted})"
     table = session.query(f"{chosen} ORDER BY trial_index")
     recorded = np.unique(pc.list_flatten(table["step"]).to_numpy())
     at = recorded[np.linspace(0, len(recorded) - 1, min(len(recorded), CURVE_POINTS)).round().astype(int)]
-    identities, curves = list(overview.configurations), []
+    curves = []
     for row in table.to_pylist():
-        trial = known[row["trial_index"]]
-        found = {"trial": row["trial_index"], "configuration": identities[trial["configuration"]]}
+        pair, configuration = places[row["trial_index"]]
+        found = {"trial": row["trial_index"], "configuration": configuration, "pair": overview.pair_labels[pair]}
         for term in TERMS:
             if first := row[term][0]:
-                shares = np.interp(at, row["step"], row[term]) / first
-                found[term] = [float(f"{share:.4g}") for share in shares]
-        curves.append(found | {"pair": overview.pair_labels[trial["pair"]]})
+                found[term] = _rounded(np.interp(at, row["step"], row[term]) / first)
+        curves.append(found)
     return {"steps": at.tolist(), "trials": curves}
 
 
-def _ranking(run: RunDirectory) -> Row:
+def _rounded(values: Sequence[float]) -> list[float]:
+    return [float(f"{value:.4g}") for value in values]
+
+
+def _ranking(run: RunDirectory) -> dict[str, Any]:
     """The configurations, best first, and what must be known to read that; no rows while nothing can be ranked."""
     try:
         table = rank(run)
@@ -252,18 +219,18 @@ def _ranking(run: RunDirectory) -> Row:
 
 def _provenance(run: RunDirectory, session: Session) -> dict[str, str]:
     """Where the numbers come from."""
+    several = ", ".join(f"list(DISTINCT {name} ORDER BY {name}) AS {name}" for name in _HARDWARE)
+    totals = "sum(seconds) AS seconds, max(peak_memory_bytes) AS peak"
+    [row] = session.query(f"SELECT {several}, {totals} FROM trials").to_pylist()
     facts = {"study": str(run.study["name"]), "run directory": run.directory.url()}
     facts["planned"] = str(run.study.get("created_at", "unknown"))[:19]
     for name in _HARDWARE:
-        chosen = f"SELECT DISTINCT {name} FROM trials WHERE {name} IS NOT NULL ORDER BY 1 LIMIT {_MAX_VALUES + 1}"
-        values = [str(value) for value in session.query(chosen)[name].to_pylist()]
+        values = [value for value in row[name] or () if value is not None]
         shown = values[:_MAX_VALUES] + ["…"] * (len(values) > _MAX_VALUES)
         facts[name.replace("_", " ")] = ", ".join(shown) or "unknown"
-    facts["weights SHA-256"] = ", ".join(sorted({each.weights_sha256 for each in run.configurations.values()}))
-    [total] = session.query(
-        "SELECT sum(seconds) AS seconds, max(peak_memory_bytes) AS peak FROM trials"
-    ).to_pylist()
-    facts["seconds of computing, all trials"] = f"{total['seconds'] or 0:,.0f}"
-    facts["memory of a batch, at most"] = f"{total['peak'] / 2**20:,.0f} MiB" if total["peak"] else "unknown"
-    facts["report made by"] = f"nst-batch {__version__}"
-    return facts
+    return facts | {
+        "weights SHA-256": ", ".join(sorted({each.weights_sha256 for each in run.configurations.values()})),
+        "seconds of computing, all trials": f"{row['seconds'] or 0:,.0f}",
+        "memory of a batch, at most": f"{row['peak'] / 2**20:,.0f} MiB" if row["peak"] else "unknown",
+        "report made by": f"nst-batch {__version__}",
+    }

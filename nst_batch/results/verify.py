@@ -7,15 +7,15 @@ the study is about to fill.
 
 from __future__ import annotations
 
-import dataclasses
 import math
 import re
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
-from itertools import islice
+from dataclasses import asdict, dataclass, field, fields
+from itertools import groupby, islice
 from typing import Any
 
+import duckdb
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -34,14 +34,6 @@ DISTANCE_TOLERANCE = 1e-6
 
 _PART = re.compile(r"part-(\d{5,})\.parquet")
 _IMAGES_AT_ONCE = 8
-_LOSSES = {f"{when}_{term}_loss" for when in ("initial", "final") for term in TERMS}
-_ENDED = _LOSSES | {field.name for field in dataclasses.fields(Outcome)}
-_PLANNED = [name for name in tables.TRIALS.names if name not in _ENDED]
-"""The columns of `trials` that the plan determines."""
-_NAMES = {"content_uri", "style_uri"}
-"""Of a failed trial the plan may know newer ones: they follow the pictures until it is tried again."""
-
-Row = dict[str, Any]
 
 
 @dataclass(slots=True)
@@ -61,14 +53,11 @@ class Verification:
         return not self.problems
 
 
-def verify(
-    run: RunDirectory, *, images: bool = True, progress: Callable[[int, int], None] = lambda *_: None
-) -> Verification:
+def verify(run: RunDirectory, *, images: bool = True) -> Verification:
     """Checks a run directory, finished or not; one that a run is writing to may be told of too early.
 
     Args:
         images: Whether pictures are read and hashed.
-        progress: Called with the number of parts checked and of all.
 
     Raises:
         RunDirectoryError: It is no run directory, or its plan cannot be read.
@@ -86,12 +75,12 @@ def verify(
         found.problems += _plan_problems(planned, number * run.rows_per_part, seen)
         if part in published:
             try:
+                found.problems += [line for table in tables.SCHEMAS for line in _schema_problems(run, table, part)]
                 _check_part(run, part, planned, found, complete=complete, images=images)
-            except (RunDirectoryError, pa.ArrowException, OSError) as error:
+            except (RunDirectoryError, pa.ArrowException, duckdb.Error, OSError) as error:
                 found.problems.append(f"{part}: cannot be read: {error}")
         elif complete:
             found.problems.append(f"trials/{part}: missing, although {SUCCESS} exists")
-        progress(number + 1, num_parts)
     if len(seen) != run.num_trials:
         found.problems.append(f"plan: {len(seen)} different trials, study.json says {run.num_trials}")
     if complete and run.segment_paths():
@@ -120,35 +109,6 @@ def _foreign_files(run: RunDirectory, num_parts: int) -> Iterator[str]:
                 yield f"{path}: beyond the end of the plan"
 
 
-# One part
-
-
-def _check_part(
-    run: RunDirectory, part: str, planned: Sequence[Trial], found: Verification, *, complete: bool, images: bool
-) -> None:
-    found.problems += [problem for table in tables.SCHEMAS for problem in _schema_problems(run, table, part)]
-    rows, curves, layers = (run.read_part(f"{table}/{part}").to_pylist() for table in tables.SCHEMAS)
-    found.num_rows += len(rows)
-    indexes, expected = [row["trial_index"] for row in rows], [trial.trial_index for trial in planned]
-    if indexes != (expected if complete else expected[: len(indexes)]):
-        found.problems.append(f"trials/{part}: its trials are not those of the plan, each once and in order")
-    by_index = {trial.trial_index: trial for trial in planned}
-    for row in rows:
-        name = f"trial {row['trial_index']} ({row['trial_id']})"
-        if trial := by_index.get(row["trial_index"]):
-            found.problems += (f"{name}: {problem}" for problem in _planned_problems(run, row, trial))
-            found.problems += (f"{name}: {problem}" for problem in _value_problems(row))
-    ran = {row["trial_id"]: row for row in rows if row["status"] != "failed"}
-    coming = set() if complete else {trial.trial_id for trial in planned} - ran.keys()
-    found.problems += _curve_problems(part, ran, [row for row in curves if row["trial_id"] not in coming])
-    found.problems += _layer_problems(part, ran, [row for row in layers if row["trial_id"] not in coming])
-    if images:
-        pictured = [row for row in rows if row["image_path"] is not None]
-        found.num_images += len(pictured)
-        with ThreadPoolExecutor(_IMAGES_AT_ONCE, "verify") as pool:
-            found.problems += filter(None, pool.map(lambda row: _image_problem(run, row), pictured))
-
-
 def _schema_problems(run: RunDirectory, table: str, part: str) -> Iterator[str]:
     path, expected = f"{table}/{part}", tables.SCHEMAS[table]
     with run.directory.open_input(path) as source:
@@ -160,100 +120,69 @@ def _schema_problems(run: RunDirectory, table: str, part: str) -> Iterator[str]:
         yield f"{path}: schema version {metadata.get(b'schema_version')!r}"
 
 
-def _planned_problems(run: RunDirectory, row: Row, trial: Trial) -> Iterator[str]:
-    """Where a row is not of the trial that was planned."""
-    unread = row["status"] == "failed" and None in (row["content_sha256"], row["style_sha256"])
-    if unread and row["trial_id"] != trial.trial_id:
-        return  # its picture has been read since: as good as pending
-    expected = result_row(str(run.study["name"]), Result(trial=trial, outcome=Outcome(status="ok")))
-    for column in _PLANNED:
-        if row[column] != expected[column] and not _may_differ(column, row, expected):
-            yield f"{column} is {row[column]}, planned was {expected[column]}"
+# One part
 
 
-def _may_differ(column: str, row: Row, expected: Row) -> bool:
-    """Whether the plan may know a newer name of the same thing; the hashes are compared in any case."""
-    if column == "weights":
-        return is_weights_file(row[column]) and is_weights_file(expected[column])
-    return column in _NAMES and row["status"] == "failed"
+def _check_part(
+    run: RunDirectory, part: str, planned: Sequence[Trial], found: Verification, *, complete: bool, images: bool
+) -> None:
+    trials, curves, layers = (run.read_part(f"{table}/{part}") for table in tables.SCHEMAS)
+    rows, made = trials.to_pylist(), list(_made_by_layers(layers.to_pylist()))
+    found.num_rows += len(rows)
+    indexes, expected = [row["trial_index"] for row in rows], [trial.trial_index for trial in planned]
+    if indexes != (expected if complete else expected[: len(indexes)]):
+        found.problems.append(f"trials/{part}: its trials are not those of the plan, each once and in order")
+    ran = sorted(row["trial_id"] for row in rows if row["status"] != "failed")
+    coming = set() if complete else {trial.trial_id for trial in planned}.difference(ran)
+    for name, ids in (("curves", curves["trial_id"].to_pylist()), ("layers", [each["trial_id"] for each in made])):
+        if sorted(each for each in ids if each not in coming) != ran:
+            found.problems.append(f"{name}/{part}: expected the {name} of each trial that ran, once")
+    found.problems += _trial_problems(str(run.study["name"]), planned, trials, curves, made)
+    if images:
+        pictured = [row for row in rows if row["image_path"] is not None]
+        found.num_images += len(pictured)
+        with ThreadPoolExecutor(_IMAGES_AT_ONCE, "verify") as pool:
+            found.problems += filter(None, pool.map(lambda row: _image_problem(run, row), pictured))
 
 
-def _value_problems(row: Row) -> Iterator[str]:
-    """What contradicts itself within a row of `trials`."""
-    status = row["status"]
-    if status not in ("ok", "failed", "diverged"):
-        yield f"unknown status {status!r}"
-    if (row["error_type"] is None) != (status == "ok"):
-        yield f"status {status} with error_type {row['error_type']}"
-    if status == "ok" and (row["image_path"] is None or row["final_total_loss"] is None):
-        yield "ok, but without a picture or a final loss"
-    if not all(math.isfinite(value) for value in row.values() if isinstance(value, float)):
-        yield "a number that is not finite, which makes filters wrong"
-    for when in ("initial", "final"):
-        losses = {term: row[f"{when}_{term}_loss"] for term in TERMS}
-        if None not in losses.values() and not _adds_up(row, losses):
-            yield f"{when} total loss is {losses['total']:.7g}, its terms make {_sum(row, losses):.7g}"
+def _made_by_layers(layers: Sequence[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+    """What the rows of each trial's layers, which stand together, make in the table `trials`."""
+    for key, rows in groupby(layers, lambda row: row["trial_id"]):
+        own = [LayerDistance(**{each.name: row[each.name] for each in fields(LayerDistance)}) for row in rows]
+        made = {"trial_id": key, "layers_names": [each.layer for each in own]}
+        made |= {f"layers_{name}": value for name, value in asdict(transfer_scores(own)).items()}
+        for name in _DISTANCES:
+            values = [value for each in own if (value := getattr(each, name)) is not None]
+            made[f"layers_{name}"] = sum(values) / len(values) if values else None
+        yield made
 
 
-def _sum(row: Row, losses: Row) -> float:
-    weighted = row["alpha"] * losses["content"] + row["beta"] * losses["style"] + row["tv_weight"] * losses["tv"]
-    return float(weighted)
+def _trial_problems(
+    study: str, planned: Sequence[Trial], trials: pa.Table, curves: pa.Table, made: Sequence[dict[str, Any]]
+) -> Iterator[str]:
+    """What is wrong with the trials of a part, by `_checks`."""
+    expected = [result_row(study, Result(trial=trial, outcome=Outcome(status="ok"))) for trial in planned]
+    plan = pa.Table.from_pylist(expected, tables.TRIALS).select(_PLANNED)
+    plan = plan.rename_columns([f"planned_{name}" for name in _PLANNED])
+    convolutions = [list(conv_layers(trial.configuration.arch)) for trial in planned]
+    plan = plan.append_column("planned_layers", pa.array(convolutions, pa.list_(pa.string())))
+    checks = dict(_checks())
+    with duckdb.connect() as connection:
+        connection.create_function("is_file", is_weights_file, ["VARCHAR"], "BOOLEAN")
+        connection.execute(_NEAR)
+        for name, table in (("trials", trials), ("plan", plan), ("curves", curves)):
+            connection.register(name, table)
+        connection.register("made", pa.Table.from_pylist(made, _MADE))
+        wrong = ", ".join(f"coalesce({condition}, false)" for condition in checks.values())
+        found = f"SELECT * FROM (SELECT *, [{wrong}] AS wrong FROM ({_ROWS})) WHERE list_contains(wrong, true)"
+        rows = connection.sql(f"{found} ORDER BY trial_index").to_arrow_table().to_pylist()
+    for row in rows:
+        for problem, is_so in zip(checks, row["wrong"], strict=True):
+            if is_so:
+                yield f"trial {row['trial_index']} ({row['trial_id']}): {problem.format(**row)}"
 
 
-def _adds_up(row: Row, losses: Row) -> bool:
-    """total = alpha·content + beta·style + tv_weight·tv."""
-    return math.isclose(_sum(row, losses), losses["total"], rel_tol=LOSS_TOLERANCE, abs_tol=1e-30)
-
-
-def _curve_problems(part: str, ran: dict[str, Row], curves: Sequence[Row]) -> Iterator[str]:
-    ids = [curve["trial_id"] for curve in curves]
-    if len(set(ids)) != len(ids) or set(ids) != set(ran):
-        yield f"curves/{part}: expected one curve for each trial that ran"
-    for curve in curves:
-        row, name, steps = ran.get(curve["trial_id"]), f"curve of trial {curve['trial_index']}", curve["step"]
-        if row is None:
-            continue
-        if any(len(curve[term]) != len(steps) for term in TERMS) or steps != sorted(set(steps)) or 0 not in steps:
-            yield f"{name}: its lists do not belong together"
-            continue
-        points = (dict(zip(TERMS, point, strict=True)) for point in zip(*(curve[t] for t in TERMS), strict=True))
-        finite = (point for point in points if all(map(math.isfinite, point.values())))
-        if not all(_adds_up(row, point) for point in finite):
-            yield f"{name}: totals that are not the sum of their terms"
-        first = row["initial_total_loss"]
-        if first is not None and not math.isclose(curve["total"][0], first, rel_tol=LOSS_TOLERANCE):
-            yield f"{name}: begins at {curve['total'][0]:.7g}, its row says {first:.7g}"
-
-
-def _layer_problems(part: str, ran: dict[str, Row], layers: Iterable[Row]) -> Iterator[str]:
-    """Each trial that ran has every convolution once, and their mean is in its row."""
-    of_trial: dict[str, list[Row]] = {}
-    for layer in layers:
-        of_trial.setdefault(layer["trial_id"], []).append(layer)
-    if set(of_trial) != set(ran):
-        yield f"layers/{part}: expected layers of each trial that ran"
-    for key in of_trial.keys() & ran.keys():
-        row, own = ran[key], of_trial[key]
-        if [layer["layer"] for layer in own] != list(conv_layers(row["arch"])):
-            yield f"layers of trial {row['trial_index']}: not every convolution once and in order"
-        scores = dataclasses.asdict(transfer_scores([_distances(layer) for layer in own]))
-        for column, value in scores.items():
-            if row[column] != value:
-                yield f"trial {row['trial_index']}: {column} is {row[column]}, its layers make {value}"
-        for column in ("content_distance", "style_distance"):
-            values = [layer[column] for layer in own if layer[column] is not None]
-            mean = sum(values) / len(values) if values else None
-            if (mean is None) != (row[column] is None) or (
-                mean is not None and not math.isclose(mean, row[column], rel_tol=DISTANCE_TOLERANCE, abs_tol=1e-30)
-            ):
-                yield f"trial {row['trial_index']}: {column} is {row[column]}, its layers' mean is {mean}"
-
-
-def _distances(layer: Row) -> LayerDistance:
-    return LayerDistance(**{each.name: layer[each.name] for each in dataclasses.fields(LayerDistance)})
-
-
-def _image_problem(run: RunDirectory, row: Row) -> str | None:
+def _image_problem(run: RunDirectory, row: dict[str, Any]) -> str | None:
     path, key = row["image_path"], row["trial_id"]
     if not re.fullmatch(rf"images/{re.escape(key[:2])}/{re.escape(key)}\.(png|jpg|webp)", path):
         return f"trial {row['trial_index']}: image_path {path!r} is not the place of its picture"
@@ -262,3 +191,64 @@ def _image_problem(run: RunDirectory, row: Row) -> str | None:
     except ImageError as error:
         return f"{path}: {'missing' if error.kind == 'missing' else error.message}"
     return None if sha256(data) == row["image_sha256"] else f"{path}: its content is not what was written"
+
+
+# What is wrong with a trial, and when: SQL over its row, its curve, what was planned and what its layers make
+
+_DISTANCES = ("content_distance", "style_distance")
+_SCORES = ("content_kept", "style_taken", "transfer_score", "score_reason")
+_MEASURED = {each.name for each in fields(Outcome)} | set(tables.LOSS_COLUMNS)
+_PLANNED = [name for name in tables.TRIALS.names if name not in _MEASURED]
+_MADE = pa.schema(
+    [("trial_id", pa.string()), ("layers_names", pa.list_(pa.string()))]
+    + [(f"layers_{name}", tables.TRIALS.field(name).type) for name in (*_SCORES, *_DISTANCES)]
+)
+_NEAR = """CREATE MACRO near(one, other, tolerance) AS
+    abs(one - other) <= greatest(tolerance * greatest(abs(one), abs(other)), 1e-30)"""
+_ROWS = """
+    SELECT *,
+        alpha * initial_content_loss + beta * initial_style_loss + tv_weight * initial_tv_loss AS initial_sum,
+        alpha * final_content_loss + beta * final_style_loss + tv_weight * final_tv_loss AS final_sum,
+        list_zip(content, style, tv, total) AS points
+    FROM trials JOIN plan ON trial_index = planned_trial_index
+    LEFT JOIN (SELECT * EXCLUDE (trial_index, configuration, status) FROM curves) USING (trial_id)
+    LEFT JOIN made USING (trial_id)
+"""
+_REPLANNED = """status = 'failed' AND (content_sha256 IS NULL OR style_sha256 IS NULL)
+    AND trial_id != planned_trial_id"""
+"""Its picture has been read since it failed: it is as good as pending."""
+_RENAMED = dict.fromkeys(("content_uri", "style_uri"), "status = 'failed'")
+_RENAMED |= {"weights": "is_file(weights) AND is_file(planned_weights)"}
+"""When the plan may know a newer name of the same thing; the hashes are compared in any case."""
+
+
+def _checks() -> Iterator[tuple[str, str]]:
+    for name in _PLANNED:
+        excused = f"({_REPLANNED}) OR ({_RENAMED.get(name, 'false')})"
+        differs = f"{name} IS DISTINCT FROM planned_{name} AND NOT ({excused})"
+        yield f"{name} is {{{name}}}, planned was {{planned_{name}}}", differs
+    yield "unknown status {status!r}", "status NOT IN ('ok', 'failed', 'diverged')"
+    yield "status {status} with error_type {error_type}", "(error_type IS NULL) != (status = 'ok')"
+    unfinished = "status = 'ok' AND (image_path IS NULL OR final_total_loss IS NULL)"
+    yield "ok, but without a picture or a final loss", unfinished
+    numbers = [each.name for each in tables.TRIALS if pa.types.is_floating(each.type)]
+    unbounded = " OR ".join(f"NOT isfinite({name})" for name in numbers)
+    yield "a number that is not finite, which makes filters wrong", unbounded
+    for when in ("initial", "final"):
+        differs = f"NOT near({when}_total_loss, {when}_sum, {LOSS_TOLERANCE})"
+        yield f"{when} total loss is {{{when}_total_loss:.7g}}, its terms make {{{when}_sum:.7g}}", differs
+    lengths = " OR ".join(f"len({term}) != len(step)" for term in TERMS)
+    steps = "step != list_sort(list_distinct(step)) OR NOT list_contains(step, 0)"
+    yield "its curve: its lists do not belong together", f"{lengths} OR {steps}"
+    total = f"near(alpha * p[1] + beta * p[2] + tv_weight * p[3], p[4], {LOSS_TOLERANCE})"
+    wrong = f"list_filter(points, lambda p: isfinite(p[1] + p[2] + p[3] + p[4]) AND NOT {total})"
+    yield "its curve: totals that are not the sum of their terms", f"len({wrong}) > 0"
+    begins = f"NOT near(total[1], initial_total_loss, {LOSS_TOLERANCE})"
+    yield "its curve begins at {total[0]:.7g}, its row says {initial_total_loss:.7g}", begins
+    yield "its layers are {layers_names}: not every convolution once and in order", "layers_names != planned_layers"
+    for name in (*_SCORES, *_DISTANCES):
+        differs = f"layers_names IS NOT NULL AND {name} IS DISTINCT FROM layers_{name}"
+        if name in _DISTANCES:
+            differs += f" AND near({name}, layers_{name}, {DISTANCE_TOLERANCE}) IS NOT true"
+        made = "its layers' mean is" if name in _DISTANCES else "its layers make"
+        yield f"{name} is {{{name}}}, {made} {{layers_{name}}}", differs

@@ -8,7 +8,7 @@ pictures, without names and in random order; those with the fewest votes come fi
 
 with the hashes of the pair as the table `trials` has them (`null` where the study has no such picture), the
 identities of two configurations, and the time as ISO 8601 in UTC. `"tie": true` says that neither was better: then
-the order of the two means nothing. `rank --votes FILE…` reads such files.
+the order of the two means nothing. `rank --votes FILE…` reads such files, see `votes`.
 """
 
 from __future__ import annotations
@@ -16,20 +16,15 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from PIL import Image
-
-from nst_batch.errors import ImageError, QueryError
+from nst_batch.errors import QueryError
 from nst_batch.results.overview import Overview
-from nst_batch.results.pages import data_url, render
-from nst_batch.results.pictures import finished_picture, input_picture
-from nst_batch.store.files import Directory
+from nst_batch.results.pages import data_url, page_folder, render
+from nst_batch.store.rows import blend_sha256
 from nst_batch.store.run_directory import RunDirectory
 
 MAX_PAIRS, MAX_CONFIGURATIONS = 24, 16
 _EDGE = 384
 """Pixels of a picture on the page, at most."""
-
-Pair = dict[str, Any]
 
 
 def write_vote_page(run: RunDirectory, folder: Path | None = None, *, fetch: bool = False) -> str:
@@ -45,45 +40,34 @@ def write_vote_page(run: RunDirectory, folder: Path | None = None, *, fetch: boo
         QueryError: No pair has two finished pictures to compare.
         RunDirectoryError: The run cannot be read, or the page not written.
     """
-    columns = ("image_path", "content_sha256", "style_sha256")
-    overview = Overview(run, max_pairs=MAX_PAIRS, max_configurations=MAX_CONFIGURATIONS, columns=columns)
-    pairs = [pair for number in range(len(overview.pairs)) if (pair := _pair(overview, number, fetch))]
+    overview = Overview(run, max_pairs=MAX_PAIRS, max_configurations=MAX_CONFIGURATIONS, fetch=fetch)
+    pairs = [
+        pair for number in range(len(overview.pairs)) if len((pair := _pair(overview, number))["pictures"]) > 1
+    ]
     if not pairs:
         raise QueryError(
             "expected a pair with two finished pictures to compare, found none: the run goes on, or failed"
         )
-    target = Directory(folder if folder is not None else run.directory.url("report"))
     data = {"run": run.study["name"], "pairs": pairs}
-    target.write("vote.html", render("vote", data, {"name": run.study["name"]}).encode())
+    with page_folder(run, folder) as target:
+        target.write("vote.html", render("vote", data, {"name": run.study["name"]}).encode())
     return target.url("vote.html")
 
 
-def _pair(overview: Overview, number: int, fetch: bool) -> Pair | None:
-    """The pictures of a pair as data URLs; None with fewer than two to compare."""
-    pair, any_configuration = overview.pairs[number], next(iter(overview.configurations.values()))
-    pictures: dict[str, str] = {}
-    hashes: dict[str, Any] = {}
-    for identity in overview.configurations:
-        trial = overview.trials.get((number, identity))
-        if trial is None or trial["image_path"] is None:
-            continue
-        hashes = {name: trial[name] for name in ("content_sha256", "style_sha256")}
-        try:
-            pictures[identity] = _small(finished_picture(overview.run, trial["image_path"]))
-        except ImageError:
-            continue
-    if len(pictures) < 2:
-        return None
-    originals = [("content", pair.content)] if pair.content else []
-    shown: list[dict[str, str | None]] = []
-    for name, picture in [*originals, *(("style", style) for style in pair.styles)]:
-        try:
-            image = input_picture(picture, any_configuration, edge=min(_EDGE, any_configuration.size), fetch=fetch)
-            shown.append({"name": name, "picture": _small(image)})
-        except ImageError as error:
-            shown.append({"name": f"{name}: {error}", "picture": None})
-    return {**hashes, "originals": shown, "pictures": pictures}
-
-
-def _small(image: Image.Image) -> str:
-    return data_url(image, _EDGE, quality=85)
+def _pair(overview: Overview, number: int) -> dict[str, Any]:
+    """A pair: its hashes, its inputs and its finished pictures by configuration, as data URLs."""
+    pair = overview.pairs[number]
+    tiles = {key: overview.result(number, key, _EDGE) for key in overview.configurations}
+    names = (["content"] if pair.content else []) + ["style"] * len(pair.styles)
+    originals = [(name, overview.input(each, _EDGE)) for name, each in zip(names, pair.pictures, strict=True)]
+    return {
+        "content_sha256": pair.content and pair.content.sha256,
+        "style_sha256": blend_sha256(pair.styles),
+        "pictures": {key: data_url(tile.image, quality=85) for key, tile in tiles.items() if tile.image},
+        "originals": [
+            {"name": name, "picture": data_url(tile.image, quality=85)}
+            if tile.image
+            else {"name": f"{name}: {tile.text}", "picture": None}
+            for name, tile in originals
+        ],
+    }

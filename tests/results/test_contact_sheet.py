@@ -6,7 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from nst_batch.results.contact_sheet import MAX_WIDTH, Font, Tile, contact_sheet
+from nst_batch.results.contact_sheet import MAX_WIDTH, Font, contact_sheet
+from nst_batch.results.pictures import Tile
 from tests.pictures import gradient
 
 RED, BLUE = (255, 0, 0), (0, 0, 255)
