@@ -208,10 +208,49 @@ def transfer_scores(layers: Sequence[LayerDistance]) -> Scores:
     ]
     if missing:
         return Scores(score_reason=f"no {' and no '.join(missing)} picture")
+    return Scores.of(*_shares(layers))
+
+
+def _shares(layers: Sequence[LayerDistance]) -> tuple[float | None, float | None]:
+    """content_kept and style_taken."""
     deep = [layer for layer in layers if block_and_index(layer.layer)[0] >= 3]
-    kept = share_reached([(layer.content_distance, layer.content_baseline) for layer in deep])
-    taken = share_reached([(layer.style_distance, layer.style_baseline) for layer in layers])
-    return Scores.of(kept, taken)
+    return (
+        share_reached([(layer.content_distance, layer.content_baseline) for layer in deep]),
+        share_reached([(layer.style_distance, layer.style_baseline) for layer in layers]),
+    )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RegionScores:
+    """How good a transfer is in one region of the picture; see `Scores` and `LayerDistance`."""
+
+    label: int
+    protected: bool
+    """Whether no style has this region: what concerns the style is None then."""
+    area: float
+    """Its share of the picture, 0 to 1."""
+    content_distance: float
+    style_distance: float | None
+    """Means over the convolutions."""
+    content_kept: float | None
+    style_taken: float | None
+    transfer_score: float | None
+
+    @classmethod
+    def of(cls, label: int, area: float, layers: Sequence[LayerDistance]) -> RegionScores:
+        """From its distances at all convolutions; without style distances it is protected."""
+        kept, taken = _shares(layers)
+        style = [layer.style_distance for layer in layers if layer.style_distance is not None]
+        return cls(
+            label=label,
+            protected=not style,
+            area=area,
+            content_distance=sum(layer.content_distance or 0.0 for layer in layers) / len(layers),
+            style_distance=sum(style) / len(style) if style else None,
+            content_kept=kept,
+            style_taken=taken,
+            transfer_score=None if kept is None or taken is None else kept * taken,
+        )
 
 
 def share_reached(distances: Sequence[tuple[float | None, float | None]]) -> float | None:

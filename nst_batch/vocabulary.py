@@ -103,17 +103,21 @@ def kernel_side(name: str, arch: str) -> int:
     return 1 if arch == "vgg16_c" and name.endswith("conv3") else 3
 
 
+def halvings(name: str) -> int:
+    """How many poolings a layer's output has been through."""
+    return int(name[5]) - (not name.endswith("pool"))
+
+
 def layer_shape(name: str, height: int, width: int) -> tuple[int, int, int]:
     """Channels, height and width of a layer's output for an image of `height` × `width` pixels.
 
     Raises:
         LayerError: The image is so small that nothing of it is left at this layer.
     """
-    block = int(name[5])
-    halvings = block if name.endswith("pool") else block - 1
-    rows, columns = height >> halvings, width >> halvings
+    block, times = int(name[5]), halvings(name)
+    rows, columns = height >> times, width >> times
     if not rows or not columns:
-        smallest = 1 << halvings
+        smallest = 1 << times
         raise LayerError(
             f"{name} needs an image of at least {smallest}×{smallest} pixels, this one is {width}×{height}; "
             f"choose a larger size or a shallower layer"

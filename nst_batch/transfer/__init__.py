@@ -6,20 +6,24 @@ The door is `solve`:
     [solution] = solve(Targets(network), [problem], SolveOptions(steps=60))
 """
 
-from nst_batch.transfer.distances import layer_distances
+from nst_batch.transfer.distances import layer_distances, region_scores
 from nst_batch.transfer.engine import Solution, SolveOptions, minimizer, solve, step
 from nst_batch.transfer.memory import gpu_bytes, keep_freed_memory
 from nst_batch.transfer.objective import Evaluation, Objective
 from nst_batch.transfer.precision import build_targets, precision_used
 from nst_batch.transfer.problem import Problem, TargetImage, initial_image
 from nst_batch.transfer.random_weights import random_weights
+from nst_batch.transfer.regions import MAX_REGIONS, Labels, Regions, regions_mistake
 from nst_batch.transfer.targets import Targets
 from nst_batch.transfer.vgg import Vgg
 
 __all__ = [
+    "MAX_REGIONS",
     "Evaluation",
+    "Labels",
     "Objective",
     "Problem",
+    "Regions",
     "Solution",
     "SolveOptions",
     "TargetImage",
@@ -33,6 +37,8 @@ __all__ = [
     "minimizer",
     "precision_used",
     "random_weights",
+    "region_scores",
+    "regions_mistake",
     "solve",
     "step",
 ]

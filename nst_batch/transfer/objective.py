@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import groupby
 from typing import NamedTuple
 
 import torch
@@ -12,6 +13,7 @@ from torch.nn import functional
 
 from nst_batch.transfer.losses import IMAGE, TERMS, Term
 from nst_batch.transfer.problem import Problem
+from nst_batch.transfer.regions import Guidance
 from nst_batch.transfer.targets import Targets
 from nst_batch.vocabulary import Loss
 
@@ -25,6 +27,15 @@ class Evaluation(NamedTuple):
     """B: the weighted sum."""
 
 
+class _Group(NamedTuple):
+    """Neighbours in the batch with the same regions."""
+
+    num_images: int
+    target: Tensor
+    part: Guidance | Tensor | None
+    """See `losses.Term.part`."""
+
+
 @dataclass(frozen=True, slots=True)
 class _Part:
     """One layer's part in one of the terms."""
@@ -32,7 +43,7 @@ class _Part:
     layer: str
     rows: Tensor | slice
     shares: Tensor
-    target: Tensor
+    groups: list[_Group]
 
 
 class Objective:
@@ -67,12 +78,18 @@ class Objective:
     def _term(self, term: Term, parts: Sequence[_Part], features: dict[str, Tensor]) -> Tensor:
         total = features[IMAGE].new_zeros(len(self.problems))
         for part in parts:
-            loss = term.loss(_of(features[part.layer], part.rows), part.target, self.convention)
-            total = _added(total, part.rows, loss * part.shares)
+            counts = [group.num_images for group in part.groups]
+            own = torch.split_with_sizes(_of(features[part.layer], part.rows), counts)
+            losses = [
+                term.loss(features, group.target, self.convention, group.part)
+                for features, group in zip(own, part.groups, strict=True)
+            ]
+            total = _added(total, part.rows, torch.cat(losses) * part.shares)
         return total
 
     def _parts_of(self, term: Term) -> list[_Part]:
         shares = [term.layers(problem) for problem in self.problems]
+        wanted = [self._targets.wanted(term, problem) for problem in self.problems]
         layers = sorted({layer for own in shares for layer in own}, key=(*self.network.layers, IMAGE).index)
         found = []
         for layer in layers:
@@ -83,16 +100,21 @@ class Objective:
                     layer,
                     slice(len(rows)) if first else torch.tensor(rows, device=self.network.device),
                     self._column([shares[row][layer] for row in rows]),
-                    _stacked([self._target(term, self.problems[row], layer) for row in rows]),
+                    self._groups(term, layer, [(self.problems[row], wanted[row].get(layer)) for row in rows]),
                 )
             )
         return found
 
-    def _target(self, term: Term, problem: Problem, layer: str) -> Tensor:
-        pictures = term.pictures(problem)
-        if not pictures:
-            return self._column([])
-        return self._targets.of(term, pictures, tuple(term.layers(problem)))[layer]
+    def _groups(self, term: Term, layer: str, posed: Sequence[tuple[Problem, Tensor | None]]) -> list[_Group]:
+        """From problems and their targets at a layer."""
+        device, dtype = self.network.device, self.network.dtype
+        parts = [term.part(problem, layer, device, dtype) for problem, _ in posed]
+        targets = [self._column([]) if target is None else target for _, target in posed]
+        found = []
+        for _, rows in groupby(range(len(posed)), key=lambda row: id(parts[row])):
+            first, *rest = rows
+            found.append(_Group(1 + len(rest), _stacked([targets[row] for row in (first, *rest)]), parts[first]))
+        return found
 
     def _column(self, values: Sequence[object]) -> Tensor:
         return torch.tensor(values, device=self.network.device, dtype=self.network.exact_dtype)

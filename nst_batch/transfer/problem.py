@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from nst_batch.transfer.regions import Labels, Regions, whole
 from nst_batch.vocabulary import Init
 
 
@@ -19,6 +20,13 @@ class TargetImage:
     """Equal keys mean equal pixels; targets are cached under it."""
     pixels: Tensor
     """3xHxW in [0, 1] at its full working size."""
+    regions: Regions | None = None
+    """HxW; None: all of the picture is label 0."""
+
+    @property
+    def labels(self) -> tuple[int, ...]:
+        """Of its regions."""
+        return self.regions.labels if self.regions else (0,)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
@@ -30,7 +38,7 @@ class Problem:
     content: TargetImage | None
     """HxW pixels; None where `content_layers` is empty and `init` is not content."""
     styles: tuple[TargetImage, ...]
-    """Blended in equal parts: the target is the mean of their Gram matrices."""
+    """Blended in equal parts: the target is the mean of their Gram matrices (a region's, of those that have it)."""
     content_layers: tuple[str, ...]
     style_layers: tuple[str, ...]
     style_layer_weights: tuple[float, ...] = ()
@@ -47,16 +55,37 @@ class Problem:
         """Every layer that the objective looks at."""
         return tuple(dict.fromkeys((*self.content_layers, *self.style_layers)))
 
+    @property
+    def regions(self) -> Regions:
+        """Of the image to be found: the content's."""
+        return (self.content and self.content.regions) or whole(self.height, self.width)
+
+    @property
+    def labels(self) -> Labels | None:
+        """None where there is nothing to tell apart: all pictures are one and the same region."""
+        own = self.regions.labels
+        offered = {label for style in self.styles for label in style.labels}
+        if not offered or offered == set(own) == {own[0]}:
+            return None
+        return Labels(
+            tuple(label for label in own if label in offered), tuple(label for label in own if label not in offered)
+        )
+
 
 def initial_image(problem: Problem, device: torch.device) -> Tensor:
-    """3xHxW: the content, the style at the content's size, or noise around mid grey."""
-    size = problem.height, problem.width
+    """3xHxW: the content, the style at the content's size, or noise around mid grey; content where protected."""
+    size, labels = (problem.height, problem.width), problem.labels
     if problem.init == "noise":
         generator = torch.Generator().manual_seed(problem.seed)
-        return (0.5 + 0.1 * torch.randn(3, *size, generator=generator)).clamp(0, 1).to(device)
-    picture = problem.content if problem.init == "content" else problem.styles[0]
-    assert picture is not None
-    return resized(picture.pixels.to(device), *size).clamp(0, 1)
+        image = (0.5 + 0.1 * torch.randn(3, *size, generator=generator)).to(device)
+    else:
+        picture = problem.content if problem.init == "content" else problem.styles[0]
+        assert picture is not None
+        image = resized(picture.pixels.to(device), *size)
+    if labels and labels.protected and problem.content:
+        weights = problem.regions.weights(*labels.protected).to(image)
+        image = image.lerp(problem.content.pixels.to(image), weights)
+    return image.clamp(0, 1)
 
 
 def resized(pixels: Tensor, height: int, width: int) -> Tensor:

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from nst_batch.transfer.losses import Term
-from nst_batch.transfer.problem import TargetImage
+from nst_batch.transfer.problem import Problem, TargetImage
+from nst_batch.transfer.regions import whole
 from nst_batch.transfer.strips import Strip, visit_features
 from nst_batch.transfer.vgg import Vgg
 
@@ -33,36 +34,65 @@ class Targets:
         self._cache: OrderedDict[tuple[str | int, ...], Tensor] = OrderedDict()
         self._bytes = 0
 
-    def of(self, term: Term, pictures: Sequence[TargetImage], layers: Sequence[str]) -> dict[str, Tensor]:
-        """What `term` compares with: for each layer the mean over the pictures."""
-        targets = [self._of_one(term, picture, layers) for picture in pictures]
-        if len(targets) == 1:
-            return targets[0]
-        return {layer: torch.stack([each[layer] for each in targets]).mean(0) for layer in layers}
+    def of(
+        self, term: Term, pictures: Sequence[TargetImage], layers: Sequence[str], labels: Sequence[int] = ()
+    ) -> dict[str, Tensor]:
+        """What `term` compares with: for each layer the mean over the pictures.
 
-    def _of_one(self, term: Term, picture: TargetImage, layers: Sequence[str]) -> dict[str, Tensor]:
-        keys = {layer: (term.name, picture.key, layer) for layer in layers}
+        Args:
+            labels: Of regions that have targets of their own: for each layer they are stacked as 1xRx…, each the
+                mean over the pictures that have the region.
+        """
+        if not labels:
+            return _mean([self._of_one(term, picture, layers, None) for picture in pictures])
+        regions = [
+            _mean([self._of_one(term, picture, layers, label) for picture in pictures if label in picture.labels])
+            for label in labels
+        ]
+        return {layer: torch.cat([region[layer] for region in regions], 1) for layer in layers}
+
+    def wanted(self, term: Term, problem: Problem) -> dict[str, Tensor]:
+        """What `term` compares a problem's image with, at each of its layers; nothing where it needs no picture."""
+        pictures = term.pictures(problem)
+        return self.of(term, pictures, tuple(term.layers(problem)), term.labels(problem)) if pictures else {}
+
+    def _of_one(
+        self, term: Term, picture: TargetImage, layers: Sequence[str], label: int | None
+    ) -> dict[str, Tensor]:
+        region = () if label is None else (picture.regions.key if picture.regions else "", label)
+        keys = {layer: (term.name, picture.key, *region, layer) for layer in layers}
         found = {layer: self._cache[key] for layer, key in keys.items() if key in self._cache}
         missing = [layer for layer in layers if layer not in found]
         if missing:
-            image = picture.pixels.to(self.network.device).clamp(0, 1).unsqueeze(0)
-            found |= self._computed(term, image, missing)
+            found |= self._computed(term, picture, missing, label)
         for layer, key in keys.items():
             self._keep(key, found[layer])
         return found
 
-    def _computed(self, term: Term, image: Tensor, layers: Sequence[str]) -> dict[str, Tensor]:
+    def _computed(
+        self, term: Term, picture: TargetImage, layers: Sequence[str], label: int | None
+    ) -> dict[str, Tensor]:
+        network, regions = self.network, picture.regions or whole(*picture.pixels.shape[1:])
         parts: dict[str, list[Tensor]] = {layer: [] for layer in layers}
         rows: dict[str, list[int]] = {layer: [] for layer in layers}
 
         def visit(layer: str, features: Tensor, strip: Strip) -> None:
             if layer in parts:
-                parts[layer].append(term.target(features))
+                guidance = None
+                if label is not None:
+                    own = regions.guidance((label,), layer, network.device, network.dtype)
+                    guidance = own.strip(strip.rows(layer))
+                parts[layer].append(term.target(features, guidance))
                 rows[layer].append(strip.num_rows(layer))
 
-        visit_features(self.network, image, layers, visit, pixels=self.strip_pixels)
-        shares = {layer: [count / sum(counts) for count in counts] for layer, counts in rows.items()}
-        return {layer: own[0] if len(own) == 1 else term.joined(own, shares[layer]) for layer, own in parts.items()}
+        image = picture.pixels.to(network.device).clamp(0, 1).unsqueeze(0)
+        visit_features(network, image, layers, visit, pixels=self.strip_pixels)
+        joined = {}
+        for layer, own in parts.items():
+            # Guided Gram matrices of strips are by the area of the whole region already.
+            shares = [count / sum(rows[layer]) if label is None else 1.0 for count in rows[layer]]
+            joined[layer] = own[0] if len(own) == 1 else term.joined(own, shares)
+        return joined
 
     def kept(self, key: tuple[str | int, ...], make: Callable[[], Tensor]) -> Tensor:
         """The tensor under `key`, made if it is not in the cache."""
@@ -77,3 +107,10 @@ class Targets:
         self._cache.move_to_end(key)
         while self._bytes > self.limit_bytes and len(self._cache) > 1:
             self._bytes -= self._cache.popitem(last=False)[1].nbytes
+
+
+def _mean(targets: Sequence[dict[str, Tensor]]) -> dict[str, Tensor]:
+    """Of several pictures', layer by layer."""
+    if len(targets) == 1:
+        return targets[0]
+    return {layer: torch.stack([each[layer] for each in targets]).mean(0) for layer in targets[0]}

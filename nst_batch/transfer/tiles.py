@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -26,6 +27,7 @@ from nst_batch.transfer.losses import (
     TERMS,
     Term,
     gram_factor,
+    gram_loss,
     gram_matrix,
     gram_pull,
     mean_gram,
@@ -46,6 +48,8 @@ class _Tap:
     term: Term
     share: float
     target: Tensor
+    part: Any
+    """See `losses.Term.part`."""
 
 
 @dataclass(slots=True)
@@ -59,7 +63,7 @@ class _Pass:
     kept: dict[Block, tuple[Tensor | None, Tensor]] = field(default_factory=dict)
     """Of the blocks that are not computed again: the output and the weighted losses, both with their graph."""
     pulls: dict[str, Tensor] = field(default_factory=dict)
-    """By layer in strips, A of the weighted style loss's gradient F·A: 1xNxN."""
+    """By layer in strips, A of the weighted style loss's gradient (`losses.gram_pull`): 1xNxN or 1xRxNxN."""
 
 
 class TiledObjective:
@@ -86,10 +90,11 @@ class TiledObjective:
             shares = term.layers(problem)
             if IMAGE not in shares and shares and term not in (CONTENT, STYLE):
                 raise ValueError(f"the {term.name} loss cannot be computed in strips")
+            wanted = targets.wanted(term, problem)
             for layer, share in shares.items():
-                pictures = term.pictures(problem)
-                target = targets.of(term, pictures, tuple(shares))[layer] if pictures else self._weights
-                self._taps.setdefault(layer, []).append(_Tap(layer, column, term, share, target))
+                part = term.part(problem, layer, self.network.device, self.network.dtype)
+                tap = _Tap(layer, column, term, share, wanted.get(layer, self._weights), part)
+                self._taps.setdefault(layer, []).append(tap)
         self._blocks = blocks(self.network.layers, problem.layers, problem.height, tile)
 
     def __call__(self, images: Tensor) -> Evaluation:
@@ -104,7 +109,7 @@ class TiledObjective:
         gradient = self._second_pass(found, image)
         for tap in self._taps.get(IMAGE, ()):
             own = image.clone().requires_grad_()
-            loss = tap.term.loss(own, tap.target, self.convention) * tap.share * self._weights[tap.column]
+            loss = tap.term.loss(own, tap.target, self.convention, tap.part) * tap.share * self._weights[tap.column]
             gradient += torch.autograd.grad(loss.sum(), own)[0]
         return self._evaluation(found.terms), gradient.flatten(1)
 
@@ -115,7 +120,9 @@ class TiledObjective:
         found = _Pass(self._weights.new_zeros(len(TERMS)))
         with torch.no_grad():
             for tap in self._taps.get(IMAGE, ()):
-                found.terms[tap.column] += tap.term.loss(image, tap.target, self.convention)[0] * tap.share
+                found.terms[tap.column] += (
+                    tap.term.loss(image, tap.target, self.convention, tap.part)[0] * tap.share
+                )
         x: Tensor | None = image
         for block in self._blocks:
             assert x is not None
@@ -131,7 +138,7 @@ class TiledObjective:
         def visit(layer: str, features: Tensor, _: Strip) -> None:
             nonlocal total
             for tap in self._taps.get(layer, ()):
-                loss = tap.term.loss(features, tap.target, self.convention)[0] * tap.share
+                loss = tap.term.loss(features, tap.target, self.convention, tap.part)[0] * tap.share
                 found.terms[tap.column] += loss.detach()
                 total = total + loss * self._weights[tap.column]
 
@@ -148,8 +155,7 @@ class TiledObjective:
         def visit(layer: str, features: Tensor, strip: Strip) -> None:
             for tap in self._taps.get(layer, ()):
                 if tap.term is STYLE:
-                    part = gram_matrix(features), _share(block, strip, layer)
-                    strips.setdefault(layer, []).append(part)
+                    strips.setdefault(layer, []).append(_gram(tap, features, block, strip))
                     positions[layer] = features.shape[3] * block.num_rows(layer)
                 else:
                     loss, weight = self._content(tap, features, block, strip)
@@ -161,14 +167,16 @@ class TiledObjective:
             for layer, parts in strips.items():
                 [tap] = (tap for tap in self._taps[layer] if tap.term is STYLE)
                 difference = mean_gram(*zip(*parts, strict=True)) - tap.target
-                factor = gram_factor(difference.shape[1], self.convention) * tap.share
-                found.terms[tap.column] += difference.square().sum() * factor
+                factor = gram_factor(difference.shape[-1], self.convention) * tap.share
+                found.terms[tap.column] += gram_loss(difference, factor, tap.part)[0]
                 found.pulls[layer] = difference * (self._weights[tap.column] * (4 * factor / positions[layer]))
         return output
 
     def _content(self, tap: _Tap, own: Tensor, block: Block, strip: Strip) -> tuple[Tensor, float]:
         """A strip's content loss, and what it weighs in the whole image's."""
-        loss = tap.term.loss(own, tap.target[:, :, strip.rows(tap.layer)], self.convention)
+        rows = strip.rows(tap.layer)
+        part = None if tap.part is None else tap.part[rows]
+        loss = tap.term.loss(own, tap.target[:, :, rows], self.convention, part)
         return loss, tap.share * (_share(block, strip, tap.layer) if self.convention == "mean" else 1.0)
 
     def _second_pass(self, found: _Pass, image: Tensor) -> Tensor:
@@ -196,7 +204,8 @@ class TiledObjective:
                 for layer, own in strip_features(self.network, block, seen, strip):
                     for tap in self._taps.get(layer, ()):
                         if tap.term is STYLE:
-                            pulled.append((own, gram_pull(own.detach(), found.pulls[layer])))
+                            guidance = tap.part and tap.part.strip(strip.rows(layer))
+                            pulled.append((own, gram_pull(own.detach(), found.pulls[layer], guidance)))
                         else:
                             loss, weight = self._content(tap, own, block, strip)
                             pulled.append((loss, self._weights[tap.column].expand(1) * weight))
@@ -204,6 +213,13 @@ class TiledObjective:
                         pulled.append((own, behind[:, :, strip.rows(layer)]))
             gradient[:, :, strip.seen] += _pull(pulled, seen)
         return gradient
+
+
+def _gram(tap: _Tap, features: Tensor, block: Block, strip: Strip) -> tuple[Tensor, float]:
+    """A strip's Gram matrix, and its share of the whole one. Guided ones are by the whole region's area already."""
+    if tap.part is None:
+        return gram_matrix(features), _share(block, strip, tap.layer)
+    return gram_matrix(features, tap.part.strip(strip.rows(tap.layer))), 1.0
 
 
 def _share(block: Block, strip: Strip, layer: str) -> float:
