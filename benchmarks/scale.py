@@ -70,7 +70,7 @@ def measure(num_gpus: int, milliseconds: Sequence[int]) -> dict[str, Any]:
     sampled = 0.0
 
     def on_results(results: Sequence[Result]) -> None:
-        committer.commit_all(results)
+        committer.commit(*results)
         outcome = results[0].outcome
         assert outcome.started_at
         assert outcome.finished_at

@@ -194,7 +194,7 @@ class _Execution:
                     return
 
     def _commit(self, results: Sequence[Result]) -> None:
-        self.committer.commit_all(results)
+        self.committer.commit(*results)
         self.progress.recorded(results)
 
     def _keep_log(self, name: str, text: str) -> None:

@@ -18,7 +18,9 @@ import hashlib
 import json
 import secrets
 import time
+from collections import deque
 from collections.abc import Iterable, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, suppress
 from dataclasses import replace
 from typing import Any, Self
@@ -27,22 +29,23 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
+import pyarrow.feather as feather
 
 from nst_batch.errors import RunDirectoryError
 from nst_batch.records import Result, Trial
 from nst_batch.store import rows, tables
 from nst_batch.store.files import STAGING
-from nst_batch.store.lock import RunLock, run_lock
-from nst_batch.store.pictures import PictureWriter, image_path
+from nst_batch.store.lock import RunLock, check_writable, run_lock
 from nst_batch.store.plan_files import write_plan
 from nst_batch.store.run_directory import PROGRESS, SUCCESS, RunDirectory, part_name
-from nst_batch.store.status import Mask, TrialStatus
-from nst_batch.store.writable import check_writable
+from nst_batch.store.status import STATES, Mask, TrialStatus
 
 SEGMENT_ROWS = 256
 """A segment that has as many is closed and the next one begun; until then each flush rewrites it."""
 FLUSH_SECONDS = 5.0
 """A result is staged at the latest this long after its commit, as long as `tick` is called."""
+
+_IMAGES_AT_ONCE, _IMAGES_WAITING = 16, 32  # an object store answers after tens of milliseconds
 
 
 class Committer:
@@ -77,13 +80,14 @@ class Committer:
         self._segment_rows, self._flush_seconds = segment_rows, flush_seconds
         self._writer, self._num_segments = secrets.token_hex(4), 0
         self._flushed_at = time.monotonic()
-        self._pictures = PictureWriter(self._write)
+        self._images = deque[Future[None]]()
 
     def __enter__(self) -> Self:
         check_writable(self.run)
         with ExitStack() as stack:
-            self._lock = stack.enter_context(run_lock(self._directory))
-            stack.enter_context(self._pictures)
+            self._lock = run_lock(self._directory)
+            stack.enter_context(self._lock)
+            self._pool = stack.enter_context(ThreadPoolExecutor(_IMAGES_AT_ONCE, "nst-batch images"))
             self._recover()
             self._stack = stack.pop_all()
         return self
@@ -123,32 +127,26 @@ class Committer:
         """
         self.flush()
         self._remove_success()
-        write_plan(self.run, self._write, study, trials, names or {}, self._status.unfinished)
+        unfinished = ~self._status.ended | self._status.failed
+        write_plan(self.run, self._write, study, trials, names or {}, unfinished)
         self._recover()
 
     def retry_failed(self) -> int:
         """Makes every failed trial pending again and says how many; their rows stay until new ones replace them."""
         self.flush()
-        failed = self._status.failed()
-        if len(failed):
+        if num_failed := self.counts()["failed"]:
             self._remove_success()
-            self._status.reopen(failed)
-        return len(failed)
+            self._status.states[self._status.failed] = 0
+        return num_failed
 
     # Committing
 
-    def commit(self, result: Result) -> bool:
-        """Records a result, unless its trial has ended already; says whether it did.
+    def commit(self, *results: Result) -> int:
+        """Records results, unless their trials have ended already, and says how many were new.
 
-        `image_path` and `image_sha256` are set here, and `attempt` counts on from the attempts of earlier runs.
-        The result is safe once it is flushed.
-        """
-        return self.commit_all([result]) == 1
-
-    def commit_all(self, results: Iterable[Result]) -> int:
-        """Records results that belong together, and says how many were new: a kill leaves all of them or none.
-
-        The results of a batch, that is: so a resumed run repeats whole batches.
+        Those that are given together, the results of a batch, are left together by a kill, or none of them: so a
+        resumed run repeats whole batches. They are safe once they are flushed. `image_path` and `image_sha256` are
+        set here, and `attempt` counts on from the attempts of earlier runs.
         """
         added = sum([self._add(result) for result in results])
         if len(self._rows) >= self._segment_rows:
@@ -162,17 +160,24 @@ class Committer:
         index, num_trials = result.trial.trial_index, len(self._status.attempts)
         if not 0 <= index < num_trials:
             raise ValueError(f"trial_index {index} is not in the plan, which has {num_trials} trials")
-        if self._status.has_ended(index):
+        if self._status.states[index]:
             return False
         attempt = int(self._status.attempts[index]) + result.outcome.attempt
         outcome = replace(result.outcome, attempt=attempt)
         if result.image is not None:
             path = image_path(result.trial.trial_id, result.image)
             outcome = replace(outcome, image_path=path, image_sha256=hashlib.sha256(result.image).hexdigest())
-            self._pictures.write(path, result.image)
+            self._await_images(_IMAGES_WAITING)
+            self._images.append(self._pool.submit(self._write, path, result.image))
         self._rows.append(rows.result_row(self.run.study["name"], replace(result, outcome=outcome)))
-        self._status.record(index, attempt, outcome.status)
+        self._status.attempts[index], self._status.states[index] = attempt, STATES.index(outcome.status)
         return True
+
+    def _await_images(self, allowed: int = 0) -> None:
+        """Returns when at most `allowed` are still being written; one that failed fails here each time."""
+        while len(self._images) > allowed:
+            self._images[0].result()
+            self._images.popleft()
 
     def tick(self) -> None:
         """Flushes if a result has waited long enough. Call it at least every second or so."""
@@ -181,10 +186,12 @@ class Committer:
 
     def flush(self) -> None:
         """Stages every committed result, then publishes the parts that are whole."""
-        self._pictures.wait()
+        self._await_images()
         if len(self._rows) > self._num_staged:
             segment = pa.Table.from_pylist(self._rows, tables.SEGMENT)
-            self._write(self._segment_path, rows.segment_to_bytes(segment))
+            sink = pa.BufferOutputStream()
+            feather.write_feather(segment, sink, compression="uncompressed")
+            self._write(self._segment_path, sink.getvalue().to_pybytes())
             fresh = self.run.part_of(segment.slice(self._num_staged)).tolist()
             self._staged.setdefault(self._segment_path, set()).update(fresh)
             self._num_staged = len(self._rows)
@@ -232,7 +239,7 @@ class Committer:
 
     def _publish_whole_parts(self) -> None:
         for part in sorted(set().union(*self._staged.values())):
-            if self._status.all_ended(self.run.trials_of(part)):
+            if self._status.states[self.run.trials_of(part)].all():
                 self._publish(part)
 
     def _publish(self, part: int) -> None:
@@ -280,13 +287,13 @@ class Committer:
 
     def _reopen_replaced(self) -> None:
         """Makes failed trials pending in whose place the plan has another one by now."""
-        failed = self._status.failed()
-        if len(failed):
+        failed = self._status.failed
+        if failed.any():
             recorded = self.run.table("trials", ["trial_index", "trial_id"])
-            recorded = recorded.filter(pc.is_in(recorded["trial_index"], pa.array(failed)))
+            recorded = recorded.filter(pa.array(failed[recorded["trial_index"].to_numpy()]))
             planned = self.run.plan(["trial_id"])["trial_id"].take(recorded["trial_index"])
             other = pc.not_equal(recorded["trial_id"], planned)
-            self._status.reopen(recorded["trial_index"].filter(other).to_numpy())
+            self._status.states[recorded["trial_index"].filter(other).to_numpy()] = 0
 
     def _recover_segment(self, path: str) -> None:
         """Learns from a segment, or removes it if every row of it is published."""
@@ -296,3 +303,9 @@ class Committer:
             self._staged[path] = set(self.run.part_of(unpublished).tolist())
         else:
             self._directory.remove(path)
+
+
+def image_path(trial_id: str, image: bytes) -> str:
+    """Where a trial's picture goes; a PNG unless its first bytes say that it is a JPEG or a WebP."""
+    suffix = {b"\xff\xd8": "jpg", b"RI": "webp"}.get(image[:2], "png")
+    return f"images/{trial_id[:2]}/{trial_id}.{suffix}"

@@ -1,8 +1,11 @@
-"""One writer per run directory.
+"""Who may write to a run directory: one process, into an empty directory or one that this version goes on with.
 
 On a local disk the lock is the kernel's (`flock` on the file `lock`): it goes when its process dies, however that
 happens. In an object store it is a lease: an object that its holder rewrites every few seconds, and that counts as
 dead once nobody has seen it change for long enough. Clocks of different machines are never compared.
+
+The file is made before any other and stays, and so tells a run that was killed before it had a plan from somebody's
+folder. Nothing that the program did not write is ever changed or removed.
 """
 
 from __future__ import annotations
@@ -18,33 +21,51 @@ import time
 from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Protocol, Self
+from typing import Any, Self
 
 from nst_batch.errors import LockedError, RunDirectoryError
+from nst_batch.records import ALGORITHM
 from nst_batch.store.files import Directory
+from nst_batch.store.run_directory import STUDY, RunDirectory
 
 NAME = "lock"
 REFRESH_SECONDS, DEAD_SECONDS = 10.0, 45.0
 
+_SHOWN = 3
 _log = logging.getLogger(__name__)
 
 
-class RunLock(Protocol):
-    """The right to write to a run directory, held for the length of a `with` block."""
+def check_writable(run: RunDirectory) -> None:
+    """Says what is wrong before anything is touched.
 
-    def __enter__(self) -> Self: ...
-    def __exit__(self, *_: object) -> None: ...
-
-    def check(self) -> None:
-        """Raises LockedError unless the lock is still held: called before anything is published."""
+    Raises:
+        RunDirectoryError: It holds something else than a run, or a run whose results must not be mixed with ours.
+    """
+    url = run.directory.url()
+    if not run.exists():
+        names = [name for name in run.directory.names() if not name.startswith(".")]
+        content = run.directory.find(NAME) if NAME in names else b""
+        if names and not ({"host", "pid"} <= _parsed(content).keys() or (names == [NAME] and not content)):
+            shown = f"{', '.join(names[:_SHOWN])}{' …' if len(names) > _SHOWN else ''}"
+            raise RunDirectoryError(
+                f"{url}: expected an empty directory or one made by nst-batch, found {shown} and no {STUDY}; "
+                "choose another --out"
+            )
+    elif (found := run.study.get("algorithm")) != ALGORITHM:
+        raise RunDirectoryError(
+            f"{url}: its trials were planned for algorithm {found}, this nst-batch computes by algorithm "
+            f"{ALGORITHM}, and their results must not be mixed; choose another --out, or go on with nst-batch "
+            f"{run.study.get('code_version', 'of that time')}"
+        )
 
 
 def run_lock(
     directory: Directory, *, refresh_seconds: float = REFRESH_SECONDS, dead_seconds: float = DEAD_SECONDS
 ) -> RunLock:
-    """The lock of a directory. Whoever enters it removes what earlier writers staged, which fences them off.
+    """The lock of a directory, held for the length of a `with` block.
 
-    Entering it raises LockedError if another process holds it.
+    Whoever enters it removes what earlier writers staged, which fences them off. Entering it raises LockedError if
+    another process holds it; so does its `check`, called before anything is published, once it is held no more.
 
     Args:
         directory: Where the lock is.
@@ -55,22 +76,17 @@ def run_lock(
 
 
 class FileLock:
-    """`flock` on the local file `lock`.
-
-    The lock belongs to the open file, which a forked child shares: only the process that took it releases it, and
-    the descriptor is closed on exec.
-    """
+    """`flock` on the local file `lock`: the kernel's, until the last process closes the file."""
 
     def __init__(self, directory: Directory) -> None:
-        self._directory, self._path, self._pid = directory, Path(directory.root, NAME), os.getpid()
+        self._directory, self._path = directory, Path(directory.root, NAME)
 
     def __enter__(self) -> Self:
         with self._directory.explained("lock", NAME):
             self._path.parent.mkdir(parents=True, exist_ok=True)
             self._descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
         try:
-            with self._directory.explained("lock", NAME):
-                self._acquire()
+            self._acquire()
             self._directory.remove_staged()
         except BaseException:
             os.close(self._descriptor)
@@ -78,30 +94,29 @@ class FileLock:
         return self
 
     def _acquire(self) -> None:
-        try:
-            fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise LockedError(_held(self._directory, _parsed(self._path.read_bytes()))) from error
-        os.ftruncate(self._descriptor, 0)
-        os.pwrite(self._descriptor, json.dumps(_myself()).encode(), 0)
+        with self._directory.explained("lock", NAME):
+            try:
+                fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                raise _held(self._directory, _parsed(self._path.read_bytes())) from error
+            content = json.dumps(_myself()).encode()
+            os.pwrite(self._descriptor, content, 0)  # never empty once it was written
+            os.ftruncate(self._descriptor, len(content))
         self.check()
 
     def check(self) -> None:
+        """Raises LockedError if another file is there by now."""
         with self._directory.explained("look at", NAME):
-            mine = os.fstat(self._descriptor)
             theirs = self._path.stat() if self._path.exists() else None
-        if theirs is None or not os.path.samestat(mine, theirs):
-            raise LockedError(f"{self._path}: removed or replaced while the lock was held; run again to resume")
+            if theirs is None or not os.path.samestat(os.fstat(self._descriptor), theirs):
+                raise LockedError(f"{self._path}: removed or replaced while the lock was held; run again to resume")
 
     def __exit__(self, *_: object) -> None:
-        if os.getpid() == self._pid:
-            os.ftruncate(self._descriptor, 0)
-            fcntl.flock(self._descriptor, fcntl.LOCK_UN)
         os.close(self._descriptor)
 
 
 class Lease:
-    """The object `lock`, rewritten by a daemon thread for as long as it is held, emptied when it is given up.
+    """The object `lock`, rewritten by a daemon thread for as long as it is held.
 
     It is written as everything else is: staged, looked at, moved. So a holder that was paused and has been replaced
     cannot renew or give up what is another's.
@@ -116,7 +131,8 @@ class Lease:
     def __enter__(self) -> Self:
         """Waits for a dead holder's lease to run out, then writes, lets a rival's write settle, and reads back."""
         self._wait_for_holder()
-        self._renew(first=True)
+        self._renewed = time.monotonic()
+        self._directory.write(NAME, json.dumps(self._content).encode())
         self._directory.remove_staged()
         time.sleep(self._refresh / 5)
         self._check_holder()
@@ -125,29 +141,33 @@ class Lease:
 
     def _wait_for_holder(self) -> None:
         """Returns once nobody holds the lease; raises LockedError as soon as its holder shows life."""
-        seen = self._read()
+        seen = self._holder()
         deadline = time.monotonic() + self._dead
         if seen is not None:
             url = self._directory.url()
             _log.info("%s: its last writer may have died; waiting up to %.0f s to see", url, self._dead)
         while seen is not None and time.monotonic() < deadline:
             time.sleep(min(self._refresh / 5, 2))
-            if (now := self._read()) is None:
+            if (now := self._holder()) is None:
                 return
             if now != seen:
-                raise LockedError(_held(self._directory, now))
+                raise _held(self._directory, now)
 
     def _keep(self) -> None:
         """Renews the lease until it is given up or lost; a failure is tried again, until `check` gives up."""
         while not self._stopping.wait(self._refresh):
+            began = time.monotonic()
             try:
-                self._renew()
+                self._rewrite(beat=self._content["beat"] + 1)
             except LockedError:
                 return
             except RunDirectoryError as error:
                 _log.warning("cannot renew the lock: %s", error)
+            else:
+                self._renewed = began
 
     def check(self) -> None:
+        """Raises LockedError if it is another's, or may be by now."""
         if time.monotonic() - self._renewed > self._dead:
             url = self._directory.url()
             raise LockedError(f"{url}: the lock could not be renewed in time; run again to resume")
@@ -157,33 +177,30 @@ class Lease:
         self._stopping.set()
         self._thread.join()
         with suppress(LockedError):
-            self._write(b"")
+            self._rewrite(released=True)
 
     def _check_holder(self) -> None:
-        holder = self._read() or {}
+        holder = self._holder() or {}
         if holder.get("nonce") != self._content["nonce"]:
-            raise LockedError(_held(self._directory, holder))
+            raise _held(self._directory, holder)
 
-    def _renew(self, *, first: bool = False) -> None:
-        began = time.monotonic()
-        self._content["beat"] += 1
-        self._write(json.dumps(self._content).encode(), first=first)
-        self._renewed = began
-
-    def _write(self, data: bytes, *, first: bool = False) -> None:
-        staged = self._directory.stage(NAME, data)
+    def _rewrite(self, **changes: Any) -> None:
+        self._content |= changes
+        staged = self._directory.stage(NAME, json.dumps(self._content).encode())
         try:
-            if not first:
-                self._check_holder()
+            self._check_holder()
             self._directory.move(staged, NAME)
         except LockedError:
             self._directory.remove(staged)
             raise
 
-    def _read(self) -> dict[str, Any] | None:
-        """The holder; None if there is none."""
+    def _holder(self) -> dict[str, Any] | None:
+        """Who holds the lease; None if nobody does."""
         data = self._directory.find(NAME)
-        return _parsed(data) if data else None
+        return None if not data or (holder := _parsed(data)).get("released") else holder
+
+
+RunLock = FileLock | Lease
 
 
 def _myself() -> dict[str, Any]:
@@ -191,23 +208,18 @@ def _myself() -> dict[str, Any]:
     return {"host": socket.gethostname(), "pid": os.getpid(), "started_at": now}
 
 
-def _parsed(data: bytes) -> dict[str, Any]:
+def _parsed(data: bytes | None) -> dict[str, Any]:
     """The holder that `data` names; empty if it is damaged or was just being written."""
     try:
-        holder = json.loads(data)
+        holder = json.loads(data or b"")
     except ValueError:
         return {}
     return holder if isinstance(holder, dict) else {}
 
 
-def is_holder(data: bytes) -> bool:
-    """Whether a file `lock` with this content was written here: it names a holder, or is empty."""
-    return not data or {"host", "pid"} <= _parsed(data).keys()
-
-
-def _held(directory: Directory, holder: dict[str, Any]) -> str:
+def _held(directory: Directory, holder: dict[str, Any]) -> LockedError:
     host, pid, started = (holder.get(key, "unknown") for key in ("host", "pid", "started_at"))
-    return (
+    return LockedError(
         f"{directory.url()}: another process is writing to it: host {host}, pid {pid}, started {started}; "
         "wait for it or stop it, or choose another --out"
     )

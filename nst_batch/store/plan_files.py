@@ -52,55 +52,60 @@ def write_plan(
     """
     old = run.study if run.exists() else _NO_PLAN
     plan = copy.deepcopy({name: old[name] for name in _NO_PLAN})
-    replaced: dict[int, dict[str, Any]] = {}
-    secret = _secret(run.private_names() | dict(names))
-    added = rows.plan_rows(_noted(trials, secret), plan["num_trials"], plan["configurations"], replaced)
+    known = run.private_names()
+    secret, replaced = _secret(known | dict(names)), dict[int, dict[str, Any]]()
+    added = _added(trials, plan, secret, replaced)
     while chunk := list(islice(added, ROWS_PER_FILE)):
-        path = f"plan/{part_name(plan['num_plan_files'])}"
-        write(path, tables.parquet_bytes(pa.Table.from_pylist(chunk, tables.PLAN), "plan"))
+        _write_file(write, plan["num_plan_files"], chunk)
         plan["num_plan_files"] += 1
-        plan["num_trials"] += len(chunk)
     plan["rows_per_part"] = plan["rows_per_part"] or rows_per_part(plan["num_trials"])
-    if old is not _NO_PLAN:
-        _rewrite(run, write, names, replaced, unfinished)
-    if secret or run.private_names():
-        write(PRIVATE_NAMES, tables.parquet_bytes(rows.names_table(secret), "names"))
+    shown = {digest: without_secrets(uri) for digest, uri in names.items()}
+    for number in range(old["num_plan_files"]):
+        before = run.read_part(f"plan/{part_name(number)}").to_pylist()
+        after = [replaced.get(row["trial_index"], row) for row in before]
+        after = [rows.renamed(row, shown) if unfinished[row["trial_index"]] else row for row in after]
+        if after != before:
+            _write_file(write, number, after)
+    if secret or known:
+        table = pa.table([list(secret), list(secret.values())], tables.NAMES)
+        write(PRIVATE_NAMES, tables.parquet_bytes(table, "names"))
     for fields in plan["configurations"].values():
-        fields["weights"] = without_secrets(names.get(fields["weights_sha256"], fields["weights"]))
+        fields["weights"] = shown.get(fields["weights_sha256"], fields["weights"])
     versions = {"format": FORMAT, "format_version": FORMAT_VERSION, "algorithm": ALGORITHM}
     write(STUDY, json.dumps(rows.storable(study) | versions | plan, indent=2, allow_nan=False).encode())
 
 
-def _rewrite(
-    run: RunDirectory,
-    write: Write,
-    names: Mapping[str, str],
-    replaced: Mapping[int, dict[str, Any]],
-    unfinished: Mask,
-) -> None:
-    """Replaces those files of the old plan in which a name has changed or a trial is replaced."""
-    public = rows.names_table({digest: without_secrets(uri) for digest, uri in names.items()})
-    for path in run.plan_files():
-        before = run.read_part(path)
-        index = before["trial_index"].to_numpy()
-        after = rows.renamed(before, public, unfinished[index])
-        fresh = [replaced[each] for each in index.tolist() if each in replaced]
-        if fresh:
-            table = pa.Table.from_pylist(fresh, before.schema)
-            after = rows.replaced(after, table["trial_index"], table)
-        if not after.equals(before):
-            write(path, tables.parquet_bytes(after.cast(tables.PLAN), "plan"))
+def _added(
+    trials: Iterable[Trial], plan: dict[str, Any], secret: dict[str, str], replaced: dict[int, dict[str, Any]]
+) -> Iterator[dict[str, Any]]:
+    """The PLAN rows of the trials that go on from `plan`, which takes them into account.
+
+    Args:
+        secret: Takes up their names that hold secrets, by SHA-256.
+        replaced: Takes up the rows of trials that the plan has already, by `trial_index`.
+    """
+    num_planned = plan["num_trials"]
+    for trial in trials:
+        chosen = trial.configuration
+        pictures = [each for each in (trial.content, *trial.styles) if each]
+        uris = {picture.sha256: picture.uri for picture in pictures if picture.sha256 is not None}
+        secret |= _secret(uris | {chosen.weights_sha256: chosen.weights})
+        if (key := rows.identity(chosen)) not in plan["configurations"]:
+            plan["configurations"][key] = rows.stored(chosen)
+        if trial.trial_index < num_planned:
+            replaced[trial.trial_index] = rows.plan_row(trial)
+            continue
+        if trial.trial_index != (expected := plan["num_trials"]):
+            raise ValueError(f"expected trial_index {expected}, found {trial.trial_index}: a plan has no gaps")
+        plan["num_trials"] += 1
+        yield rows.plan_row(trial)
+
+
+def _write_file(write: Write, number: int, plan: list[dict[str, Any]]) -> None:
+    table = pa.Table.from_pylist(plan, tables.PLAN)
+    write(f"plan/{part_name(number)}", tables.parquet_bytes(table, "plan"))
 
 
 def _secret(names: Mapping[str, str]) -> dict[str, str]:
     """Those of `names` that fetching needs and nobody is shown."""
     return {digest: uri for digest, uri in names.items() if without_secrets(uri) != uri}
-
-
-def _noted(trials: Iterable[Trial], secret: dict[str, str]) -> Iterator[Trial]:
-    """The same trials; adds their secret names to `secret` on the way."""
-    for trial in trials:
-        pictures = [each for each in (trial.content, *trial.styles) if each]
-        secret |= _secret({picture.sha256: picture.uri for picture in pictures if picture.sha256 is not None})
-        secret |= _secret({trial.configuration.weights_sha256: trial.configuration.weights})
-        yield trial

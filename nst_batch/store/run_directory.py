@@ -19,12 +19,14 @@ import json
 import os
 import re
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from functools import cached_property
 from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.feather as feather
 import pyarrow.parquet as pq
 
 from nst_batch.errors import RunDirectoryError
@@ -97,16 +99,15 @@ class RunDirectory:
         study = self._json(STUDY, data)
         if study.get("format") != FORMAT:
             raise RunDirectoryError(f"{self.directory.url(STUDY)}: not written by nst-batch; choose another --out")
-        if study["format_version"] > FORMAT_VERSION:
+        if (found := study["format_version"]) != FORMAT_VERSION:
+            older = found < FORMAT_VERSION
+            advice = "; upgrade nst-batch"
+            if older:
+                advice = ", whose tables have no transfer score; run the study into another --out, or read it with "
+                advice += "the nst-batch that wrote it"
             raise RunDirectoryError(
-                f"{self.directory.url(STUDY)}: written by a newer nst-batch: expected format {FORMAT_VERSION}, "
-                f"found {study['format_version']}; upgrade nst-batch"
-            )
-        if study["format_version"] < FORMAT_VERSION:
-            raise RunDirectoryError(
-                f"{self.directory.url(STUDY)}: written by an older nst-batch: expected format {FORMAT_VERSION}, "
-                f"found {study['format_version']}, whose tables have no transfer score; run the study into another "
-                f"--out, or read it with the nst-batch that wrote it"
+                f"{self.directory.url(STUDY)}: written by {'an older' if older else 'a newer'} nst-batch: expected "
+                f"format {FORMAT_VERSION}, found {found}{advice}"
             )
         return study
 
@@ -154,16 +155,18 @@ class RunDirectory:
         Args:
             skip: True at the `trial_index` of every trial to leave out, as `Committer.ended` has it.
         """
-        private = self.private_names()
-        names = rows.names_table(private)
-        configurations = rows.with_weights(self.configurations, private)
+        names = self.private_names()
+        configurations = {
+            key: replace(each, weights=names.get(each.weights_sha256, each.weights))
+            for key, each in self.configurations.items()
+        }
         for path in self.plan_files():
             with self._parquet(path) as file:
                 for batch in file.iter_batches(_PLAN_BATCH_ROWS):
                     if skip is not None:
                         batch = batch.filter(pa.array(~skip[batch["trial_index"].to_numpy()]))
-                    for row in rows.renamed(pa.Table.from_batches([batch]), names).to_pylist():
-                        yield rows.planned_trial(row, configurations)
+                    for row in batch.to_pylist():
+                        yield rows.planned_trial(rows.renamed(row, names), configurations)
 
     def private_names(self) -> dict[str, str]:
         """Names that hold secrets, by the SHA-256 of what is there; only fetching may see them."""
@@ -236,7 +239,7 @@ class RunDirectory:
         """The same, or None if it is no longer there."""
         data = self.directory.find(path)
         try:
-            return None if data is None else rows.segment_from_bytes(data)
+            return None if data is None else feather.read_table(pa.BufferReader(data))
         except pa.ArrowInvalid as error:
             raise self._damaged(path, error) from error
 

@@ -10,57 +10,38 @@ import pyarrow.compute as pc
 Mask = npt.NDArray[np.bool_]
 """One truth value per trial, by `trial_index`."""
 
-_STATES = ("pending", "ok", "failed", "diverged")
-"""A trial's state is kept as its position here."""
+STATES = ("pending", "ok", "failed", "diverged")
+_PENDING, _, _FAILED, _ = range(4)
 
 
 class TrialStatus:
-    """The state and the last attempt of every trial, by `trial_index`; all pending at first."""
+    """The last attempt and the state of every trial, by `trial_index`: at first 0 and pending."""
 
     COLUMNS = ("trial_index", "attempt", "status")
     """The columns of `trials` that `learn` needs."""
 
     def __init__(self, num_trials: int) -> None:
         self.attempts = np.zeros(num_trials, np.uint16)
-        self._states = np.zeros(num_trials, np.uint8)
+        self.states = np.zeros(num_trials, np.uint8)
+        """Positions in STATES."""
 
     @property
     def ended(self) -> Mask:
-        """True where a trial has ended; a copy."""
-        return np.not_equal(self._states, 0)
+        """True where a trial has ended."""
+        return np.not_equal(self.states, _PENDING)
 
     @property
-    def unfinished(self) -> Mask:
-        """True where a trial is pending or has failed; a copy."""
-        return np.isin(self._states, [_STATES.index("pending"), _STATES.index("failed")])
-
-    def has_ended(self, index: int) -> bool:
-        """Whether one trial has ended."""
-        return bool(self._states[index])
-
-    def all_ended(self, trials: slice) -> bool:
-        """Whether every trial at these positions has ended."""
-        return bool(self._states[trials].all())
-
-    def failed(self) -> npt.NDArray[np.int64]:
-        """The `trial_index` of every failed trial."""
-        return np.flatnonzero(self._states == _STATES.index("failed"))
+    def failed(self) -> Mask:
+        """True where a trial has failed."""
+        return np.equal(self.states, _FAILED)
 
     def counts(self) -> dict[str, int]:
         """The trials by state: pending, ok, failed, diverged."""
-        return dict(zip(_STATES, np.bincount(self._states, minlength=len(_STATES)).tolist(), strict=True))
-
-    def record(self, index: int, attempt: int, status: str) -> None:
-        """Records how a trial ended."""
-        self.attempts[index], self._states[index] = attempt, _STATES.index(status)
+        return dict(zip(STATES, np.bincount(self.states, minlength=len(STATES)).tolist(), strict=True))
 
     def learn(self, rows: pa.Table) -> None:
         """Records the trials in `rows`, as far as their attempts are later than those known."""
         index, attempt = rows["trial_index"].to_numpy(), rows["attempt"].to_numpy()
-        state = pc.index_in(rows["status"], pa.array(_STATES)).to_numpy()
+        state = pc.index_in(rows["status"], pa.array(STATES)).to_numpy()
         later = attempt > self.attempts[index]
-        self.attempts[index[later]], self._states[index[later]] = attempt[later], state[later]
-
-    def reopen(self, indexes: npt.NDArray[np.int64]) -> None:
-        """Makes ended trials pending again; their attempts go on counting."""
-        self._states[indexes] = 0
+        self.attempts[index[later]], self.states[index[later]] = attempt[later], state[later]

@@ -17,7 +17,7 @@ from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from nst_batch.records import TERMS, Configuration, Outcome, Trial
+from nst_batch.records import TERMS, Configuration, LayerDistance, Outcome, Trial
 
 SCHEMA_VERSION = 2
 """Raised when a column is added, removed or changes its meaning; kept in every file's metadata."""
@@ -36,7 +36,12 @@ _TRIALS = f"""
     content_distance style_distance image_path image_sha256
     tile num_pairs pair_precision seconds peak_memory_bytes device node code_version started_at finished_at
 """.split()
-_TEXTS = ("study", "configuration", "content_uri", "style_uri", "content_sha256", "style_sha256")
+_PLAN = [
+    "trial_index", "trial_id", "batch", "content_uri", "style_uris", "content_sha256", "style_sha256s", "width",
+    "height", "configuration", "error_type", "error_message",
+]  # fmt: skip
+_KEYS = ["trial_id", "trial_index", "configuration"]
+_TEXTS = ("study", "configuration", "content_uri", "style_uri", "content_sha256", "style_sha256", "sha256", "uri")
 
 
 def list_of(kind: pa.DataType) -> pa.ListType:
@@ -57,56 +62,43 @@ def arrow_type(annotation: Any) -> pa.DataType:
     return scalars[annotation]
 
 
-def _schema(table: str, fields: Iterable[tuple[str, pa.DataType] | pa.Field]) -> pa.Schema:
-    return pa.schema(list(fields), metadata={"table": table, "schema_version": str(SCHEMA_VERSION)})
+def _hints() -> dict[str, Any]:
+    """What every column holds."""
+    records = (Trial, Outcome, Configuration, LayerDistance)
+    found = {name: hint for record in records for name, hint in get_type_hints(record).items()}
+    found |= dict.fromkeys(LOSS_COLUMNS, float) | dict.fromkeys(_TEXTS, str)
+    return found | dict.fromkeys(("style_uris", "style_sha256s"), tuple[str, ...])
 
 
-def _trials_schema() -> pa.Schema:
-    hints = get_type_hints(Trial) | get_type_hints(Outcome) | get_type_hints(Configuration)
-    hints |= dict.fromkeys(LOSS_COLUMNS, float) | dict.fromkeys(_TEXTS, str)
-    return _schema("trials", [(name, arrow_type(hints[name])) for name in _TRIALS])
-
-
-_KEYS = [("trial_id", pa.string()), ("trial_index", pa.int64()), ("configuration", pa.string())]
+_HINTS = _hints()
 _CURVE = [("step", list_of(pa.int32())), *[(term, list_of(pa.float32())) for term in TERMS]]
-_DISTANCES = ("content_distance", "style_distance", "content_baseline", "style_baseline")
-_LAYER = [("layer", pa.string()), *[(name, pa.float64()) for name in _DISTANCES]]
+_LAYER = [(name, arrow_type(hint)) for name, hint in get_type_hints(LayerDistance).items()]
 
-TRIALS = _trials_schema()
+
+def _schema(table: str, names: Iterable[str], *more: tuple[str, pa.DataType]) -> pa.Schema:
+    columns = [(name, arrow_type(_HINTS[name])) for name in names]
+    return pa.schema([*columns, *more], {"table": table, "schema_version": str(SCHEMA_VERSION)})
+
+
+TRIALS = _schema("trials", _TRIALS)
 """One row per trial, scalars and short lists only: the authority on which trials have ended."""
 
-CURVES = _schema("curves", [*_KEYS, ("status", pa.string()), *_CURVE])
+CURVES = _schema("curves", [*_KEYS, "status"], *_CURVE)
 """One row per trial that ran: its loss history; step 0 is the initial image. float32 keeps 7 digits."""
 
-LAYERS = _schema("layers", [*_KEYS, *_LAYER])
+LAYERS = _schema("layers", _KEYS, *_LAYER)
 """One row per trial and layer: the finished picture's relative distances from its targets, and their baselines."""
 
 SCHEMAS = {"trials": TRIALS, "curves": CURVES, "layers": LAYERS}
 """The published tables, by name."""
 
-PLAN = _schema(
-    "plan",
-    [
-        ("trial_index", pa.int64()),
-        ("trial_id", pa.string()),
-        ("batch", pa.int64()),
-        ("content_uri", pa.string()),
-        ("style_uris", list_of(pa.string())),
-        ("content_sha256", pa.string()),
-        ("style_sha256s", list_of(pa.string())),
-        ("width", pa.int64()),
-        ("height", pa.int64()),
-        ("configuration", pa.string()),
-        ("error_type", pa.string()),
-        ("error_message", pa.string()),
-    ],
-)
+PLAN = _schema("plan", _PLAN)
 """One row per trial of the study, in the order of `trial_index`: what is to be computed."""
 
-NAMES = _schema("names", [("sha256", pa.string()), ("uri", pa.string())])
+NAMES = _schema("names", ["sha256", "uri"])
 """Where pictures and weights are to be fetched, by the SHA-256 of what they hold."""
 
-SEGMENT = _schema("segment", [*TRIALS, ("curve", pa.struct(_CURVE)), ("layers", list_of(pa.struct(_LAYER)))])
+SEGMENT = _schema("segment", _TRIALS, ("curve", pa.struct(_CURVE)), ("layers", list_of(pa.struct(_LAYER))))
 """A row of `trials` with its curve and its layers nested: results before their part is published."""
 
 

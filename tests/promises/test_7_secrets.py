@@ -87,7 +87,7 @@ def test_tables_study_json_and_what_planning_says_hold_no_secret(study: Study, t
             results = (
                 [Result(trial=trial, outcome=refused)] if trial.batch == BAD_INPUT_BATCH else worker.run([trial])
             )
-            committer.commit_all(list(results))
+            committer.commit(*results)
         assert committer.finish()
     run = RunDirectory(str(tmp_path / "run"))
     rows = run.table("trials").to_pylist()
