@@ -32,7 +32,7 @@ from PIL import Image
 
 from benchmarks.report import write
 from nst_batch.cluster.options import WorkerOptions
-from nst_batch.cluster.progress import Progress, Silent
+from nst_batch.cluster.progress import Progress, Reporter
 from nst_batch.errors import Interrupted
 from nst_batch.records import Configuration, Outcome, Result, Trial
 from nst_batch.results.query import query
@@ -190,7 +190,7 @@ def throughput(folder: Path, num_configurations: int) -> dict[str, Any]:
     }
 
 
-class Watching(Silent):
+class Watching(Reporter):
     """Notes how many trials have ended, and the memory of this process."""
 
     def __init__(self) -> None:

@@ -19,6 +19,7 @@ import tempfile
 import time
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
+from functools import partial
 from itertools import groupby
 from typing import Any
 
@@ -30,8 +31,9 @@ from benchmarks.sleeper import Sleeper
 from nst_batch.cluster.connection import Cluster
 from nst_batch.cluster.dispatch import Dispatcher
 from nst_batch.cluster.options import ClusterOptions, WorkerOptions
-from nst_batch.cluster.progress import RunProgress, Silent
-from nst_batch.records import Result, Trial
+from nst_batch.cluster.progress import Reporter, RunProgress
+from nst_batch.cluster.slots import WorkerSlot
+from nst_batch.records import Trial
 from nst_batch.store.committer import Committer
 from nst_batch.store.run_directory import RunDirectory
 from tests import simulated
@@ -69,21 +71,6 @@ def measure(num_gpus: int, milliseconds: Sequence[int]) -> dict[str, Any]:
     memory: list[int] = []
     sampled = 0.0
 
-    def on_results(results: Sequence[Result]) -> None:
-        committer.commit(*results)
-        outcome = results[0].outcome
-        assert outcome.started_at
-        assert outcome.finished_at
-        spans[str(outcome.node)].append((outcome.started_at.timestamp(), outcome.finished_at.timestamp()))
-
-    def on_tick() -> bool:
-        nonlocal sampled
-        committer.tick()
-        if time.monotonic() - sampled > _SAMPLE_SECONDS:
-            sampled = time.monotonic()
-            memory.append(psutil.Process().memory_info().rss)
-        return False
-
     begun = time.time()
     with (
         tempfile.TemporaryDirectory() as folder,
@@ -91,12 +78,25 @@ def measure(num_gpus: int, milliseconds: Sequence[int]) -> dict[str, Any]:
         Cluster(ClusterOptions()) as cluster,
     ):
         committer.write_plan(simulated.STUDY, trials(milliseconds))
+        actor = partial(cluster.start_worker, WorkerOptions(), Sleeper)
         dispatcher = Dispatcher(
-            cluster, WorkerOptions(), simulated.CONFIGURATIONS[0], batches(committer),
-            progress=RunProgress(Silent(), committer.counts, committer.write_progress, 0.0),
-            on_results=on_results, on_log=lambda *_: None, on_tick=on_tick, worker_class=Sleeper,
-        )  # fmt: skip
-        dispatcher.run()
+            cluster,
+            lambda: WorkerSlot.start(
+                cluster.start_worker(WorkerOptions(), Sleeper), simulated.CONFIGURATIONS[0], ()
+            ),
+            batches(committer),
+            RunProgress(Reporter(), committer.counts, committer.write_progress, 0.0),
+            lambda *_: None,
+        )
+        for results in dispatcher.run():
+            committer.commit(*results)
+            for outcome in (result.outcome for result in results[:1]):
+                assert outcome.started_at
+                assert outcome.finished_at
+                spans[str(outcome.node)].append((outcome.started_at.timestamp(), outcome.finished_at.timestamp()))
+            if time.monotonic() - sampled > _SAMPLE_SECONDS:
+                sampled = time.monotonic()
+                memory.append(psutil.Process().memory_info().rss)
         committer.finish()
         assert committer.counts()["ok"] == TRIALS_PER_BATCH * len(milliseconds)
     ray.shutdown()

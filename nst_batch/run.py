@@ -4,21 +4,21 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
-from itertools import groupby
+from itertools import chain, groupby
 from pathlib import Path
 from typing import Any
 
 import nst_batch
 from nst_batch.cluster.connection import Cluster
 from nst_batch.cluster.dispatch import Dispatcher
-from nst_batch.cluster.embedded import EmbeddedRay
 from nst_batch.cluster.options import ClusterOptions, WorkerOptions
-from nst_batch.cluster.progress import Progress, Reporter, RunProgress, Silent
+from nst_batch.cluster.progress import Progress, Reporter, RunProgress
 from nst_batch.cluster.retries import failure
-from nst_batch.cluster.slots import WorkerActor
+from nst_batch.cluster.slots import WorkerActor, WorkerSlot
 from nst_batch.errors import ClusterError, Interrupted, without_secrets
 from nst_batch.inputs import weights
 from nst_batch.inputs.finding import Listing, list_inputs
@@ -30,8 +30,6 @@ from nst_batch.records import (
     GPU_BATCH,
     PROCESS_BYTES,
     Configuration,
-    Result,
-    Trial,
     canonical_json,
 )
 from nst_batch.store.committer import Committer
@@ -64,17 +62,13 @@ def run_study(study: Study, options: RunOptions, reporter: Reporter | None = Non
         WeightsError, ClusterError: As they say.
         Interrupted: SIGINT or SIGTERM came; everything that had finished is on disk.
     """
-    reporter = reporter or Silent()
+    reporter = reporter or Reporter()
     with Interrupts() as interrupts:
         listing = list_inputs(study.content, study.style, study.pairs)
         network = study.network
         found = weights.resolve(network.weights, network.arch, network.pooling, network.normalization)
         chosen = tuple(study.configurations(weights_sha256=found.sha256, normalization=found.normalization))
-        with (
-            Committer(RunDirectory(options.out)) as committer,
-            EmbeddedRay() as embedded,
-            Cluster(options.cluster, options.device) as cluster,
-        ):
+        with Committer(RunDirectory(options.out)) as committer, Cluster(options.cluster, options.device) as cluster:
             interrupts.reinstall()  # Ray takes SIGTERM for itself when it starts
             cluster.worker_bytes = _worker_bytes(chosen, network.rows)
             reporter.note(cluster.describe())
@@ -82,10 +76,14 @@ def run_study(study: Study, options: RunOptions, reporter: Reporter | None = Non
             if options.retry_failed:
                 reporter.note(f"{committer.retry_failed()} failed trials will be tried again")
             progress = RunProgress(reporter, committer.counts, committer.write_progress, _pixels_left(committer))
-            execution = _Execution(committer, progress, embedded, interrupts)
+            worker, inputs = _worker_options(study, options, cluster), _local_inputs(committer)
+
+            def start() -> WorkerSlot:
+                return WorkerSlot.start(cluster.start_worker(worker, options.worker_class), chosen[0], inputs)
+
             with interrupts.held():
-                execution.run(cluster, _worker_options(study, options, cluster), chosen[0], options.worker_class)
-                return execution.finish()
+                _run_trials(committer, cluster, start, progress, interrupts)
+                return _finish(committer, progress, interrupts)
 
 
 def _plan(
@@ -129,83 +127,54 @@ def _balanced(plan: Plan, num_workers: int) -> Plan:
     return replace(plan, batch_size=math.ceil(plan.num_trials / (num_workers * max(1, rounds))) or 1)
 
 
-class _Execution:
-    """The part of a run that computes: batches go to the dispatcher, its results to the committer."""
+def _run_trials(
+    committer: Committer,
+    cluster: Cluster,
+    start: Callable[[], WorkerSlot],
+    progress: RunProgress,
+    interrupts: Interrupts,
+) -> None:
+    """Records what cannot run, then runs every batch that is left; or until a signal comes."""
+    run = committer.run
+    bad = run.plan(["batch"])["batch"].to_numpy() == BAD_INPUT_BATCH
+    unread, good = (run.iter_plan(skip=committer.ended | skip) for skip in (~bad, bad))
+    batches = (list(batch) for _, batch in groupby(good, lambda trial: trial.batch))
 
-    def __init__(
-        self, committer: Committer, progress: RunProgress, embedded: EmbeddedRay, interrupts: Interrupts
-    ) -> None:
-        self.committer, self.progress = committer, progress
-        self.embedded, self.interrupts = embedded, interrupts
+    def keep_log(name: str, text: str) -> None:
+        run.directory.write(f"{LOGS}/{name}", without_secrets(text).encode())
 
-    def run(
-        self, cluster: Cluster, options: WorkerOptions, configuration: Configuration, worker_class: type
-    ) -> None:
-        """Runs every batch that is left, or until a signal comes.
-
-        Args:
-            configuration: Any of the plan's, whose network the workers load first.
-        """
-        dispatcher = Dispatcher(
-            cluster,
-            options,
-            configuration,
-            self._batches(),
-            progress=self.progress,
-            on_results=self._commit,
-            on_log=self._keep_log,
-            on_tick=self._tick,
-            worker_class=worker_class,
-            inputs=_local_inputs(self.committer),
-        )
+    dispatcher = Dispatcher(cluster, start, batches, progress, keep_log)
+    failed = ([failure(trial, trial.error_type, trial.error_message)] for trial in unread)
+    with closing(dispatcher.run()) as returned:
         try:
-            dispatcher.run()
+            for results in chain(failed, returned):
+                committer.commit(*results)
+                progress.recorded(results)
+                cluster.check()
+                progress.tick()
+                if interrupts.received is not None:
+                    return
         except ClusterError:
-            self.committer.flush()  # now: a Ray that is broken may take long to end
+            committer.flush()  # now: a Ray that is broken may take long to end
             raise
 
-    def finish(self) -> Progress:
-        """How the run ended.
 
-        Raises:
-            Interrupted: A signal ended it before every trial had.
-        """
-        done = self.committer.finish()
-        progress = self.progress.tell()
-        if done:
-            return progress
-        ended = f"{progress.num_trials - progress.pending} of {progress.num_trials} trials"
-        number = self.interrupts.received
-        if number is None:
-            raise ClusterError(f"only {ended} have a result; run the same command again to go on")
-        safe = f"{ended} are safe in {self.committer.run.directory.root}"
-        raise Interrupted(number, f"{ended_by(number)}: {safe}; run the same command again to go on")
+def _finish(committer: Committer, progress: RunProgress, interrupts: Interrupts) -> Progress:
+    """How the run ended.
 
-    def _batches(self) -> Iterator[Sequence[Trial]]:
-        """The batches that are left; trials that cannot run are recorded on the way."""
-        trials = self.committer.run.iter_plan(skip=self.committer.ended)
-        for batch, members in groupby(trials, key=lambda trial: trial.batch):
-            if batch != BAD_INPUT_BATCH:
-                yield list(members)
-                continue
-            for trial in members:
-                self._commit([failure(trial, trial.error_type, trial.error_message)])
-                if self.interrupts.received is not None:
-                    return
-
-    def _commit(self, results: Sequence[Result]) -> None:
-        self.committer.commit(*results)
-        self.progress.recorded(results)
-
-    def _keep_log(self, name: str, text: str) -> None:
-        self.committer.run.directory.write(f"{LOGS}/{name}", without_secrets(text).encode())
-
-    def _tick(self) -> bool:
-        """Whether a signal has come; called at least twice a second."""
-        self.committer.tick()
-        self.embedded.check()
-        self.progress.tick()
-        return self.interrupts.received is not None
+    Raises:
+        Interrupted: A signal ended it before every trial had.
+    """
+    done = committer.finish()
+    told = progress.tell()
+    if done:
+        return told
+    ended = f"{told.num_trials - told.pending} of {told.num_trials} trials"
+    number = interrupts.received
+    if number is None:
+        raise ClusterError(f"only {ended} have a result; run the same command again to go on")
+    safe = f"{ended} are safe in {committer.run.directory.root}"
+    raise Interrupted(number, f"{ended_by(number)}: {safe}; run the same command again to go on")
 
 
 def _worker_options(study: Study, options: RunOptions, cluster: Cluster) -> WorkerOptions:

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from nst_batch.cluster.options import WorkerOptions
-from nst_batch.cluster.progress import Progress
+from nst_batch.cluster.progress import Progress, Reporter
 from nst_batch.records import Result, Trial
 from tests import tiny, workers
 
@@ -39,7 +39,7 @@ class NodeWorker(workers.SimulatedWorker):
         return [replace(result, outcome=replace(result.outcome, node=self._node)) for result in results]
 
 
-class Disturber:
+class Disturber(Reporter):
     """A reporter that kills a node and adds one when all three work, and drains one later."""
 
     def __init__(self, cluster: Any, nodes: Sequence[Any]) -> None:
@@ -50,9 +50,6 @@ class Disturber:
         self.late: Counter[str] = Counter()
         self.acts = [self._kill_and_add, self._drain]
         self.progresses: list[Progress] = []
-
-    def note(self, text: str) -> None:
-        """Says nothing."""
 
     def progress(self, progress: Progress) -> None:
         """Keeps it."""

@@ -12,14 +12,14 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from nst_batch.cluster.progress import Silent
+from nst_batch.cluster.progress import Reporter
 from tests import tiny, workers
 
 MOST_WASTED = 16
 """Batches that the sick node may have begun: those after which it is excluded, and what was in flight then."""
 
 
-class Notes(Silent):
+class Notes(Reporter):
     """Keeps what is noted."""
 
     def __init__(self) -> None:

@@ -11,7 +11,7 @@ import pyarrow.dataset as ds
 from PIL import Image
 
 from nst_batch.cluster.options import ClusterOptions
-from nst_batch.cluster.progress import Progress, Silent
+from nst_batch.cluster.progress import Progress, Reporter
 from nst_batch.records import Result
 from nst_batch.run import RunOptions, run_study
 from nst_batch.store.run_directory import RunDirectory
@@ -94,7 +94,7 @@ def run(
     *,
     changes: dict[str, Any] | None = None,
     out: str | Path | None = None,
-    reporter: Silent | None = None,
+    reporter: Reporter | None = None,
     **options: Any,
 ) -> Progress:
     """Runs the collection in `folder`."""
@@ -111,7 +111,7 @@ def good(count: int, first: int = 0) -> list[str]:
     return [f"good-{number:02d}" for number in range(first, first + count)]
 
 
-class After(Silent):
+class After(Reporter):
     """Does something when so many trials have ended."""
 
     def __init__(self, count: int, action: Callable[[], object]) -> None:

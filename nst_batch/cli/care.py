@@ -169,12 +169,11 @@ def _remote(url: str) -> Iterator[Finding]:
 def _ray() -> Finding:
     """Whether Ray can be started here, and how long that takes."""
     from nst_batch.cluster.connection import Cluster
-    from nst_batch.cluster.embedded import EmbeddedRay
     from nst_batch.cluster.options import ClusterOptions
 
     began = time.monotonic()
     try:
-        with EmbeddedRay(), Cluster(ClusterOptions()) as cluster:
+        with Cluster(ClusterOptions()) as cluster:
             return Finding("Ray", "ok", f"{cluster.describe()}; ready after {duration(time.monotonic() - began)}")
     except NstBatchError as error:
         return Finding("Ray", "bad", str(error), "see the logs under /tmp/ray/session_latest")

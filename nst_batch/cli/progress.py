@@ -8,19 +8,17 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
 from nst_batch.cli.printing import print_note, printable
+from nst_batch.cluster.progress import Progress, Reporter
 from nst_batch.vocabulary import duration
 
 if TYPE_CHECKING:
     from rich.progress import Progress as Bar
     from rich.progress import TaskID
 
-    from nst_batch.cluster.progress import Progress
-    from nst_batch.records import Result
-
 LINE_SECONDS = 30.0
 
 
-class TerminalReporter:
+class TerminalReporter(Reporter):
     """Shows a run's notes and progress on stderr; use it in a `with` block."""
 
     def __init__(self) -> None:
@@ -67,9 +65,6 @@ class TerminalReporter:
         elif time.monotonic() - self._lined >= LINE_SECONDS:
             self._lined = time.monotonic()
             print_note(f"{done}/{progress.num_trials} {describe(progress)}")
-
-    def ended(self, result: Result) -> None:
-        """Says nothing: the bar counts."""
 
 
 def describe(progress: Progress) -> str:

@@ -8,13 +8,13 @@ import os
 import socket
 from collections.abc import Iterator
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Self
 
 import ray
 import ray.exceptions
 from ray._private import ray_constants  # Ray offers the choice of loopback nowhere else
 
+from nst_batch.cluster.embedded import EmbeddedRay
 from nst_batch.cluster.options import ClusterOptions, WorkerOptions
 from nst_batch.errors import ClusterError
 from nst_batch.inputs.memory import available_bytes
@@ -43,19 +43,22 @@ class Cluster:
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
         os.environ.setdefault("RAY_IGNORE_UNHANDLED_ERRORS", "1")  # those of batches that are tried again
         os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-        self._ours = not ray.is_initialized()
         address = _checked_address(self.options.address)
         self._embedded = address == "local"
-        if self._ours:
-            _connect(address)
-        self.uses_gpus = self.device.startswith("cuda") or (self.device == "auto" and self.num_gpus > 0)
+        with contextlib.ExitStack() as stack:
+            self._ray = stack.enter_context(EmbeddedRay())
+            if not ray.is_initialized():
+                _connect(address)
+            self.uses_gpus = self.device.startswith("cuda") or (self.device == "auto" and self.num_gpus > 0)
+            self._stack = stack.pop_all()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if self._ours:
-            ray.shutdown()
+    def __exit__(self, *_: object) -> None:
+        self._stack.close()
+
+    def check(self) -> None:
+        """Raises ClusterError if a Ray that was started here has died."""
+        self._ray.check()
 
     @property
     def num_gpus(self) -> float:

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections import deque
+from collections.abc import Callable, Collection, Generator, Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -16,7 +17,6 @@ import ray
 import ray.exceptions
 
 from nst_batch.cluster.connection import Cluster
-from nst_batch.cluster.options import WorkerOptions
 from nst_batch.cluster.pool import WorkerPool
 from nst_batch.cluster.progress import RunProgress
 from nst_batch.cluster.retries import (
@@ -28,10 +28,10 @@ from nst_batch.cluster.retries import (
     NodeHealth,
     may_be_the_nodes,
 )
-from nst_batch.cluster.slots import WORKER_DEATHS, Arrival, WorkerActor, WorkerSlot, cause, death_reason
+from nst_batch.cluster.slots import WORKER_DEATHS, Arrival, WorkerSlot, cause, death_reason
 from nst_batch.cluster.worker_logs import WorkerLogs
 from nst_batch.errors import ClusterError, NstBatchError, WeightsError, without_secrets
-from nst_batch.records import Configuration, Result, Trial
+from nst_batch.records import Result, Trial
 
 START_SECONDS = 600.0
 """A worker that takes longer to load its network is taken for hung."""
@@ -46,34 +46,22 @@ class Dispatcher:
 
     Args:
         cluster: Where the workers run.
-        worker_options: What each is started with.
-        configuration: Any of the plan's; workers load its network while the first batch is on its way.
+        start: Starts one there.
         batches: Read lazily.
         progress: Hears of workers and of batches that return.
-        on_results: Takes the results of a batch, or of a part of one; each trial's once.
         on_log: Takes a file name and what a worker printed before it failed.
-        on_tick: Called at least every half second; True ends the run, abandoning what is in flight.
-        worker_class: A stand-in with the same methods, for measurements of the loop itself.
-        inputs: A few local files that the driver sees, to find out at once whether workers see them too.
     """
 
     def __init__(
         self,
         cluster: Cluster,
-        worker_options: WorkerOptions,
-        configuration: Configuration,
+        start: Callable[[], WorkerSlot],
         batches: Iterator[Sequence[Trial]],
-        *,
         progress: RunProgress,
-        on_results: Callable[[Sequence[Result]], None],
         on_log: Callable[[str, str], None],
-        on_tick: Callable[[], bool],
-        worker_class: type = WorkerActor,
-        inputs: Sequence[str] = (),
     ) -> None:
         self.cluster, self.progress = cluster, progress
-        self.on_results, self.on_tick = on_results, on_tick
-        self._pool = WorkerPool(cluster, worker_options, configuration, worker_class, inputs)
+        self._pool = WorkerPool(cluster, start)
         self._backlog = Backlog(batches)
         self._breaker = CircuitBreaker()
         self._deadlines = Deadlines(cluster.options.batch_seconds, uses_gpus=cluster.uses_gpus)
@@ -82,30 +70,48 @@ class Dispatcher:
         self._alone: dict[str, Batch] = {}
         """Batches that run alone, or are about to, by node."""
         self._uncertain: list[Result] = []
-        """Failures that may be the machine's; recorded once anything has succeeded since."""
+        """Failures that may be the machine's; told once anything has succeeded since."""
         self._failures: dict[str, str] = {}
         """The last failure on each node."""
+        self._ended: deque[Sequence[Result]] = deque()
+        """What is to be told."""
 
-    def run(self) -> None:
-        """Returns when every batch has ended, or when `on_tick` says so.
+    def run(self) -> Generator[Sequence[Result], None, None]:
+        """The results of a batch, or of a part of one, as they come, each trial's once; ends when all have.
+
+        At least every half second there is an answer, if an empty one. Closing it abandons what is in flight.
 
         Raises:
             ClusterError: Workers cannot be started, or die whatever they are given.
             NstBatchError: A worker found that the study itself cannot run (its weights, say).
         """
         try:
-            while not self.on_tick():
-                self._pool.fill(self._backlog.has)
-                self._assign()
-                if not (self._pool.slots or self._alone or self._backlog.has()):
-                    self._settle(*self._uncertain)
-                    self._logs.collect(_LOG_SECONDS)
-                    return
-                self._collect()
-                self._logs.collect()
-                self.progress.workers(*self._pool.load())
+            while self._step():
+                yield from self._told()
+                yield ()
+            yield from self._told()
+        except ClusterError:
+            yield from self._told()
+            raise
         finally:
             self._pool.close()
+
+    def _step(self) -> bool:
+        """Gives out what can be given, and waits for an answer; False if nothing is left to be done."""
+        self._pool.fill(self._backlog.has)
+        self._assign()
+        if not (self._pool.slots or self._alone or self._backlog.has()):
+            self._settle(*self._uncertain)
+            self._logs.collect(_LOG_SECONDS)
+            return False
+        self._collect()
+        self._logs.collect()
+        self.progress.workers(*self._pool.load())
+        return True
+
+    def _told(self) -> Iterator[Sequence[Result]]:
+        while self._ended:
+            yield self._ended.popleft()
 
     # Giving out
 
@@ -209,7 +215,7 @@ class Dispatcher:
         certain = self._backlog.doubted(batch, slot.place, results, self._pool.places())
         uncertain = [result for result in certain if may_be_the_nodes(result)]
         self._uncertain += uncertain
-        self.on_results([result for result in certain if not may_be_the_nodes(result)])
+        self._settle(*(result for result in certain if not may_be_the_nodes(result)))
         if any(result.outcome.status != "failed" for result in results):
             self._breaker.succeeded()
             self._leave_sick(self._health.succeeded(batch, slot.node_id))
@@ -271,6 +277,5 @@ class Dispatcher:
         self._pool.leave(nodes)
 
     def _settle(self, *results: Result | None) -> None:
-        """Records trials whose fate is decided."""
-        if decided := [result for result in results if result is not None]:
-            self.on_results(decided)
+        """Tells of trials whose fate is decided."""
+        self._ended.append([result for result in results if result is not None])

@@ -10,7 +10,6 @@ import contextlib
 import os
 import threading
 from pathlib import Path
-from types import TracebackType
 from typing import Self
 
 import psutil
@@ -22,40 +21,35 @@ END_SECONDS = 20.0
 """From the death of Ray's core to the end of this process, however busy its main thread is with Ray."""
 
 _CORE = ("gcs_server", "raylet")
-_WATCH_SECONDS = 0.5
-_LOOKS_WHILE_STARTING, _LOOKS_APART = 60, 10
-"""Processes are looked for at each of the first times that the known ones are watched, then every so many."""
+_WATCH_SECONDS = 1.0
 
 
 class EmbeddedRay:
-    """For a `with` block within which Ray is started and shut down.
+    """For a `with` block within which Ray is started or joined; the end of the block is its end.
 
-    A Ray that this process has started before is left alone, and so is every other child of the caller.
+    A Ray that this process was connected to before is left alone, and so is every other child of the caller.
     """
 
     def __enter__(self) -> Self:
         self._others = set(psutil.Process().children())
-        self._all: set[psutil.Process] = set()
+        self._found = dict[psutil.Process, str]()
+        """The processes that Ray has started since, and all that these have started, with their names."""
         self._ended = ""
         self._leaving = threading.Event()
-        self._ours = not any(_name(process) in _CORE for process in self._others)
+        self._ours = not ray.is_initialized()
         if self._ours:
             threading.Thread(target=self._watch, name="nst-batch ray", daemon=True).start()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._leaving.set()
-        if not self._ours:
-            return
-        for process in self._core():
-            with contextlib.suppress(psutil.NoSuchProcess):
-                process.suspend()  # it starts nothing more that would go unseen
-        self._look()
-        for process in self._all:
-            with contextlib.suppress(psutil.NoSuchProcess):
-                process.kill()
+    def __exit__(self, *_: object) -> None:
+        if self._ours:
+            self._look()
+            if ray.is_initialized():
+                ray.shutdown()
+            self._leaving.set()
+            for process in self._found:
+                with contextlib.suppress(psutil.NoSuchProcess):
+                    process.kill()
 
     def check(self) -> None:
         """Raises ClusterError if Ray's own processes have died."""
@@ -64,13 +58,9 @@ class EmbeddedRay:
 
     def _watch(self) -> None:
         """In its own thread. Ending the process is safe: what is not on disk yet is computed again."""
-        looks, core = 0, dict[psutil.Process, str]()
         while not self._leaving.wait(_WATCH_SECONDS):
-            looks += 1
-            if looks < _LOOKS_WHILE_STARTING or looks % _LOOKS_APART == 0:
-                self._look()
-                core |= {process: _name(process) for process in self._core()}
-            dead = [name for process, name in core.items() if not _lives(process)]
+            self._look()
+            dead = [name for process, name in self._found.items() if name in _CORE and not _lives(process)]
             if dead:
                 self._ended = (
                     f"Ray's own process {dead[0]} has died, killed perhaps because memory ran out; what had "
@@ -81,28 +71,18 @@ class EmbeddedRay:
                     os._exit(ClusterError.exit_code)
                 return
 
-    def _core(self) -> list[psutil.Process]:
-        return [process for process in self._all if _name(process) in _CORE]
-
     def _look(self) -> None:
-        """Finds the processes that Ray has started since, and all that these have started."""
-        for process in set(psutil.Process().children()) - self._others:
+        for child in set(psutil.Process().children()) - self._others:
             with contextlib.suppress(psutil.NoSuchProcess, psutil.AccessDenied):
-                if process in self._all or _runs_ray(process):
-                    self._all |= {process, *process.children(recursive=True)}
+                if child in self._found or _runs_ray(child):
+                    new = {child, *child.children(recursive=True)} - self._found.keys()
+                    self._found |= {process: process.name() for process in new}
 
 
 def _runs_ray(process: psutil.Process) -> bool:
     """Whether it runs a program of the Ray that is installed here."""
     folder = str(Path(ray.__file__).parent)
     return any(word.startswith(folder) for word in process.cmdline())
-
-
-def _name(process: psutil.Process) -> str:
-    try:
-        return process.name()
-    except psutil.NoSuchProcess:
-        return ""
 
 
 def _lives(process: psutil.Process) -> bool:

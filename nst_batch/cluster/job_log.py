@@ -24,7 +24,7 @@ _PROGRESS_SECONDS = 10.0
 """Progress is logged at least this often, and whenever a trial ends; so a long run's log stays small."""
 
 
-class JsonLog:
+class JsonLog(Reporter):
     """A reporter that writes the log to stdout."""
 
     def __init__(self) -> None:

@@ -8,11 +8,9 @@ from collections.abc import Callable, Collection, Sequence
 import ray
 
 from nst_batch.cluster.connection import Cluster, draining_nodes
-from nst_batch.cluster.options import WorkerOptions
 from nst_batch.cluster.retries import Place
 from nst_batch.cluster.slots import WorkerSlot
 from nst_batch.errors import ClusterError
-from nst_batch.records import Configuration
 
 PLACEMENT_SECONDS = 1800.0
 """How long to wait until a node takes the first worker: an autoscaler may have to find a machine."""
@@ -25,22 +23,11 @@ class WorkerPool:
 
     Args:
         cluster: Where they run.
-        options: What each is started with.
-        configuration: Whose network they load first.
-        worker_class: What Ray runs.
-        inputs: Local files that each is to look for.
+        start: Starts one there.
     """
 
-    def __init__(
-        self,
-        cluster: Cluster,
-        options: WorkerOptions,
-        configuration: Configuration,
-        worker_class: type,
-        inputs: Sequence[str],
-    ) -> None:
-        self._cluster, self._options, self._worker_class = cluster, options, worker_class
-        self._configuration, self._inputs = configuration, inputs
+    def __init__(self, cluster: Cluster, start: Callable[[], WorkerSlot]) -> None:
+        self._cluster, self._start = cluster, start
         self.slots: list[WorkerSlot] = []
         self.num_slots = 1
         """Workers that there is room for."""
@@ -65,8 +52,7 @@ class WorkerPool:
         self._check_placement(now)
         idle = sum(not slot.batches for slot in self.slots)
         while len(self.slots) < self.num_slots and has_batches(idle + 1):
-            actor = self._cluster.start_worker(self._options, self._worker_class)
-            self.slots.append(WorkerSlot.start(actor, self._configuration, self._inputs))
+            self.slots.append(self._start())
             idle += 1
 
     def _check_placement(self, now: float) -> None:

@@ -17,7 +17,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
-from typing import Any, Protocol
+from typing import Any
 
 from nst_batch.records import Result
 
@@ -42,8 +42,8 @@ class Progress:
     """None until a first trial has ended in this run."""
 
 
-class Reporter(Protocol):
-    """Whoever wants to hear how a run goes."""
+class Reporter:
+    """Whoever wants to hear how a run goes; this one does nothing of it."""
 
     def note(self, text: str) -> None:
         """One line that a person should see once."""
@@ -53,19 +53,6 @@ class Reporter(Protocol):
 
     def ended(self, result: Result) -> None:
         """A trial was recorded."""
-
-
-class Silent:
-    """A reporter that says nothing."""
-
-    def note(self, text: str) -> None:
-        """Says nothing."""
-
-    def progress(self, progress: Progress) -> None:
-        """Says nothing."""
-
-    def ended(self, result: Result) -> None:
-        """Says nothing."""
 
 
 class RunProgress:

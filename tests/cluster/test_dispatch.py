@@ -12,7 +12,7 @@ import ray
 
 from nst_batch.cluster import dispatch, retries
 from nst_batch.cluster.options import ClusterOptions
-from nst_batch.cluster.progress import Progress, Silent
+from nst_batch.cluster.progress import Progress, Reporter
 from nst_batch.errors import ClusterError
 from nst_batch.records import Result
 from nst_batch.results.query import trial_row
@@ -148,7 +148,7 @@ class Neighbour:
         return os.getpid()
 
 
-class Meanwhile(Silent):
+class Meanwhile(Reporter):
     """Starts a neighbour when the first trial has ended."""
 
     neighbour: Any = None

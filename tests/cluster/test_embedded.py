@@ -12,14 +12,13 @@ SCRIPT = """
 import json, os, stat, subprocess, sys, time
 import psutil
 from nst_batch.cluster.connection import Cluster
-from nst_batch.cluster.embedded import EmbeddedRay
 from nst_batch.cluster.options import ClusterOptions
 from nst_batch.inputs.memory import available_bytes
 import ray
 
 before = available_bytes()
 children = lambda: psutil.Process().children(recursive=True)
-with EmbeddedRay(), Cluster(ClusterOptions(), "cpu"):
+with Cluster(ClusterOptions(), "cpu"):
     other = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
     time.sleep(2)
     memory = ray.nodes()[0]["Resources"]["memory"]
