@@ -81,9 +81,7 @@ def measure(num_gpus: int, milliseconds: Sequence[int]) -> dict[str, Any]:
         actor = partial(cluster.start_worker, WorkerOptions(), Sleeper)
         dispatcher = Dispatcher(
             cluster,
-            lambda: WorkerSlot.start(
-                cluster.start_worker(WorkerOptions(), Sleeper), simulated.CONFIGURATIONS[0], ()
-            ),
+            lambda: WorkerSlot.start(actor(), simulated.CONFIGURATIONS[0], ()),
             batches(committer),
             RunProgress(Reporter(), committer.counts, committer.write_progress, 0.0),
             lambda *_: None,

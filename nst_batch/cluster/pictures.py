@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from concurrent.futures import Executor
+from functools import lru_cache
 from typing import NamedTuple
 
 import torch
@@ -13,7 +13,7 @@ from nst_batch.errors import ImageError
 from nst_batch.inputs import images
 from nst_batch.records import Trial
 from nst_batch.transfer import Problem, TargetImage
-from nst_batch.vocabulary import Fit
+from nst_batch.vocabulary import Fit, scaled_size
 
 _KEPT = 64  # decoded pictures, at their working size
 
@@ -41,48 +41,39 @@ class PictureReader:
 
     def __init__(self, pool: Executor) -> None:
         self._pool = pool
-        self._kept: OrderedDict[str, TargetImage] = OrderedDict()
+        self._read = lru_cache(_KEPT)(_read)
 
     def problems(self, trials: Sequence[Trial]) -> list[Problem | ImageError]:
         """The problem that each trial is, or what is wrong with one of its pictures."""
         wanted = dict.fromkeys(source for trial in trials for source in _sources(trial))
-        missing = [source for source in wanted if source.key not in self._kept]
-        found: dict[Source, TargetImage | ImageError] = {
-            source: self._kept[source.key] for source in wanted if source.key in self._kept
-        }
-        found |= zip(missing, self._pool.map(_read, missing), strict=True)
-        for source, picture in found.items():
-            if isinstance(picture, TargetImage):
-                self._kept[source.key] = picture
-                self._kept.move_to_end(source.key)
-        while len(self._kept) > _KEPT:
-            self._kept.popitem(last=False)
-        return [_problem(trial, found) for trial in trials]
+        found = dict(zip(wanted, self._pool.map(self._tried, wanted), strict=True))
+        return [_problem(trial, [found[source] for source in _sources(trial)]) for trial in trials]
+
+    def _tried(self, source: Source) -> TargetImage | ImageError:
+        try:
+            return self._read(source)
+        except ImageError as error:  # is not kept: the picture is read again when it is next wanted
+            return error
 
 
 def _sources(trial: Trial) -> list[Source]:
     """The content picture, if there is one, then the styles."""
     chosen = trial.configuration
-    style_size = max(1, round(chosen.size * chosen.style_scale))
-    contents = [(trial.content, chosen.size)] if trial.content else []
-    wanted = [*contents, *((style, style_size) for style in trial.styles)]
+    wanted = [(trial.content, chosen.size)] if trial.content else []
+    wanted += [(style, scaled_size(chosen.size, chosen.style_scale)) for style in trial.styles]
     return [Source(picture.uri, picture.sha256, size, chosen.fit) for picture, size in wanted]
 
 
-def _read(source: Source) -> TargetImage | ImageError:
-    try:
-        data = images.read_bytes(source.uri, expected_sha256=source.sha256)
-        image = images.decode(data, source.uri, target_edge=source.size)
-    except ImageError as error:
-        return error
+def _read(source: Source) -> TargetImage:
+    data = images.read_bytes(source.uri, expected_sha256=source.sha256)
+    image = images.decode(data, source.uri, target_edge=source.size)
     pixels = images.to_array(images.resize(image, source.size, source.fit))
     return TargetImage(key=source.key, pixels=torch.from_numpy(pixels))
 
 
-def _problem(trial: Trial, found: Mapping[Source, TargetImage | ImageError]) -> Problem | ImageError:
+def _problem(trial: Trial, found: Sequence[TargetImage | ImageError]) -> Problem | ImageError:
     pictures: list[TargetImage] = []
-    for source in _sources(trial):
-        picture = found[source]
+    for picture in found:
         if isinstance(picture, ImageError):
             return picture
         pictures.append(picture)

@@ -37,7 +37,7 @@ from nst_batch.store import rows, tables
 from nst_batch.store.files import STAGING
 from nst_batch.store.lock import RunLock, check_writable, run_lock
 from nst_batch.store.plan_files import write_plan
-from nst_batch.store.run_directory import PROGRESS, SUCCESS, RunDirectory, part_name
+from nst_batch.store.run_directory import PROGRESS, SUCCESS, RunDirectory, image_path, part_name
 from nst_batch.store.status import STATES, Mask, TrialStatus
 
 SEGMENT_ROWS = 256
@@ -238,14 +238,19 @@ class Committer:
     # Publishing
 
     def _publish_whole_parts(self) -> None:
+        """Publishes parts of which all trials have ended; removes the segments of which all rows are published."""
         for part in sorted(set().union(*self._staged.values())):
             if self._status.states[self.run.trials_of(part)].all():
                 self._publish(part)
+        for path in [path for path, parts in self._staged.items() if not parts]:
+            del self._staged[path]
+            self._directory.remove(path)
+            if path == self._segment_path:
+                self._begin_segment()
 
     def _publish(self, part: int) -> None:
-        """Writes a part from its published rows and the newer staged ones, then lets go of the segments."""
-        paths = [path for path, parts in self._staged.items() if part in parts]
-        staged = map(self.run.read_segment, paths)
+        """Writes a part from its published rows and the newer staged ones."""
+        staged = (self.run.read_segment(path) for path, parts in self._staged.items() if part in parts)
         fresh = rows.joined(segment.filter(pa.array(self.run.part_of(segment) == part)) for segment in staged)
         fresh = rows.newer(fresh, self._published)
         file, trials = part_name(part), self.run.trials_of(part)
@@ -256,16 +261,8 @@ class Committer:
                     table = rows.replaced(self.run.read_part(f"{name}/{file}"), fresh["trial_index"], table)
                 self._write(f"{name}/{file}", tables.parquet_bytes(table, name))
             self._published[trials] = self._status.attempts[trials]
-        for path in paths:
-            self._let_go(path, part)
-
-    def _let_go(self, path: str, part: int) -> None:
-        self._staged[path].discard(part)
-        if not self._staged[path]:
-            del self._staged[path]
-            self._directory.remove(path)
-            if path == self._segment_path:
-                self._begin_segment()
+        for parts in self._staged.values():
+            parts.discard(part)
 
     # Opening
 
@@ -279,7 +276,9 @@ class Committer:
         self._published = self._status.attempts.copy()
         self._staged = {}
         for path in self.run.segment_paths():
-            self._recover_segment(path)
+            unpublished = rows.newer(self.run.read_segment(path), self._published)
+            self._status.learn(unpublished)
+            self._staged[path] = set(self.run.part_of(unpublished).tolist())
         self._reopen_replaced()
         if not self.ended.all():
             self._remove_success()
@@ -294,18 +293,3 @@ class Committer:
             planned = self.run.plan(["trial_id"])["trial_id"].take(recorded["trial_index"])
             other = pc.not_equal(recorded["trial_id"], planned)
             self._status.states[recorded["trial_index"].filter(other).to_numpy()] = 0
-
-    def _recover_segment(self, path: str) -> None:
-        """Learns from a segment, or removes it if every row of it is published."""
-        unpublished = rows.newer(self.run.read_segment(path), self._published)
-        if unpublished.num_rows:
-            self._status.learn(unpublished)
-            self._staged[path] = set(self.run.part_of(unpublished).tolist())
-        else:
-            self._directory.remove(path)
-
-
-def image_path(trial_id: str, image: bytes) -> str:
-    """Where a trial's picture goes; a PNG unless its first bytes say that it is a JPEG or a WebP."""
-    suffix = {b"\xff\xd8": "jpg", b"RI": "webp"}.get(image[:2], "png")
-    return f"images/{trial_id[:2]}/{trial_id}.{suffix}"

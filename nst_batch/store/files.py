@@ -69,9 +69,6 @@ class Directory:
             self.root = text.rstrip("/")
             self.filesystem, self._base = _remote(self.root)
 
-    def __repr__(self) -> str:
-        return f"Directory({self.root!r})"
-
     def url(self, path: str = "") -> str:
         """Where `path` is: an absolute local path, or a URL."""
         return f"{self.root}/{path}" if path else self.root

@@ -52,6 +52,12 @@ def part_name(part: int) -> str:
     return f"part-{part:05d}.parquet"
 
 
+def image_path(trial_id: str, image: bytes) -> str:
+    """Where a trial's picture goes; a PNG unless its first bytes say that it is a JPEG or a WebP."""
+    suffix = {b"\xff\xd8": "jpg", b"RI": "webp"}.get(image[:2], "png")
+    return f"images/{trial_id[:2]}/{trial_id}.{suffix}"
+
+
 def rows_per_part(num_trials: int) -> int:
     """How many trials a new run directory publishes together: 64 parts, of 16 to 1,000 trials, and 256 at most.
 
@@ -69,9 +75,6 @@ class RunDirectory:
 
     def __init__(self, url: str | os.PathLike[str]) -> None:
         self.directory = Directory(url)
-
-    def __repr__(self) -> str:
-        return f"RunDirectory({self.directory.root!r})"
 
     @classmethod
     def existing(cls, url: str | os.PathLike[str]) -> Self:

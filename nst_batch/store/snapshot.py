@@ -43,28 +43,24 @@ class Snapshot:
         """The same as paths or URLs that DuckDB or pyarrow can open."""
         return [self.run.directory.url(path) for path in self.paths(name)]
 
-    def rest(self, name: str) -> pa.Table:
-        """The rows of a table that are not in `files`."""
-        return self._rest(name, tables.SCHEMAS[name].names)
-
-    def table(self, name: str, columns: Sequence[str] | None = None) -> pa.Table:
-        """All rows, in order of `trial_index`."""
-        names = list(columns or tables.SCHEMAS[name].names)
-        found = self._read(name, self.paths(name), names)
-        if self.segment.num_rows:
-            found = pa.concat_tables([found, self._rest(name, names)]).sort_by("trial_index")
-        return found.select(names)
-
-    def _rest(self, name: str, names: Sequence[str]) -> pa.Table:
-        published = self._read(name, [f"{name}/{part}" for part in self.replaced], names)
+    def rest(self, name: str, columns: Sequence[str] | None = None) -> pa.Table:
+        """The rows of a table that are not in `files`, in order of `trial_index`."""
+        published = self._read(name, [f"{name}/{part}" for part in self.replaced], columns)
         staged = rows.split(self.segment, name).select(published.schema.names).replace_schema_metadata()
         return rows.replaced(published, self.segment["trial_index"], staged)
 
-    def _read(self, name: str, paths: Sequence[str], names: Sequence[str]) -> pa.Table:
-        """These columns of these files, and `trial_index`."""
-        names = list(dict.fromkeys([*names, "trial_index"]))
-        empty = tables.empty(tables.SCHEMAS[name], names)
-        return pa.concat_tables([empty, *(self.run.read_part(path, names) for path in paths)])
+    def table(self, name: str, columns: Sequence[str] | None = None) -> pa.Table:
+        """All rows, in order of `trial_index`."""
+        found = self._read(name, self.paths(name), columns)
+        if self.segment.num_rows:
+            found = pa.concat_tables([found, self.rest(name, columns)]).sort_by("trial_index")
+        return found if columns is None else found.select(list(columns))
+
+    def _read(self, name: str, paths: Sequence[str], columns: Sequence[str] | None) -> pa.Table:
+        """These columns of these files, and `trial_index`; None means all."""
+        schema = tables.SCHEMAS[name]
+        names = list(dict.fromkeys([*(columns or schema.names), "trial_index"]))
+        return pa.concat_tables([tables.empty(schema, names), *(self.run.read_part(path, names) for path in paths)])
 
 
 def take_snapshot(run: RunDirectory) -> Snapshot:

@@ -16,8 +16,8 @@ import pytest
 from nst_batch.errors import LockedError, RunDirectoryError
 from nst_batch.records import Trial
 from nst_batch.store import tables
-from nst_batch.store.committer import Committer, image_path
-from nst_batch.store.run_directory import RunDirectory, rows_per_part
+from nst_batch.store.committer import Committer
+from nst_batch.store.run_directory import RunDirectory, image_path, rows_per_part
 from tests import simulated
 
 
