@@ -161,15 +161,10 @@ def is_weights_file(name: str) -> bool:
 def duration(seconds: float) -> str:
     """`8 s`, `3 min 20 s`, `2 h 5 min`, `4 d 3 h`."""
     whole = round(seconds)
-    for unit, length, smaller, smaller_length in (
-        ("d", 86400, "h", 3600),
-        ("h", 3600, "min", 60),
-        ("min", 60, "s", 1),
-    ):
-        if whole >= length:
-            rest = whole % length // smaller_length
-            return f"{whole // length} {unit} {rest} {smaller}" if rest else f"{whole // length} {unit}"
-    return f"{whole} s"
+    parts = [(whole // 86400, "d"), (whole // 3600 % 24, "h"), (whole // 60 % 60, "min"), (whole % 60, "s")]
+    while len(parts) > 1 and not parts[0][0]:
+        del parts[0]
+    return " ".join(f"{count} {unit}" for count, unit in parts[:2] if count) or "0 s"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -11,18 +11,21 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from nst_batch.cluster.options import WorkerOptions
+from nst_batch.cluster.options import ClusterOptions, WorkerOptions
 from nst_batch.cluster.progress import Progress, Reporter
 from nst_batch.records import Result, Trial
+from nst_batch.run import RunOptions, run_study
 from tests import tiny, workers
 
 NUM_TRIALS = 400
 SECONDS = 0.2
+OBJECT_STORE_BYTES = 80_000_000
 
 
 class NodeWorker(workers.SimulatedWorker):
@@ -69,7 +72,7 @@ class Disturber(Reporter):
 
     def _kill_and_add(self) -> None:
         self.cluster.remove_node(self.nodes[0], allow_graceful=False)
-        node = self.cluster.add_node(num_cpus=1, num_gpus=1, object_store_memory=80_000_000)
+        node = self.cluster.add_node(num_cpus=1, num_gpus=1, object_store_memory=OBJECT_STORE_BYTES)
         self._added_at, self.added = time.monotonic(), node.node_id
 
     def _drain(self) -> None:
@@ -80,30 +83,34 @@ class Disturber(Reporter):
         self.drained_at = time.monotonic()
 
 
-def main(folder: Path) -> dict[str, Any]:
-    """Runs the study; what happened where."""
+@contextmanager
+def nodes(num_nodes: int, **each: Any) -> Iterator[tuple[Any, list[Any]]]:
+    """A cluster with these nodes besides a head that runs no worker."""
     import ray
     from ray.cluster_utils import Cluster
 
-    from nst_batch.cluster.options import ClusterOptions
-    from nst_batch.run import RunOptions, run_study
-
-    head = {"num_cpus": 0, "num_gpus": 0, "include_dashboard": False, "object_store_memory": 80_000_000}
+    head = {"num_cpus": 0, "num_gpus": 0, "include_dashboard": False, "object_store_memory": OBJECT_STORE_BYTES}
     cluster = Cluster(initialize_head=True, head_node_args=head)
-    nodes = [cluster.add_node(num_cpus=1, num_gpus=1, object_store_memory=80_000_000) for _ in range(3)]
+    added = [cluster.add_node(object_store_memory=OBJECT_STORE_BYTES, **each) for _ in range(num_nodes)]
     ray.init(address=cluster.address, log_to_driver=False)
-    disturber = Disturber(cluster, nodes)
-    options = RunOptions(
-        out=str(folder / "out"),
-        cluster=ClusterOptions(address=cluster.address),
-        worker_class=NodeWorker,
-        batch_size=1,
-    )
     try:
-        progress = run_study(tiny.study(folder), options, disturber)
+        yield cluster, added
     finally:
         ray.shutdown()
         cluster.shutdown()  # type: ignore[no-untyped-call]
+
+
+def main(folder: Path) -> dict[str, Any]:
+    """Runs the study; what happened where."""
+    with nodes(3, num_cpus=1, num_gpus=1) as (cluster, added):
+        disturber = Disturber(cluster, added)
+        options = RunOptions(
+            out=str(folder / "out"),
+            cluster=ClusterOptions(address=cluster.address),
+            worker_class=NodeWorker,
+            batch_size=1,
+        )
+        progress = run_study(tiny.study(folder), options, disturber)
     return {
         "progress": asdict(progress),
         "rows_by_node": Counter(row["node"] for row in tiny.rows(folder / "out")),
@@ -113,7 +120,7 @@ def main(folder: Path) -> dict[str, Any]:
         "killed": disturber.killed,
         "added": disturber.added,
         "drained": disturber.drained,
-        "kept": nodes[2].node_id,
+        "kept": added[2].node_id,
     }
 
 

@@ -12,8 +12,10 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from nst_batch.cluster.options import ClusterOptions
 from nst_batch.cluster.progress import Reporter
-from tests import tiny, workers
+from nst_batch.run import RunOptions, run_study
+from tests import multinode, tiny, workers
 
 MOST_WASTED = 16
 """Batches that the sick node may have begun: those after which it is excluded, and what was in flight then."""
@@ -32,29 +34,16 @@ class Notes(Reporter):
 
 def main(folder: Path) -> dict[str, Any]:
     """Runs the study."""
-    import ray
-    from ray.cluster_utils import Cluster
-
-    from nst_batch.cluster.options import ClusterOptions
-    from nst_batch.run import RunOptions, run_study
-
-    head = {"num_cpus": 0, "num_gpus": 0, "include_dashboard": False, "object_store_memory": 80_000_000}
-    cluster = Cluster(initialize_head=True, head_node_args=head)
-    nodes = [cluster.add_node(num_cpus=1, num_gpus=0, object_store_memory=80_000_000) for _ in range(2)]
-    ray.init(address=cluster.address, log_to_driver=False)
-    (folder / "photos" / workers.SICK).write_text(nodes[0].node_id)
     heard = Notes()
-    options = RunOptions(
-        out=str(folder / "out"),
-        cluster=ClusterOptions(address=cluster.address, cpus_per_worker=1),
-        worker_class=workers.LosesItsMount,
-        batch_size=1,
-    )
-    try:
+    with multinode.nodes(2, num_cpus=1, num_gpus=0) as (cluster, added):
+        (folder / "photos" / workers.SICK).write_text(added[0].node_id)
+        options = RunOptions(
+            out=str(folder / "out"),
+            cluster=ClusterOptions(address=cluster.address, cpus_per_worker=1),
+            worker_class=workers.LosesItsMount,
+            batch_size=1,
+        )
         progress = run_study(tiny.study(folder), options, heard)
-    finally:
-        ray.shutdown()
-        cluster.shutdown()  # type: ignore[no-untyped-call]
     return asdict(progress) | {"notes": heard.notes}
 
 

@@ -28,8 +28,7 @@ from nst_batch.cluster.retries import (
     NodeHealth,
     may_be_the_nodes,
 )
-from nst_batch.cluster.slots import WORKER_DEATHS, Arrival, WorkerSlot, cause, death_reason
-from nst_batch.cluster.worker_logs import WorkerLogs
+from nst_batch.cluster.slots import WORKER_DEATHS, Arrival, WorkerLogs, WorkerSlot, cause, death_reason
 from nst_batch.errors import ClusterError, NstBatchError, WeightsError, without_secrets
 from nst_batch.records import Result, Trial
 

@@ -101,24 +101,22 @@ class Directory:
         Raises:
             LockedError: It is gone: another process has taken the directory over.
         """
+        source, target = self.key(staged), self.key(path)
         with self.explained("write", path):
             try:
-                self._move(self.key(staged), self.key(path))
+                if self.is_local:
+                    _make_folder(Path(target).parent)
+                    Path(source).replace(target)
+                    _sync_folder(Path(target).parent)
+                else:
+                    self.filesystem.cp_file(source, target)
             except FileNotFoundError as error:
                 raise LockedError(
                     f"{self.url(path)}: not written: another process has taken this directory over and removed "
                     "what was staged; run again to resume"
                 ) from error
-
-    def _move(self, staged: str, target: str) -> None:
-        if self.is_local:
-            _make_folder(Path(target).parent)
-            Path(staged).replace(target)
-            _sync_folder(Path(target).parent)
-        else:
-            self.filesystem.cp_file(staged, target)
-            with contextlib.suppress(FileNotFoundError):
-                self.filesystem.rm_file(staged)
+            if not self.is_local:
+                self.remove(staged)
 
     def read(self, path: str) -> bytes:
         """The content of `path`, which must exist."""
