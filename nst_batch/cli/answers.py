@@ -49,7 +49,9 @@ def status(
     run = _opened(target)
     if watch:
         _watch(run)
-    row = _status_row(run)
+    row = {"study": run.study["name"], "complete": run.is_complete, "trials": run.directory.num_trials}
+    said = run.progress()
+    row |= run.counts() | {key: said.get(key) for key in _SAID}
     print_rows(pa.Table.from_pylist([row]), format, output, upright=True)
     if not row["complete"]:
         print_note("not finished; `nst-batch run` with the same study and --out goes on where it stopped")
@@ -163,14 +165,6 @@ def _opened(url: str) -> Run:
     from nst_batch.api import open_run
 
     return open_run(url)
-
-
-def _status_row(run: Run) -> dict[str, Any]:
-    """What has ended, and what the driver last said."""
-    said = run.progress()
-    row: dict[str, Any] = {"study": run.study["name"], "complete": run.is_complete}
-    row["trials"] = run.directory.num_trials
-    return row | run.counts() | {key: said.get(key) for key in _SAID}
 
 
 def _watch(run: Run) -> None:

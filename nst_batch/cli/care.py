@@ -9,9 +9,9 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, NamedTuple
 
 import typer
 
@@ -26,6 +26,7 @@ app = typer.Typer()
 _FREE_BYTES = 5 * 1024**3
 """Less is little for any run: a hundred thousand pictures of 300 pixels take some twenty gigabytes."""
 _IMAGENET = "vgg16_features-amdegroot-88682ab5.pth"
+_ELSEWHERE = "choose another --out"
 
 
 @app.command(epilog="Example: nst-batch verify runs/w7")
@@ -50,7 +51,7 @@ def verify(
     looked = f"{found.num_rows} published rows of {found.num_trials} trials, {found.num_images} pictures"
     verdict = f"{len(found.problems)} problems" if found.problems else "all sound"
     print_note(f"{looked}: {verdict}" + ("" if run.is_complete else "; the run has not ended"))
-    if not found.is_sound:
+    if found.problems:
         raise typer.Exit(1)
 
 
@@ -66,18 +67,16 @@ def doctor(
     """
     findings = list(examine(out, start_ray=ray))
     if as_json:
-        print_json([asdict(finding) for finding in findings])
+        print_json([finding._asdict() for finding in findings])
     else:
         width = max(len(finding.name) for finding in findings)
-        for finding in findings:
-            advice = f"; {finding.advice}" if finding.advice else ""
-            print_line(f"{finding.state:4}  {finding.name:{width}}  {finding.found}{advice}")
+        for name, state, found, advice in findings:
+            print_line(f"{state:4}  {name:{width}}  {found}" + (f"; {advice}" if advice else ""))
     if any(finding.state == "bad" for finding in findings):
         raise typer.Exit(1)
 
 
-@dataclass(frozen=True, slots=True)
-class Finding:
+class Finding(NamedTuple):
     """One thing that was looked at."""
 
     name: str
@@ -93,62 +92,47 @@ def examine(out: str = ".", *, start_ray: bool = True) -> Iterator[Finding]:
     found = f"{version} at {sys.executable}; nst-batch {nst_batch.__version__}; {os.cpu_count()} CPU cores"
     yield Finding("Python", "ok", found)
     for name in ("torch", "torchvision", "ray", "pyarrow", "duckdb", "pillow"):
-        yield _package(name)
-    yield from _gpus()
-    yield _weights()
-    yield from _local(Path(out)) if "://" not in out else _remote(out)
+        try:
+            yield Finding(name, "ok", importlib.metadata.version(name))
+        except importlib.metadata.PackageNotFoundError:
+            yield Finding(name, "bad", "not installed", f"pip install {name}")
+    yield from _torch()
+    yield from _local(Path(out).absolute()) if "://" not in out else _remote(out)
     if start_ray:
         yield _ray()
 
 
-def _package(name: str) -> Finding:
-    try:
-        return Finding(name, "ok", importlib.metadata.version(name))
-    except importlib.metadata.PackageNotFoundError:
-        return Finding(name, "bad", "not installed", f"pip install {name}")
-
-
-def _gpus() -> Iterator[Finding]:
+def _torch() -> Iterator[Finding]:
+    """The GPUs that torch can use, and the weights that it has downloaded."""
     import torch
 
     cuda = torch.version.cuda
     if not torch.cuda.is_available():
-        built = f"torch is built for CUDA {cuda}" if cuda else "torch is built without CUDA"
-        advice = "runs use the CPU, which is many times slower"
-        yield Finding("GPU", "note", f"none that torch can use; {built}", advice)
-        return
+        built = f"none that torch can use; torch is built {f'for CUDA {cuda}' if cuda else 'without CUDA'}"
+        yield Finding("GPU", "note", built, "runs use the CPU, which is many times slower")
     for index in range(torch.cuda.device_count()):
         free, total = (count / 2**30 for count in torch.cuda.mem_get_info(index))
         name = torch.cuda.get_device_properties(index).name
         yield Finding(f"GPU {index}", "ok", f"{name}, {free:.0f} of {total:.0f} GiB free, CUDA {cuda}")
-
-
-def _weights() -> Finding:
-    import torch
-
     path = Path(torch.hub.get_dir()) / "checkpoints" / _IMAGENET
     if path.is_file():
-        return Finding("weights", "ok", f"{path}, {path.stat().st_size / 2**20:.0f} MiB")
-    advice = "`make demo WEIGHTS=imagenet` or the first run downloads 528 MB; without internet use random:0"
-    return Finding("weights", "note", f"imagenet is not at {path}", advice)
+        yield Finding("weights", "ok", f"{path}, {path.stat().st_size / 2**20:.0f} MiB")
+    else:
+        advice = "`make demo WEIGHTS=imagenet` or the first run downloads 528 MB; without internet use random:0"
+        yield Finding("weights", "note", f"imagenet is not at {path}", advice)
 
 
 def _local(folder: Path) -> Iterator[Finding]:
     """Whether a folder, or what there is of its path, can be written, and how much room it has."""
-    folder = folder.absolute()
-    while not folder.exists():
-        folder = folder.parent
+    folder = next(each for each in (folder, *folder.parents) if each.exists())
     try:
         with tempfile.TemporaryFile(dir=folder):
             yield Finding("write access", "ok", str(folder))
     except OSError as error:
-        yield Finding("write access", "bad", f"{folder}: {error.strerror}", "choose another --out")
+        yield Finding("write access", "bad", f"{folder}: {error.strerror}", _ELSEWHERE)
     free = shutil.disk_usage(folder).free
-    found = f"{free / 2**30:.1f} GiB free at {folder}"
-    if free >= _FREE_BYTES:
-        yield Finding("disk", "ok", found)
-    else:
-        yield Finding("disk", "note", found, "free some, or choose another --out")
+    state, advice = ("ok", "") if free >= _FREE_BYTES else ("note", f"free some, or {_ELSEWHERE}")
+    yield Finding("disk", state, f"{free / 2**30:.1f} GiB free at {folder}", advice)
 
 
 def _remote(url: str) -> Iterator[Finding]:
@@ -160,10 +144,9 @@ def _remote(url: str) -> Iterator[Finding]:
         directory = Directory(url)
         directory.write(probe, b"")
         directory.remove(probe)
+        yield Finding("write access", "ok", directory.url())
     except NstBatchError as error:
         yield Finding("write access", "bad", str(error), "see to the store's credentials")
-    else:
-        yield Finding("write access", "ok", directory.url())
 
 
 def _ray() -> Finding:

@@ -11,23 +11,17 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn, Unpack
 import typer
 
 from nst_batch.cli.options import (
-    BatchSize,
-    CpusPerWorker,
-    Device,
-    GpusPerWorker,
+    ExecutionOptions,
     JobsAddress,
-    MaxWorkers,
     Out,
-    RetryFailed,
     StudyArgument,
     StudyOptions,
-    Yes,
-    given,
-    overriding,
+    chosen,
+    with_options,
 )
 from nst_batch.cli.printing import print_line, print_note, printable
 from nst_batch.cli.progress import TerminalReporter
-from nst_batch.cli.studies import confirm
+from nst_batch.cli.studies import confirmed
 from nst_batch.errors import Interrupted
 from nst_batch.interrupts import Interrupts
 
@@ -41,43 +35,27 @@ JobArgument = Annotated[str, typer.Argument(metavar="JOB", help="The id that `su
 
 
 @app.command(epilog="Example: nst-batch submit study.yaml --out s3://bucket/run --address http://HEAD:8265")
-@overriding
+@with_options
 def submit(
     study: StudyArgument,
     *,
     out: Out,
     address: JobsAddress = None,
-    device: Device = None,
-    max_workers: MaxWorkers = None,
-    gpus_per_worker: GpusPerWorker = None,
-    cpus_per_worker: CpusPerWorker = None,
-    batch_size: BatchSize = None,
-    retry_failed: RetryFailed = False,
-    yes: Yes = False,
     no_wait: Annotated[bool, typer.Option("--no-wait", help="Print the job's id and return.")] = False,
-    **overrides: Unpack[StudyOptions],
+    **options: Unpack[ExecutionOptions],
 ) -> None:
     """Run a study as a job on a Ray cluster; submit it again to resume. Exit codes are those of run.
 
     Pictures, weights and --out must be at places that the cluster sees: shared paths or URLs. Ctrl-C detaches.
     """
-    from nst_batch.study.reading import load_study
-
-    loaded = load_study(study, **overrides)
-    confirm(loaded, yes)
-    chosen = given(
-        device=device,
-        max_workers=max_workers,
-        gpus_per_worker=gpus_per_worker,
-        cpus_per_worker=cpus_per_worker,
-        batch_size=batch_size,
-    )
-    options = [f"--{name.replace('_', '-')}={value}" for name, value in chosen.items()]
-    options += ["--retry-failed"] if retry_failed else []
+    loaded = confirmed(study, options)
+    names = ExecutionOptions.__annotations__.keys() - StudyOptions.__annotations__.keys() - {"yes"}
+    flags = {name.replace("_", "-"): value for name, value in chosen(options, *sorted(names)).items()}
+    passed_on = [f"--{name}" if value is True else f"--{name}={value}" for name, value in flags.items()]
     jobs = _jobs(address)
     for note in jobs.version_notes():
         print_note(note)
-    job_id = jobs.submit(loaded.to_dict(), out if "://" in out else str(Path(out).absolute()), options)
+    job_id = jobs.submit(loaded.to_dict(), out if "://" in out else str(Path(out).absolute()), passed_on)
     if no_wait:
         print_line(job_id)
         print_note(f"submitted; {_commands(jobs, job_id)}")

@@ -1,13 +1,13 @@
 """The options that several commands share, each declared once.
 
-An option that was not given is None and is not passed on (`given`), so defaults stand where they are used alone.
+An option that was not given is None and is not passed on, so that defaults stand where they are used alone.
 """
 
 from __future__ import annotations
 
 import inspect
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypedDict, TypeVar, get_args, get_type_hints
 
@@ -27,6 +27,9 @@ def seconds(text: str) -> float:
     if not match:
         raise ValueError(f"expected a time such as 90min, 6h or 2d, found {text!r}")
     return float(match[1]) * _SECONDS[match[2]]
+
+
+Device = Annotated[str | None, typer.Option(metavar="DEVICE", help="auto (the default), cpu or cuda.")]
 
 
 class StudyOptions(TypedDict, total=False):
@@ -53,51 +56,53 @@ class StudyOptions(TypedDict, total=False):
     ]
 
 
-StudyArgument = Annotated[str, typer.Argument(metavar="STUDY", help="A study file, or the name of a preset.")]
-RunArgument = Annotated[str, typer.Argument(metavar="DIR", help="A run directory: a path or a URL.")]
-Out = Annotated[str, typer.Option(metavar="DIR", help="The run directory: a path or a URL such as s3://…")]
-Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask before a large study.")]
+class ExecutionOptions(StudyOptions, total=False):
+    """The options of `run` and `submit`: what overrides the study, and how it is run."""
 
-Device = Annotated[str | None, typer.Option(metavar="DEVICE", help="auto (the default), cpu or cuda.")]
-MaxWorkers = Annotated[
-    int | None,
-    typer.Option(min=1, metavar="N", help="Workers, at most; on a cluster that scales, as many are asked for."),
-]
-GpusPerWorker = Annotated[
-    float | None,
-    typer.Option(min=0.01, metavar="N", help="GPUs that a worker holds, else 1; less than 1 shares one."),
-]
-CpusPerWorker = Annotated[
-    int | None, typer.Option(min=1, metavar="N", help="Cores per worker where there is no GPU.")
-]
-BatchSize = Annotated[int | None, typer.Option(min=1, metavar="N", help="Trials optimised together, at most.")]
-RetryFailed = Annotated[bool, typer.Option("--retry-failed", help="Try failed trials again.")]
-JobsAddress = Annotated[
-    str | None,
-    typer.Option(metavar="URL", help="http://HEAD:8265; else RAY_API_SERVER_ADDRESS or RAY_ADDRESS."),
-]
-
-Format = Annotated[Literal["table", "json", "csv"], typer.Option("--format", help="How rows are printed.")]
-Output = Annotated[Path | None, typer.Option(metavar="FILE", help="Write there instead of to stdout.")]
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
-Where = Annotated[
-    str | None, typer.Option(metavar="SQL", help="Only these trials, as in \"content_layer = 'block4_conv1'\".")
-]
+    device: Device
+    max_workers: Annotated[
+        int | None,
+        typer.Option(min=1, metavar="N", help="Workers, at most; on a cluster that scales, as many are asked for."),
+    ]
+    gpus_per_worker: Annotated[
+        float | None,
+        typer.Option(min=0.01, metavar="N", help="GPUs that a worker holds, else 1; less than 1 shares one."),
+    ]
+    cpus_per_worker: Annotated[
+        int | None, typer.Option(min=1, metavar="N", help="Cores per worker where there is no GPU.")
+    ]
+    batch_size: Annotated[int | None, typer.Option(min=1, metavar="N", help="Trials optimised together, at most.")]
+    retry_failed: Annotated[bool | None, typer.Option("--retry-failed", help="Try failed trials again.")]
+    yes: Annotated[bool | None, typer.Option("--yes", "-y", help="Do not ask before a large study.")]
 
 
-def overriding(command: _Command) -> _Command:
-    """Gives a command that takes `**overrides: Unpack[StudyOptions]` an option for each key of `StudyOptions`."""
+def with_options(command: _Command) -> _Command:
+    """Gives a command that takes `**options: Unpack[…]` an option for each key of that TypedDict."""
     *parameters, keywords = inspect.signature(command, eval_str=True).parameters.values()
     [options] = get_args(keywords.annotation)
     added = [
         inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=option)
         for name, option in get_type_hints(options, include_extras=True).items()
     ]
-    parameters[1:1] = added  # behind the study's name
-    vars(command)["__signature__"] = inspect.Signature(parameters)
+    vars(command)["__signature__"] = inspect.Signature([*parameters, *added])
     return command
 
 
-def given(**options: Any) -> dict[str, Any]:
-    """The options that were given."""
-    return {name: value for name, value in options.items() if value is not None}
+def chosen(options: Mapping[str, Any], *names: str) -> dict[str, Any]:
+    """Those of `options` with these names that were given."""
+    return {name: options[name] for name in names if options.get(name) is not None}
+
+
+StudyArgument = Annotated[str, typer.Argument(metavar="STUDY", help="A study file, or the name of a preset.")]
+RunArgument = Annotated[str, typer.Argument(metavar="DIR", help="A run directory: a path or a URL.")]
+Out = Annotated[str, typer.Option(metavar="DIR", help="The run directory: a path or a URL such as s3://…")]
+JobsAddress = Annotated[
+    str | None,
+    typer.Option(metavar="URL", help="http://HEAD:8265; else RAY_API_SERVER_ADDRESS or RAY_ADDRESS."),
+]
+Format = Annotated[Literal["table", "json", "csv"], typer.Option("--format", help="How rows are printed.")]
+Output = Annotated[Path | None, typer.Option(metavar="FILE", help="Write there instead of to stdout.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+Where = Annotated[
+    str | None, typer.Option(metavar="SQL", help="Only these trials, as in \"content_layer = 'block4_conv1'\".")
+]

@@ -10,7 +10,6 @@ import json
 import re
 import sys
 import textwrap
-from collections.abc import Sequence
 from datetime import datetime
 from decimal import Decimal
 from pathlib import Path
@@ -70,29 +69,24 @@ def print_rows(
     """
     if output is None and format == "parquet" and sys.stdout.isatty():
         raise QueryError("Parquet is not for a terminal: give --output FILE, or redirect it to one")
-    if format == "json":
+    if format in ("csv", "parquet"):
+        data = _file(rows, format)
+    elif format == "json":
         values = rows.to_pylist()
         data = _json(values[0] if upright and values else values).encode()
-    elif format == "table":
-        data = _table(rows, upright).encode()
     else:
-        data = _csv(rows) if format == "csv" else _parquet(rows)
-    if output is None:
-        _write(data)
-        return
-    try:
-        output.write_bytes(data)
-    except OSError as error:
-        raise QueryError(f"{output}: cannot be written: {error.strerror}") from error
-
-
-def _write(data: bytes) -> None:
-    if sys.stdout.isatty() or not hasattr(sys.stdout, "buffer"):
-        sys.stdout.write(data.decode())
-        return
-    sys.stdout.flush()
-    sys.stdout.buffer.write(data)
-    sys.stdout.buffer.flush()
+        data = _table(rows, upright).encode()
+    if output is not None:
+        try:
+            output.write_bytes(data)
+        except OSError as error:
+            raise QueryError(f"{output}: cannot be written: {error.strerror}") from error
+    elif sys.stdout.isatty() or not hasattr(sys.stdout, "buffer"):
+        sys.stdout.write(data.decode() if format == "table" else printable(data.decode()))
+    else:
+        sys.stdout.flush()
+        sys.stdout.buffer.write(data)
+        sys.stdout.buffer.flush()
 
 
 def _json(value: Any) -> str:
@@ -111,21 +105,17 @@ def _as_json(value: Any) -> Any:
     return value.hex() if isinstance(value, bytes) else str(value)
 
 
-def _csv(rows: pa.Table) -> bytes:
+def _file(rows: pa.Table, format: Literal["csv", "parquet"]) -> bytes:
     import pyarrow.csv
+    import pyarrow.parquet
 
     from nst_batch.results.export import plain_columns
 
     sink = io.BytesIO()
-    pyarrow.csv.write_csv(plain_columns(rows), sink)
-    return printable(sink.getvalue().decode()).encode() if sys.stdout.isatty() else sink.getvalue()
-
-
-def _parquet(rows: pa.Table) -> bytes:
-    import pyarrow.parquet
-
-    sink = io.BytesIO()
-    pyarrow.parquet.write_table(rows, sink, compression="zstd")
+    if format == "csv":
+        pyarrow.csv.write_csv(plain_columns(rows), sink)
+    else:
+        pyarrow.parquet.write_table(rows, sink, compression="zstd")
     return sink.getvalue()
 
 
@@ -172,29 +162,28 @@ def _grid(rows: pa.Table, width: int, *, split_names: bool) -> tuple[Table, list
     from rich.text import Text
 
     names = rows.schema.names
-    heads = [name.replace("_", "_\n") if split_names else name for name in names]
-    texts = [[cell(value) for value in column.to_pylist()] for column in rows.columns]
-    needed = [
-        max(cell_len(line) for text in (head, *column) for line in text.split("\n"))
-        for head, column in zip(heads, texts, strict=True)
+    columns = [
+        [name.replace("_", "_\n") if split_names else name, *map(cell, values.to_pylist())]
+        for name, values in zip(names, rows.columns, strict=True)
     ]
-
-    def fits(columns: Sequence[int], widest: int) -> bool:
-        return sum(min(needed[each], widest) + _GAP for each in columns) - _GAP <= width
-
+    needed = [max(cell_len(line) for text in column for line in text.split("\n")) for column in columns]
     shown = list(range(len(names)))  # names may be equal
-    widest = next((each for each in _WIDEST if fits(shown, each)), _WIDEST[-1])
-    if not fits(shown, widest):
-        shown = [each for each in shown if set(texts[each]) != {_NOTHING}]
-    while len(shown) > 1 and not fits(shown, widest):
+
+    def fits(widest: int) -> bool:
+        return sum(min(needed[each], widest) + _GAP for each in shown) - _GAP <= width
+
+    widest = next(filter(fits, _WIDEST), _WIDEST[-1])
+    if not fits(widest):
+        shown = [each for each in shown if set(columns[each][1:]) != {_NOTHING}]
+    while len(shown) > 1 and not fits(widest):
         shown.pop()
     table = Table(box=SIMPLE_HEAD, pad_edge=False, show_edge=False, collapse_padding=True)
     for each in shown:
         numeric = str(rows.schema.types[each]).startswith(("int", "uint", "double", "float", "decimal"))
         justify: Literal["left", "right"] = "right" if numeric else "left"
-        table.add_column(Text(heads[each]), justify=justify, overflow="fold", max_width=widest)
-    for row in zip(*(texts[each] for each in shown), strict=True):
-        table.add_row(*map(Text, row))
+        table.add_column(Text(columns[each][0]), justify=justify, overflow="fold", max_width=widest)
+    for texts in zip(*(columns[each][1:] for each in shown), strict=True):
+        table.add_row(*map(Text, texts))
     return table, [name for each, name in enumerate(names) if each not in shown]
 
 
@@ -214,18 +203,14 @@ def cell(value: Any) -> str:
 
 
 def _list_cell(values: list[Any]) -> str:
+    """Layers as their short name, rows in columns, of anything else the first few."""
     from nst_batch.results.labels import layer_set
 
-    if values and all(isinstance(each, dict) for each in values):
-        return _small_table(values)
     if values and all(isinstance(each, str) for each in values):
         return printable(layer_set(values))
+    if values and all(isinstance(each, dict) for each in values):
+        lines = [list(values[0]), *([cell(value) for value in row.values()] for row in values)]
+        widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+        return "\n".join("  ".join(map(str.ljust, line, widths)).rstrip() for line in lines)
     more = ["…"] if len(values) > _SHOWN_ITEMS else []
     return f"[{', '.join([*map(cell, values[:_SHOWN_ITEMS]), *more])}]"
-
-
-def _small_table(rows: list[dict[str, Any]]) -> str:
-    """Rows of the same keys, each key once, in columns."""
-    lines = [list(rows[0]), *([cell(value) for value in row.values()] for row in rows)]
-    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    return "\n".join("  ".join(map(str.ljust, line, widths)).rstrip() for line in lines)

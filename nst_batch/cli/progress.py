@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 import time
-from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
 from nst_batch.cli.printing import print_note, printable
@@ -13,7 +12,6 @@ from nst_batch.vocabulary import duration
 
 if TYPE_CHECKING:
     from rich.progress import Progress as Bar
-    from rich.progress import TaskID
 
 LINE_SECONDS = 30.0
 
@@ -23,7 +21,6 @@ class TerminalReporter(Reporter):
 
     def __init__(self) -> None:
         self._bar: Bar | None = None
-        self._task: TaskID | None = None
         self._lined = time.monotonic()
 
     def __enter__(self) -> Self:
@@ -32,21 +29,14 @@ class TerminalReporter(Reporter):
             from rich.progress import BarColumn, MofNCompleteColumn, SpinnerColumn, TextColumn
             from rich.progress import Progress as Bar
 
-            self._bar = Bar(
-                SpinnerColumn(),
-                BarColumn(bar_width=None),
-                MofNCompleteColumn(),
-                TextColumn("{task.description}"),
-                console=Console(stderr=True),
-                transient=True,
-            )
-            self._bar.start()
+            columns = SpinnerColumn(), BarColumn(bar_width=None), MofNCompleteColumn()
+            description = TextColumn("{task.description}")
+            self._bar = Bar(*columns, description, console=Console(stderr=True), transient=True)
             self._task = self._bar.add_task("starting", total=None)
+            self._bar.start()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         if self._bar:
             self._bar.stop()
 
@@ -60,7 +50,7 @@ class TerminalReporter(Reporter):
     def progress(self, progress: Progress) -> None:
         """Moves the bar, or prints a line if the last one is old enough."""
         done = progress.num_trials - progress.pending
-        if self._bar and self._task is not None:
+        if self._bar:
             self._bar.update(self._task, completed=done, total=progress.num_trials, description=describe(progress))
         elif time.monotonic() - self._lined >= LINE_SECONDS:
             self._lined = time.monotonic()

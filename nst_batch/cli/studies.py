@@ -3,27 +3,22 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Unpack
+from typing import TYPE_CHECKING, Annotated, Any, Unpack
 
 import typer
 
 from nst_batch.cli.options import (
     AsJson,
-    BatchSize,
-    CpusPerWorker,
     Device,
-    GpusPerWorker,
-    MaxWorkers,
+    ExecutionOptions,
     Out,
-    RetryFailed,
     StudyArgument,
     StudyOptions,
-    Yes,
-    given,
-    overriding,
+    chosen,
     seconds,
+    with_options,
 )
 from nst_batch.cli.printing import print_json, print_line, print_note
 from nst_batch.cli.progress import TerminalReporter
@@ -73,7 +68,7 @@ def schema() -> None:
 
 
 @app.command(epilog="Example: nst-batch plan week7_content_layers --content photos/ --style paintings/ --json")
-@overriding
+@with_options
 def plan(
     study: StudyArgument,
     *,
@@ -94,8 +89,13 @@ def plan(
     from nst_batch.study.estimate import estimate
     from nst_batch.study.reading import load_study
 
-    options = given(device=device, gpu_hour_price=gpu_hour_price, deadline_seconds=deadline)
-    found = estimate(load_study(study, **overrides), note=print_note, **options)
+    found = estimate(
+        load_study(study, **overrides),
+        device=device or "auto",
+        gpu_hour_price=gpu_hour_price,
+        deadline_seconds=deadline,
+        note=print_note,
+    )
     if as_json:
         print_json(found.to_dict())
     else:
@@ -105,35 +105,25 @@ def plan(
 @app.command(
     epilog="Example: nst-batch run week7_content_layers --content photos/ --style paintings/ --out runs/w7"
 )
-@overriding
+@with_options
 def run(
     study: StudyArgument,
     *,
     out: Out,
-    device: Device = None,
     address: Annotated[
         str | None, typer.Option(help="A running Ray cluster: auto or HOST:PORT.", metavar="ADDRESS")
     ] = None,
-    max_workers: MaxWorkers = None,
-    gpus_per_worker: GpusPerWorker = None,
-    cpus_per_worker: CpusPerWorker = None,
-    batch_size: BatchSize = None,
-    retry_failed: RetryFailed = False,
-    yes: Yes = False,
     log_json: Annotated[
         bool, typer.Option("--log-json", help="Print one JSON object per line to stdout: notes, trials, progress.")
     ] = False,
-    **overrides: Unpack[StudyOptions],
+    **options: Unpack[ExecutionOptions],
 ) -> None:
     """Run a study in the foreground; run it again to resume.
 
     Exit codes: 0 every trial ok, 1 the run failed, 2 usage or study wrong, 3 finished but some trials failed,
     130/143 interrupted after a clean flush.
     """
-    from nst_batch.study.reading import load_study
-
-    loaded = load_study(study, **overrides)
-    confirm(loaded, yes)
+    loaded = confirmed(study, options)
     with TerminalReporter() as bar:
         from nst_batch.api import open_run
         from nst_batch.cluster.job_log import JsonLog
@@ -141,12 +131,10 @@ def run(
         from nst_batch.run import RunOptions, run_study
 
         reporter = JsonLog() if log_json else bar
-        workers = given(max_workers=max_workers, gpus_per_worker=gpus_per_worker, cpus_per_worker=cpus_per_worker)
+        workers = chosen(options, "max_workers", "gpus_per_worker", "cpus_per_worker")
         cluster = ClusterOptions(address=address, **workers)
-        how = given(device=device, batch_size=batch_size)
-        progress = run_study(
-            loaded, RunOptions(out=out, cluster=cluster, retry_failed=retry_failed, **how), reporter
-        )
+        how = chosen(options, "device", "batch_size", "retry_failed")
+        progress = run_study(loaded, RunOptions(out=out, cluster=cluster, **how), reporter)
     failed = progress.failed + progress.diverged
     summary = f"{progress.ok} of {progress.num_trials} trials ok in {duration(progress.elapsed_seconds)}"
     reporter.note(f"{summary}; {failed} failed" if failed else summary)
@@ -181,18 +169,25 @@ def figure(
 # Asking before a large study is run
 
 
-def confirm(study: Study, yes: bool) -> None:
-    """Asks whether to run a large study; a program, or a person who said so before, is not asked.
-
-    Counts names alone: nothing is opened. Pictures that only the cluster sees cannot be counted, nor asked about.
+def confirmed(name: str, options: Mapping[str, Any]) -> Study:
+    """The study as overridden. A person is asked before a large one, if they did not say --yes.
 
     Raises:
         typer.Abort: The answer was no.
     """
-    if yes or not sys.stdin.isatty():
-        return
-    count = num_trials(study)
-    if count > LARGE_TRIALS:
+    from nst_batch.study.reading import load_study
+
+    study = load_study(name, **chosen(options, *StudyOptions.__annotations__))
+    confirm(study, yes=bool(options.get("yes")))
+    return study
+
+
+def confirm(study: Study, yes: bool) -> None:
+    """Asks a person whether to run a large study, unless they said so before.
+
+    Counts names alone: nothing is opened. Pictures that only the cluster sees cannot be counted, nor asked about.
+    """
+    if not yes and sys.stdin.isatty() and (count := num_trials(study)) > LARGE_TRIALS:
         steps = f"{count:,} trials of {study.optimizer.steps:,} steps at {study.image.size} pixels"
         print_note(f"{study.name}: up to {steps}; `nst-batch plan` says how long that takes.")
         typer.confirm("Run it?", abort=True, err=True)
@@ -208,11 +203,8 @@ def num_trials(study: Study) -> int:
     except StudyError:
         return 0  # whoever runs the study says so, and where
     contents, styles = len(listing.content) or 1, len(listing.style) or 1
-    if listing.pairs is not None:
-        pairs = len(listing.pairs)
-    else:
-        pairs = contents * styles if study.pairs == "cross" else contents
-    return pairs * study.num_configurations
+    listed = contents * styles if study.pairs == "cross" else contents
+    return study.num_configurations * (listed if listing.pairs is None else len(listing.pairs))
 
 
 # What `plan` prints for a person
@@ -232,11 +224,11 @@ def _estimate_rows(found: Estimate) -> Iterator[tuple[str, str]]:
     failing = found.num_trials - found.num_runnable
     grid = f"{_count(found.num_pairs, 'pair')} × {_count(found.num_configurations, 'configuration')}"
     yield "trials", grid + (f"; {failing:,} cannot run" if failing else "")
-    good = found.num_pictures - len(found.bad_inputs)
-    yield "pictures", f"{good:,} good, {len(found.bad_inputs):,} bad, {len(found.duplicates):,} duplicates"
+    bad, same = len(found.bad_inputs), len(found.duplicates)
+    yield "pictures", f"{found.num_pictures - bad:,} good, {bad:,} bad, {same:,} duplicates"
     shown = [f"{width}×{height} ({count:,})" for width, height, count in found.sizes[:4]]
-    more = f", and {len(found.sizes) - 4} more" if len(found.sizes) > 4 else ""
-    yield "sizes", ", ".join(shown) + more if shown else "none"
+    more = [f"and {len(found.sizes) - 4} more"] if len(found.sizes) > 4 else []
+    yield "sizes", ", ".join([*shown, *more]) or "none"
     yield "batches", f"{found.num_batches:,}"
     yield "device", f"{found.device}; {_count(found.num_workers, 'worker')}"
     yield "memory", f"{_size(found.memory_bytes)} per worker"
@@ -244,8 +236,10 @@ def _estimate_rows(found: Estimate) -> Iterator[tuple[str, str]]:
     each_shown = f"{each:.2g} s" if each < 10 else duration(each)
     yield "time", f"{duration(found.seconds)} here ({each_shown} per trial on one worker)"
     if found.cost is not None:
-        hours = found.worker_seconds / 3600
-        yield "cost", f"{found.cost:,.2f} ({hours:,.2f} worker hours at {found.gpu_hour_price:g})"
+        yield (
+            "cost",
+            f"{found.cost:,.2f} ({found.worker_seconds / 3600:,.2f} worker hours at {found.gpu_hour_price:g})",
+        )
     if found.deadline_seconds is not None:
         needed = found.num_workers_for_deadline
         answer = "no number of workers is enough" if needed is None else f"{needed:,} workers like these"
@@ -254,10 +248,8 @@ def _estimate_rows(found: Estimate) -> Iterator[tuple[str, str]]:
 
 
 def _listed(title: str, items: Sequence[str]) -> list[str]:
-    if not items:
-        return []
-    more = [f"  … and {len(items) - _SHOWN:,} more"] if len(items) > _SHOWN else []
-    return ["", f"{title}:", *(f"  {item}" for item in items[:_SHOWN]), *more]
+    more = [f"… and {len(items) - _SHOWN:,} more"] if len(items) > _SHOWN else []
+    return ["", f"{title}:", *(f"  {item}" for item in [*items[:_SHOWN], *more])] if items else []
 
 
 def _count(number: int, noun: str) -> str:

@@ -112,15 +112,13 @@ class Cells:
 
 
 def _largest_block(ended: Flags) -> tuple[Flags, Flags]:
-    """The rows and columns of the largest all-true block, among three candidates."""
-    rows: Flags = np.asarray(ended.any(axis=1), np.bool_)
-    fullest = ended[ended.sum(axis=1).argmax()]
-    candidates: list[tuple[Flags, Flags]] = [
-        (np.asarray(ended.all(axis=1), np.bool_), np.ones(ended.shape[1], np.bool_)),
-        (rows, np.asarray(ended[rows].all(axis=0), np.bool_)),
-        (np.asarray(ended[:, fullest].all(axis=1), np.bool_), fullest),
+    """The rows and columns of the largest all-true block, of three: all columns, those that are full, the fullest row's."""
+    full = np.asarray(ended[ended.any(axis=1)].all(axis=0), np.bool_)
+    blocks = [
+        (np.asarray(ended[:, columns].all(axis=1), np.bool_), columns)
+        for columns in (np.ones_like(full), full, ended[ended.sum(axis=1).argmax()])
     ]
-    return max(candidates, key=lambda block: int(block[0].sum()) * int(block[1].sum()))
+    return max(blocks, key=lambda block: int(block[0].sum()) * int(block[1].sum()))
 
 
 # Columns of a ranking

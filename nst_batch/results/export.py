@@ -7,8 +7,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Iterator
-from functools import partial
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path, PurePosixPath
 from string import Formatter
 from typing import Any, get_args
@@ -29,10 +28,10 @@ from nst_batch.vocabulary import ExportKind
 _UNSAFE = re.compile(r"[^\w.+=-]+")
 _MAX_NAME_BYTES = 180
 """Of 255 that file systems allow; the rest is room for what makes names distinct."""
-
-
 NAMES = "{content}__{style}__{configuration}"
 """How exported pictures are called, unless a template says otherwise."""
+
+Row = dict[str, Any]
 
 
 def export(
@@ -52,19 +51,23 @@ def export(
     Raises:
         QueryError: `kind`, `where` or `names` is wrong, or the folder is not empty.
     """
-    _check_names(names)
+    fields = _fields(names)
     if kind not in get_args(ExportKind):
         raise QueryError(f"expected one of {', '.join(get_args(ExportKind))}, found {kind!r}")
-    folder = Path(to)
+    folder, chosen = Path(to), condition(where)
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise QueryError(f"{folder}: expected a new or an empty folder")
     folder.mkdir(parents=True, exist_ok=True)
-    writers: dict[ExportKind, Callable[[RunDirectory, Session, Path, str], list[Path]]] = {
-        "hf": partial(_write_hf, names=names), "images": partial(_write_images, names=names),
-        "csv": _write_csv, "long": _write_long,
-    }  # fmt: skip
     with Session(run) as session:
-        return writers[kind](run, session, folder, condition(where))
+        if kind == "csv":
+            return [_write_csv(session, folder, name, chosen) for name in ("trials", "layers")]
+        if kind == "long":
+            return [_write_long(run, session, folder, chosen)]
+        trials = session.query(
+            f"SELECT * FROM trials WHERE image_path IS NOT NULL AND {chosen} ORDER BY trial_index"
+        )
+    pictures = _named_pictures(run, trials, names, fields)
+    return [_write_pictures(run, pictures, folder) if kind == "images" else _write_hf(run, pictures, folder)]
 
 
 def plain_columns(table: pa.Table) -> pa.Table:
@@ -85,94 +88,84 @@ def _joined(value: Any, between: str) -> str | None:
     return json.dumps(value, default=str)
 
 
-def _write_csv(run: RunDirectory, session: Session, folder: Path, where: str) -> list[Path]:  # noqa: ARG001
+def _write_csv(session: Session, folder: Path, name: str, where: str) -> Path:
     chosen = f"trial_index IN (SELECT trial_index FROM trials WHERE {where})"
-    paths = []
-    for name in ("trials", "layers"):
-        table = session.query(f"SELECT * FROM {name} WHERE {chosen} ORDER BY trial_index")
-        paths.append(folder / f"{name}.csv")
-        pyarrow.csv.write_csv(plain_columns(table), paths[-1])
-    return paths
+    table = session.query(f"SELECT * FROM {name} WHERE {chosen} ORDER BY trial_index")
+    pyarrow.csv.write_csv(plain_columns(table), folder / f"{name}.csv")
+    return folder / f"{name}.csv"
 
 
-def _write_long(run: RunDirectory, session: Session, folder: Path, where: str) -> list[Path]:
+def _write_long(run: RunDirectory, session: Session, folder: Path, where: str) -> Path:
     """Written as it is read: 100,000 trials of 300 steps are 30 million rows."""
     path = folder / "curves_long.parquet"
     pictures = ", ".join(("content_uri", "style_uri", *labels.varying(run.configurations.values())))
     steps = ", ".join(f"unnest({name}) AS {name}" for name in ("step", *TERMS))
-    sql = (
+    batches = session.batches(
         f"SELECT trial_id, trial_index, configuration, {pictures}, {steps} FROM curves "
         f"JOIN (SELECT trial_index, {pictures} FROM trials WHERE {where}) USING (trial_index)"
     )
-    batches = session.batches(sql)
     with pq.ParquetWriter(path, batches.schema, compression="zstd") as writer:
         for batch in batches:
             writer.write_batch(batch)
-    return [path]
+    return path
 
 
-def _write_images(run: RunDirectory, session: Session, folder: Path, where: str, names: str) -> list[Path]:
-    for name, row in _named_pictures(run, session, where, names):
+# Pictures
+
+
+def _write_pictures(run: RunDirectory, pictures: Iterable[tuple[str, Row]], folder: Path) -> Path:
+    for name, row in pictures:
         (folder / name).write_bytes(picture_bytes(run, row["image_path"]))
-    return [folder]
+    return folder
 
 
-def _write_hf(run: RunDirectory, session: Session, folder: Path, where: str, names: str) -> list[Path]:
-    train = folder / "train"
-    train.mkdir()
-    path = train / "metadata.jsonl"
+def _write_hf(run: RunDirectory, pictures: Iterable[tuple[str, Row]], folder: Path) -> Path:
+    path = folder / "train" / "metadata.jsonl"
+    path.parent.mkdir()
     with path.open("w", encoding="utf-8") as lines:
-        for name, row in _named_pictures(run, session, where, names):
-            (train / name).write_bytes(picture_bytes(run, row["image_path"]))
+        for name, row in pictures:
+            _write_pictures(run, [(name, row)], path.parent)
             fields = {"file_name": name, **row}
             lines.write(json.dumps(fields, default=str, allow_nan=False, ensure_ascii=False) + "\n")
-    return [path]
+    return path
 
 
 def _named_pictures(
-    run: RunDirectory, session: Session, where: str, names: str
-) -> Iterator[tuple[str, dict[str, Any]]]:
-    """The trials that have a picture, each with a readable name that no other has, whatever the case of letters."""
-    chosen = f"image_path IS NOT NULL AND {where}"
-    trials = session.query(f"SELECT * FROM trials WHERE {chosen} ORDER BY trial_index")
+    run: RunDirectory, trials: pa.Table, names: str, fields: Sequence[str]
+) -> Iterator[tuple[str, Row]]:
+    """Trials, each with a readable file name that no other has, whatever the case of letters."""
     uris = {uri for column in ("content_uri", "style_uri") for uri in trials[column].unique().to_pylist() if uri}
-    short, fields = labels.short_names(sorted(uris)), labels.varying(run.configurations.values())
+    short, varying = labels.short_names(sorted(uris)), labels.varying(run.configurations.values())
     taken: set[str] = set()
     for batch in trials.to_batches(max_chunksize=1_000):
         for row in batch.to_pylist():
-            content, style = (short.get(row[column], "") for column in ("content_uri", "style_uri"))
-            label = labels.configuration_label(run.configurations[row["configuration"]], fields)
-            stem = _stem(names, row | {"content": content, "style": style, "configuration": label})
+            known = row | {name: short.get(row[f"{name}_uri"]) for name in ("content", "style")}
+            configuration = run.configurations[row["configuration"]]
+            known["configuration"] = labels.configuration_label(configuration, varying)
+            texts = {name: _joined(known[name], "+") or "" for name in fields}
+            stem = _safe(names.format_map({name: _safe(text.replace(" · ", "_")) for name, text in texts.items()}))
+            stem = stem.encode()[:_MAX_NAME_BYTES].decode(errors="ignore") or "picture"
             if stem.casefold() in taken:
                 stem = f"{stem}__{row['trial_id'][:12]}"
             taken.add(stem.casefold())
             yield f"{stem}{PurePosixPath(row['image_path']).suffix}", row
 
 
-def _check_names(names: str) -> None:
-    """Only plain fields: a template that could reach into objects could read what it should not."""
-    allowed = {"content", "style", *tables.TRIALS.names}
+def _safe(text: str) -> str:
+    """`text` in letters that every file system takes."""
+    return re.sub("_{3,}", "__", _UNSAFE.sub("-", text)).strip("-._")
+
+
+def _fields(names: str) -> list[str]:
+    """The fields of a template, which must be plain: one that reached into objects could read what it should not."""
     try:
-        parts = [(field, spec, conversion) for _, field, spec, conversion in Formatter().parse(names)]
+        parts = [part[1:] for part in Formatter().parse(names) if part[1] is not None]
     except ValueError as error:
         raise QueryError(f"names {names!r}: {error}") from error
     for field, spec, conversion in parts:
-        if field is not None and (field not in allowed or spec or conversion):
+        if field not in ("content", "style", *tables.TRIALS.names) or spec or conversion:
             known = "{content}, {style}, {configuration} and columns of trials such as {alpha}"
             raise QueryError(f"names {names!r}: expected {known}, found {{{field}}}")
     if not names.strip():
         raise QueryError("names: expected a template such as {content}-{style}-{configuration}, found nothing")
-
-
-def _stem(names: str, fields: dict[str, Any]) -> str:
-    """A file's name without suffix: what the template says, of letters that every file system takes."""
-    parts = (
-        literal + ("" if field is None else _file_name(_joined(fields[field], "+") or ""))
-        for literal, field, _, _ in Formatter().parse(names)
-    )
-    whole = re.sub("_{3,}", "__", _UNSAFE.sub("-", "".join(parts))).strip("-._") or "picture"
-    return whole.encode()[:_MAX_NAME_BYTES].decode(errors="ignore")
-
-
-def _file_name(text: str) -> str:
-    return _UNSAFE.sub("-", text.replace(" · ", "_")).strip("-.")
+    return [str(field) for field, _, _ in parts]

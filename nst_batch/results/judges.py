@@ -66,7 +66,7 @@ def judged(run: RunDirectory, trials: pa.Table, judge: str, *, fetch: bool = Fal
     row_of = np.full(run.num_trials, -1)
     ok = pc.equal(trials["status"], "ok").to_numpy()
     row_of[trials["trial_index"].to_numpy()[ok]] = np.flatnonzero(ok)
-    score = _pixel_scorer if judge == PIXELS else _network_scorer(judge)
+    score = pixel_scores if judge == PIXELS else _network_scorer(judge)
     with ThreadPoolExecutor(_FILES_AT_ONCE, "nst-batch judge") as pool:
         for trial, problem in _problems(PictureReader(pool), run.iter_plan(skip=row_of < 0), fetch):
             row = row_of[trial.trial_index]
@@ -126,33 +126,20 @@ def _network_scorer(judge: str) -> Callable[[Pixels, Problem, Configuration], Sc
 # No network
 
 
-def _pixel_scorer(image: Pixels, problem: Problem, _: Configuration) -> Scores:
-    return pixel_scores(image, problem)
-
-
-def pixel_scores(image: Pixels, problem: Problem) -> Scores:
+def pixel_scores(image: Pixels, problem: Problem, _: Configuration | None = None) -> Scores:
     """The scores of an image by its structure and its colour patches; see the head of this module."""
     if problem.content is None or not problem.styles:
         return Scores(score_reason="no content or no style picture")
-    unlike, unlike_styles = _structure_distances(image, problem)
-    kept = share_reached([(unlike, unlike_styles)])
+    content = _luminance(problem.content.pixels.numpy())
+    styles = [_luminance(resized(style.pixels, *content.shape).numpy()) for style in problem.styles]
+    unlike, *others = (1 - multi_scale_similarity(each, content) for each in (_luminance(image), *styles))
+    kept = share_reached([(unlike, min(others))])
     sides = [side for each in (problem.content, *problem.styles) for side in each.pixels.shape[1:]]
     levels = 1 + max(0, int(np.log2(min(sides) / _SMALLEST_LEVEL)))
     style = _blended([_patches_of(style, levels) for style in problem.styles])
-    own, content = _patches(image, levels), _patches_of(problem.content, levels)
-    distances = zip(_squared_distances(own, style), _squared_distances(content, style), strict=True)
+    own, unchanged = _patches(image, levels), _patches_of(problem.content, levels)
+    distances = zip(_squared_distances(own, style), _squared_distances(unchanged, style), strict=True)
     return Scores.of(kept, share_reached(list(distances)))
-
-
-def _structure_distances(image: Pixels, problem: Problem) -> tuple[float, float]:
-    """1 − multi-scale SSIM to the content, of an image and of the style that is nearest."""
-    assert problem.content is not None
-    content = _luminance(problem.content.pixels.numpy())
-    styles = [_luminance(resized(style.pixels, *content.shape).numpy()) for style in problem.styles]
-    return (
-        1 - multi_scale_similarity(_luminance(image), content),
-        1 - max(multi_scale_similarity(style, content) for style in styles),
-    )
 
 
 def multi_scale_similarity(one: Floats, other: Floats) -> float:

@@ -130,7 +130,7 @@ def _trials(overview: Overview, target: Directory) -> list[dict[str, Any]]:
         if row["image_path"] is not None:
             picture = run_at and f"{run_at}/{row['image_path']}"
             thumbnail = _thumbnail(overview, place, edge, folder)
-        found = {name: row[name] for name in _TRIAL_COLUMNS}
+        found = {name: row[name] for name in _TRIAL_COLUMNS} | {"scores": labels.scores_text(row)}
         return found | {"configuration": positions[place[1]], "picture": picture, "thumbnail": thumbnail}
 
     return _in_threads(entry, ended)

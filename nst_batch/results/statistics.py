@@ -56,14 +56,9 @@ def bootstrap_interval(values: Floats, spread: float) -> tuple[Floats, Floats]:
 
 def pareto_front(content: Floats, style: Floats) -> Flags:
     """Which points no other point beats: none is at least as good (as low) in both and better in one."""
-    order = np.lexsort((style, content))
-    front = np.zeros(len(content), np.bool_)
-    best, at = math.inf, math.nan
-    for index in order:
-        if style[index] < best or (style[index] == best and content[index] == at):
-            front[index] = True
-            best, at = style[index], content[index]
-    return front
+    points = zip(content, style, strict=True)
+    beaten = [((content <= c) & (style <= s) & ((content < c) | (style < s))).any() for c, s in points]
+    return ~np.array(beaten, np.bool_)
 
 
 def shares_won(scores: Floats) -> Floats:

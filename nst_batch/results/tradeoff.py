@@ -41,7 +41,8 @@ def table(cells: Cells, configurations: Mapping[str, Configuration], axis: str, 
     """
     if "score" not in cells.measures:
         raise QueryError("--over needs content and style pictures: without both there is no trade-off")
-    groups = _groups([configurations[identity] for identity in cells.configurations], axis)
+    chosen = [configurations[identity] for identity in cells.configurations]
+    groups = _groups(chosen, axis)
     found = {name: np.empty((len(cells.pictures), len(groups))) for name in CRITERIA}
     for column, members in enumerate(groups):
         kept, taken, score = (cells.measures[name][:, members] for name in ("content", "style", "score"))
@@ -49,15 +50,15 @@ def table(cells: Cells, configurations: Mapping[str, Configuration], axis: str, 
             for name, value in _criteria(kept[pair], taken[pair], score[pair]).items():
                 found[name][pair, column] = value
     best = [members[int(np.argmax(np.nan_to_num(cells.means("score")[members], nan=-1)))] for members in groups]
-    first = [dataclasses.replace(_configuration(cells, configurations, at), **{axis: _ANY}) for at in best]
+    others = [dataclasses.replace(chosen[at], **{axis: _ANY}) for at in best]
     ranks = {name: stats.rankdata(-values, axis=1) for name, values in found.items()}
     means = {name: np.where(np.isfinite(measured), measured, 0).mean(axis=0) for name, measured in found.items()}
     scores: dict[str, Any] = {"transfer_score": means.pop("score")}
-    scores[f"best_{axis}"] = [_shown(getattr(_configuration(cells, configurations, at), axis)) for at in best]
-    values = labelled(first, ranks[by], scores | means)
+    along = [getattr(chosen[at], axis) for at in best]
+    scores[f"best_{axis}"] = [list(value) if isinstance(value, tuple) else value for value in along]
+    values = labelled(others, ranks[by], scores | means)
     values |= {f"{name}_rank": each.mean(axis=0) for name, each in ranks.items()}
-    values["points"] = [len(members) for members in groups]
-    values |= {"pairs": np.full(len(groups), len(cells.pictures))}
+    values |= {"points": list(map(len, groups)), "pairs": np.full(len(groups), len(cells.pictures))}
     values["failed"] = [int(cells.failed("score")[members].sum()) for members in groups]
     values["configuration"] = [cells.configurations[at] for at in best]
     return ordered(values, ranks[by].mean(axis=0))
@@ -81,14 +82,6 @@ def _groups(chosen: Sequence[Configuration], axis: str) -> list[list[int]]:
         for members in groups.values():
             members.sort(key=lambda position: float(getattr(chosen[position], axis)))
     return list(groups.values())
-
-
-def _configuration(cells: Cells, configurations: Mapping[str, Configuration], position: int) -> Configuration:
-    return configurations[cells.configurations[position]]
-
-
-def _shown(value: Any) -> Any:
-    return list(value) if isinstance(value, tuple) else value
 
 
 def _criteria(kept: Floats, taken: Floats, score: Floats) -> dict[str, float]:

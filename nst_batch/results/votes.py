@@ -1,7 +1,6 @@
 """What people saw: votes between two finished pictures of one pair, and the strengths that follow from them.
 
-A file of votes is JSON: `{"run": …, "votes": [{"content_sha256": …, "style_sha256": …, "better": CONFIGURATION,
-"worse": CONFIGURATION, "tie": true where neither was better, "at": …}, …]}`.
+`vote` says what a file of votes holds.
 """
 
 from __future__ import annotations
@@ -42,21 +41,18 @@ def read_votes(paths: Sequence[Path], configurations: Collection[str]) -> list[V
     Raises:
         QueryError: A file is not one of votes, or of votes on other configurations than these.
     """
-    return [vote for path in paths for vote in _read(path, configurations)]
-
-
-def _read(path: Path, configurations: Collection[str]) -> list[Vote]:
-    try:
-        stored = json.loads(path.read_bytes())["votes"]
-        votes = [_vote(entry) for entry in stored]
-    except OSError as error:
-        raise QueryError(f"{path}: cannot be read: {error.strerror}") from error
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        expected = "a file of votes as `nst-batch vote` saves them"
-        raise QueryError(f"{path}: expected {expected}: {type(error).__name__}: {error}") from error
-    for vote in votes:
-        if unknown := {vote.better, vote.worse} - set(configurations):
+    votes: list[Vote] = []
+    for path in paths:
+        try:
+            own = [_vote(entry) for entry in json.loads(path.read_bytes())["votes"]]
+        except OSError as error:
+            raise QueryError(f"{path}: cannot be read: {error.strerror}") from error
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            expected = "a file of votes as `nst-batch vote` saves them"
+            raise QueryError(f"{path}: expected {expected}: {type(error).__name__}: {error}") from error
+        if unknown := {each for vote in own for each in (vote.better, vote.worse)} - set(configurations):
             raise QueryError(f"{path}: a vote on configuration {min(unknown)}, which this run does not have")
+        votes += own
     return votes
 
 

@@ -7,8 +7,6 @@ const trialByPlace = new Map(trials.map((trial) => [`${trial.pair}/${trial.confi
 const trialByIndex = new Map(trials.map((trial) => [trial.trial_index, trial]));
 const numberById = new Map(configurations.map((each, number) => [each.id, number]));
 const trialOf = (pair, configuration) => trialByPlace.get(`${pair}/${configuration}`);
-const trialsOf = (id) => pairs.map((_, pair) => trialOf(pair, numberById.get(id)));
-const labelOf = (id) => configurations[numberById.get(id)]?.label ?? id;
 const describe = (trial) => `${pairs[trial.pair].label || "the only pair"}\n${configurations[trial.configuration].label}`;
 
 function el(tag, attributes = {}, ...children) {
@@ -22,10 +20,6 @@ function el(tag, attributes = {}, ...children) {
   return node;
 }
 
-function scores({ transfer_score: score, content_kept: kept, style_taken: taken }) {
-  return score == null ? "" : `${score.toFixed(2)} = ${kept.toFixed(2)} kept × ${taken.toFixed(2)} taken`;
-}
-
 function short(value) {
   if (typeof value !== "number") return value ?? "–";
   const size = Math.abs(value);
@@ -34,20 +28,17 @@ function short(value) {
 
 // Tiles and large pictures
 
+const emptyTile = (reason) => el("div", { className: "tile empty", title: reason }, reason);
+
 function tile(trial, list) {
-  if (!trial?.thumbnail) {
-    const reason = trial ? trial.error_message || trial.status : "pending";
-    return el("div", { className: "tile empty", title: reason }, reason);
-  }
+  if (!trial?.thumbnail) return emptyTile(trial ? trial.error_message || trial.status : "pending");
   const image = el("img", { loading: "lazy", alt: describe(trial), src: trial.thumbnail });
   return el("button", { type: "button", className: "tile", title: describe(trial), onclick: () => zoom.open(trial, list) }, image);
 }
 
 function inputTile(number, role) {
   const { name, uri, thumbnail, reason } = inputs[number];
-  const picture = thumbnail
-    ? el("div", { className: "tile" }, el("img", { src: thumbnail, alt: `${role}: ${name}` }))
-    : el("div", { className: "tile empty", title: reason }, reason);
+  const picture = thumbnail ? el("div", { className: "tile" }, el("img", { src: thumbnail, alt: `${role}: ${name}` })) : emptyTile(reason);
   return el("figure", { title: uri }, picture, el("figcaption", {}, `${role}: ${name}`));
 }
 
@@ -70,12 +61,11 @@ const zoom = {
     const trial = this.list[this.at];
     showPicture(byId("zoom-image"), trial);
     byId("zoom-image").alt = describe(trial);
-    byId("zoom-text").textContent = [describe(trial), scores(trial), `${trial.steps_done} steps · ${trial.trial_id.slice(0, 10)}`]
+    byId("zoom-text").textContent = [describe(trial), trial.scores, `${trial.steps_done} steps · ${trial.trial_id.slice(0, 10)}`]
       .filter(Boolean).join("\n");
   },
 };
-byId("zoom-back").addEventListener("click", () => zoom.step(-1));
-byId("zoom-on").addEventListener("click", () => zoom.step(1));
+for (const [id, by] of [["zoom-back", -1], ["zoom-on", 1]]) byId(id).addEventListener("click", () => zoom.step(by));
 zoom.dialog.addEventListener("click", (event) => { if (event.target === zoom.dialog) zoom.dialog.close(); });
 zoom.dialog.addEventListener("keydown", (event) => {
   if (event.key === "ArrowLeft") zoom.step(-1);
@@ -111,9 +101,7 @@ function chooseAxes() {
   setSize(Math.max(96, Math.min(190, room / columns - 16)));
 }
 
-function setSize(pixels) {
-  document.documentElement.style.setProperty("--thumb", `${Math.round(pixels)}px`);
-}
+const setSize = (pixels) => document.documentElement.style.setProperty("--thumb", `${Math.round(pixels)}px`);
 
 function drawGridControls() {
   const names = axes.map((axis) => axis.label);
@@ -149,7 +137,7 @@ function drawGrid() {
   const shown = rows.slice(0, Math.max(1, Math.floor(MAX_CELLS / columns.length)));
   const cells = shown.map((_, row) => columns.map((_, column) => trialAt(row, column)));
   const list = cells.flat();
-  const picture = (trial) => (trial === null ? "" : el("figure", {}, tile(trial, list), el("figcaption", {}, trial ? scores(trial) : "")));
+  const picture = (trial) => (trial === null ? "" : el("figure", {}, tile(trial, list), el("figcaption", {}, trial?.scores ?? "")));
   const head = el("tr", {}, el("th", {}, `${axes[grid.rows].label} ↓ ${axes[grid.columns]?.label} →`),
     ...columns.map((value) => el("th", { scope: "col" }, value)));
   const body = shown.map((value, row) => el("tr", {}, el("th", { scope: "row" }, value),
@@ -200,11 +188,11 @@ compare.stage.querySelector("input").addEventListener("input", (event) => {
 function drawTable(holder, names, rowsOf, show, limit = 50) {
   const columns = names.filter((name) => rowsOf().some((row) => row[name] != null));
   const state = { column: null, descending: false, limit };
-  const sign = () => (state.descending ? -1 : 1);
   const order = (a, b) => {
     const [x, y] = [a[state.column] ?? "", b[state.column] ?? ""];
     if (x === "" || y === "") return (x === "") - (y === "");
-    return sign() * (typeof x === "number" ? x - y : String(x).localeCompare(String(y), "en", { numeric: true }));
+    const found = typeof x === "number" ? x - y : String(x).localeCompare(String(y), "en", { numeric: true });
+    return state.descending ? -found : found;
   };
   const sortBy = (column) => {
     Object.assign(state, { column, descending: state.column === column && !state.descending });
@@ -230,7 +218,8 @@ function drawTable(holder, names, rowsOf, show, limit = 50) {
 function drawRankingTable({ rows, notes }) {
   const columns = ["rank", "configuration", "transfer_score", "score_low", "score_high", "content_kept", "style_taken",
     "mean_rank", "low", "high", "won", "pareto", "content_distance", "style_distance", "failed"];
-  const open = (row) => el("button", { type: "button", onclick: () => openPictures(row) }, labelOf(row.configuration));
+  const open = (row) => el("button", { type: "button", onclick: () => openPictures(row) },
+    configurations[numberById.get(row.configuration)]?.label ?? row.configuration);
   drawTable(byId("ranking-table"), columns, () => rows, { configuration: open });
   byId("ranking-notes").replaceChildren(...notes.map((note) => el("li", {}, note)));
 }
@@ -258,7 +247,8 @@ function drawTrialTable() {
 // Plots: Vega's, in the page's colours; what a mark stands for opens on a click
 
 const picturesOf = ({ trial, configuration }) =>
-  (trial === undefined ? trialsOf(configuration) : [trialByIndex.get(trial)]).filter((each) => each?.thumbnail);
+  (trial === undefined ? pairs.map((_, pair) => trialOf(pair, numberById.get(configuration))) : [trialByIndex.get(trial)])
+    .filter((each) => each?.thumbnail);
 
 function openPictures(datum) {
   const list = picturesOf(datum);
@@ -298,4 +288,5 @@ drawGridControls();
 drawGrid();
 compare.draw();
 drawTrialTable();
+if (data.failures.length) drawTable(byId("failure-table"), ["count", "status", "error_type", "error_message", "trial"], () => data.failures, {});
 for (const [name, plot] of Object.entries(data.plots)) drawPlot(name, plot);
