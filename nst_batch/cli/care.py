@@ -131,8 +131,9 @@ def _local(folder: Path) -> Iterator[Finding]:
     except OSError as error:
         yield Finding("write access", "bad", f"{folder}: {error.strerror}", _ELSEWHERE)
     free = shutil.disk_usage(folder).free
-    state, advice = ("ok", "") if free >= _FREE_BYTES else ("note", f"free some, or {_ELSEWHERE}")
-    yield Finding("disk", state, f"{free / 2**30:.1f} GiB free at {folder}", advice)
+    found = f"{free / 2**30:.1f} GiB free at {folder}"
+    enough = free >= _FREE_BYTES
+    yield Finding("disk", "ok" if enough else "note", found, "" if enough else f"free some, or {_ELSEWHERE}")
 
 
 def _remote(url: str) -> Iterator[Finding]:

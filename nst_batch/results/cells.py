@@ -112,7 +112,7 @@ class Cells:
 
 
 def _largest_block(ended: Flags) -> tuple[Flags, Flags]:
-    """The rows and columns of the largest all-true block, of three: all columns, those that are full, the fullest row's."""
+    """The rows and columns of the largest all-true block, among three candidates."""
     full = np.asarray(ended[ended.any(axis=1)].all(axis=0), np.bool_)
     blocks = [
         (np.asarray(ended[:, columns].all(axis=1), np.bool_), columns)

@@ -157,7 +157,7 @@ def _safe(text: str) -> str:
 
 
 def _fields(names: str) -> list[str]:
-    """The fields of a template, which must be plain: one that reached into objects could read what it should not."""
+    """The fields of a template. They must be plain: one that reached into objects could read what it should not."""
     try:
         parts = [part[1:] for part in Formatter().parse(names) if part[1] is not None]
     except ValueError as error:
