@@ -10,7 +10,7 @@ sets", JMLR 2006, section 3.2.2). Ranks by content and by style are never averag
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import combinations
 from pathlib import Path
 from typing import get_args
@@ -74,21 +74,27 @@ def rank(
     judged = {name: _judged(run, trials, name, fetch) for name in names}
     measures = {name: judged[names[0]][column] for name, column in _MEASURES.items()}
     measures |= {_named(name, names): judged[name]["transfer_score"] for name in names[1:]}
-    measures |= {column: -numbers(trials[column]) for column in _DISTANCES.values()}
-    everything = Cells.of(trials, _with_substitutes(measures), list(run.configurations))
+    distances = {name: -numbers(trials[column]) for name, column in _DISTANCES.items()}
+    if not np.isfinite(measures["score"]).any():
+        measures |= distances  # without content or style pictures, the distance from those that there are
+    measures |= {_DISTANCES[name]: values for name, values in distances.items()}
+    everything = Cells.of(trials, measures, list(run.configurations))
     cells = everything.compared()
+    order = by if over else _order(cells, by)
     if over:
         table = tradeoff.table(cells, run.configurations, over, by)
     else:
-        table = _table(cells, run.configurations, by, names[1:])
-        _note_agreement(cells, names)
+        table = _table(cells, run.configurations, order, names[1:])
+        cells.notes += _agreement(cells, names)
     if votes:
         chosen = read_votes(votes, run.configurations)
         table = with_votes(table, chosen, everything, {_named(name, names): name for name in names})
         cells.notes += notes(table)
     if judges and names[0] != OWN:
         cells.notes.insert(0, f"Scores are those of the judge {names[0]}, not of the run's own network.")
-    _note(cells, run.configurations, by)
+    if order != by:
+        cells.notes.append(f"Ranked by {order} alone: the study has no other pictures.")
+    cells.notes += _small_print(cells, [run.configurations[identity] for identity in cells.configurations])
     return table.replace_schema_metadata({"notes": json.dumps(cells.notes, ensure_ascii=False)})
 
 
@@ -121,35 +127,22 @@ def _judged(run: RunDirectory, trials: pa.Table, judge: str, fetch: bool) -> Map
     return judged(run, trials, judge, fetch=fetch)
 
 
-def _with_substitutes(measures: Mapping[str, Floats]) -> dict[str, Floats]:
-    """Where a study has no content or no style pictures, the distance from those that it has stands for a score."""
-    found = dict(measures)
-    if not np.isfinite(found["score"]).any():
-        found |= {name: measures[column] for name, column in _DISTANCES.items()}
-    return found
-
-
 # The table
 
 
 def _table(
-    cells: Cells, configurations: Mapping[str, Configuration], by: RankBy, others: Sequence[str]
+    cells: Cells, configurations: Mapping[str, Configuration], order: str, others: Sequence[str]
 ) -> pa.Table:
     chosen = [configurations[identity] for identity in cells.configurations]
-    order = _order(cells, by)
     ranks = {name: stats.rankdata(-values, axis=1) for name, values in cells.measures.items()}
-    values = labelled(chosen, ranks[order], _scores(cells) if "score" in cells.measures else {})
-    sides = [name for name in ("content", "style") if name in cells.measures]
+    values = labelled(chosen, ranks[order], _scores(cells) if "score" in ranks else {})
+    sides = [name for name in ("content", "style") if name in ranks]
     means = [np.nan_to_num(-cells.means(name), nan=np.inf) for name in sides]
     values["pareto"] = pareto_front(means[0], means[-1])
-    for name in sides:
-        values[f"{name}_rank"] = ranks[name].mean(axis=0)
-    for column in _DISTANCES.values():
-        if column in cells.measures:
-            values[column] = -cells.means(column)
-    for judge in others:
-        if f"score by {judge}" in ranks:
-            values[f"rank_by_{judge}"] = ranks[f"score by {judge}"].mean(axis=0)
+    values |= {f"{name}_rank": ranks[name].mean(axis=0) for name in sides}
+    values |= {column: -cells.means(column) for column in _DISTANCES.values() if column in ranks}
+    seen = [(judge, ranks[measure]) for judge in others if (measure := f"score by {judge}") in ranks]
+    values |= {f"rank_by_{judge}": own.mean(axis=0) for judge, own in seen}
     values |= {"pairs": np.full(len(chosen), len(cells.pictures)), "failed": cells.failed(order)}
     values["configuration"] = cells.configurations
     return ordered(values, ranks[order].mean(axis=0))
@@ -159,7 +152,7 @@ def _scores(cells: Cells) -> dict[str, Floats]:
     """The columns of means; a failed trial scores nothing in the interval."""
     values = cells.measures["score"]
     low, high = bootstrap_interval(np.where(np.isfinite(values), values, 0.0), spread=0.0)
-    score, *parts = ((_MEASURES[name], cells.means(name)) for name in _MEASURES)
+    score, *parts = ((column, cells.means(name)) for name, column in _MEASURES.items())
     return dict([score, ("score_low", low), ("score_high", high), *parts])
 
 
@@ -175,44 +168,37 @@ def _order(cells: Cells, by: RankBy) -> str:
 # Notes
 
 
-def _note_agreement(cells: Cells, judges: Sequence[str]) -> None:
+def _agreement(cells: Cells, judges: Sequence[str]) -> Iterator[str]:
     """How far judges agree: Kendall's tau between their mean ranks, and within each pair."""
-    names = {judge: _named(judge, judges) for judge in judges}
-    known = [judge for judge in judges if names[judge] in cells.measures]
     if len(cells.configurations) < 2:
         return
-    for one, other in combinations(known, 2):
-        first, second = cells.measures[names[one]], cells.measures[names[other]]
+    scores = {judge: cells.measures.get(_named(judge, judges)) for judge in judges}
+    known = {judge: values for judge, values in scores.items() if values is not None}
+    for (one, first), (other, second) in combinations(known.items(), 2):
         means = [stats.rankdata(-each, axis=1).mean(axis=0) for each in (first, second)]
         overall = stats.kendalltau(*means).statistic
-        taus = [stats.kendalltau(*each).statistic for each in zip(first, second, strict=True)]
-        known_taus = [tau for tau in taus if np.isfinite(tau)]
-        if not known_taus or not np.isfinite(overall):
-            cells.notes.append(f"{one} and {other}: one of them sees no difference anywhere.")
+        taus = np.array([stats.kendalltau(*each).statistic for each in zip(first, second, strict=True)])
+        if not np.isfinite(overall) or not np.isfinite(taus).any():
+            yield f"{one} and {other}: one of them sees no difference anywhere."
             continue
         shown = ", ".join(f"{tau:.2f}" for tau in taus[:_SHOWN_PAIRS]) + (", …" if len(taus) > _SHOWN_PAIRS else "")
-        cells.notes.append(
-            f"{one} and {other}: Kendall's tau {overall:.2f} between their orders; within pairs "
-            f"{np.mean(known_taus):.2f} on average ({shown})."
-        )
+        within = f"within pairs {np.nanmean(taus):.2f} on average ({shown})"
+        yield f"{one} and {other}: Kendall's tau {overall:.2f} between their orders; {within}."
 
 
-def _note(cells: Cells, configurations: Mapping[str, Configuration], by: RankBy) -> None:
+def _small_print(cells: Cells, configurations: Sequence[Configuration]) -> Iterator[str]:
+    """What few pairs, shared pictures, failures and random weights mean for the numbers."""
     pairs = len(cells.pictures)
     contents, styles = (len({each[side] for each in cells.pictures}) for side in (0, 1))
     if pairs < MIN_PAIRS:
         few = "1 pair" if pairs == 1 else f"{pairs} pairs"
-        cells.notes.append(f"Only {few}: too few for an interval; the order may be chance.")
+        yield f"Only {few}: too few for an interval; the order may be chance."
     elif max(contents, styles) < pairs:
-        cells.notes.append(
-            f"The {pairs:,} pairs share pictures ({contents:,} contents, {styles:,} styles); the interval takes "
-            f"them as independent and is rather too narrow."
-        )
-    if len(cells.configurations) == 1:
-        cells.notes.append("There is one configuration only: nothing to compare.")
+        shared = f"The {pairs:,} pairs share pictures ({contents:,} contents, {styles:,} styles)"
+        yield f"{shared}; the interval takes them as independent and is rather too narrow."
+    if len(configurations) == 1:
+        yield "There is one configuration only: nothing to compare."
     if failed := int(cells.failed(next(iter(cells.measures))).sum()):
-        cells.notes.append(f"{failed:,} failed trials count as last in their pairs.")
-    if by == "score" and by not in cells.measures:
-        cells.notes.append(f"Ranked by {_order(cells, by)} alone: the study has no other pictures.")
-    if any(configurations[identity].weights.startswith("random") for identity in cells.configurations):
-        cells.notes.append("RANDOM weights: the network is untrained, and so are the features that judge here.")
+        yield f"{failed:,} failed trials count as last in their pairs."
+    if any(each.weights.startswith("random") for each in configurations):
+        yield "RANDOM weights: the network is untrained, and so are the features that judge here."
