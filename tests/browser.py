@@ -15,6 +15,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
 CHROMEDRIVER = shutil.which("chromedriver")
 
@@ -125,6 +127,26 @@ def browser(folder: Path) -> Iterator[Browser]:
     finally:
         driver.terminate()
         driver.wait(10)
+
+
+@contextmanager
+def opened(url: str, profile: Path, width: int, height: int) -> Iterator[Browser]:
+    """A page in a window of this size; the test is skipped where there is no Chromium."""
+    if not (CHROMIUM and CHROMEDRIVER):
+        pytest.skip("there is no chromium with chromedriver on PATH (apt-get install chromium chromium-driver)")
+    with browser(profile) as page:
+        page.resize(width, height)
+        page.log("performance")  # the browser's own first page
+        page.open(url)
+        yield page
+
+
+def stays_at_home(page: Browser) -> bool:
+    """Whether the page has logged nothing, and loaded something, but from files and from itself alone."""
+    messages = [json.loads(entry["message"])["message"] for entry in page.log("performance")]
+    requests = [each for each in messages if each["method"] == "Network.requestWillBeSent"]
+    urls = [each["params"]["request"]["url"] for each in requests]
+    return page.log("browser") == [] and bool(urls) and all(url.startswith(("file:", "data:")) for url in urls)
 
 
 def _await(server: str) -> None:

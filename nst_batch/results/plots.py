@@ -39,19 +39,25 @@ def plots(data: Mapping[str, Any]) -> dict[str, Spec]:
     Args:
         data: From `report_data`.
     """
-    found = {}
-    configurations = {each["id"]: each for each in data["configurations"]}
-    rows = [{**configurations.get(row["configuration"], {}), **row} for row in data["ranking"]["rows"]]
-    rows = [{**row, "label": row.get("label", row["configuration"])} for row in rows]
-    if rows:
-        found["ranking"] = ranking_plot(rows)
-    scored = [row for row in rows if row.get("transfer_score") is not None]
+    known = {each["id"]: each for each in data["configurations"]}
+    rows = [
+        {"label": row["configuration"], **known.get(row["configuration"], {}), **row}
+        for row in data["ranking"]["rows"]
+    ]
+    scored = {row["configuration"]: row for row in rows if row.get("transfer_score") is not None}
+    found = {"ranking": ranking_plot(rows)} if rows else {}
     if scored and any(field["name"] == STRENGTH for field in data["fields"]):
-        found["tradeoff"] = strength_plot(scored, data)
+        pictures = {
+            each["configuration"]: each["thumbnail"] for each in reversed(data["trials"]) if each["thumbnail"]
+        }
+        points = [
+            scored[key] | {"picture": pictures.get(number)} for number, key in enumerate(known) if key in scored
+        ]
+        found["tradeoff"] = strength_plot(points, data["pairs"][0]["label"] or "the only pair")
     elif scored:
-        found["tradeoff"] = tradeoff_plot(scored)
+        found["tradeoff"] = tradeoff_plot(list(scored.values()))
     if data["curves"]["trials"]:
-        found["curves"] = curves_plot(data["curves"], {key: each["label"] for key, each in configurations.items()})
+        found["curves"] = curves_plot(data["curves"])
     return found
 
 
@@ -112,19 +118,18 @@ def tradeoff_plot(rows: Rows) -> Spec:
     )
 
 
-def strength_plot(rows: Rows, data: Mapping[str, Any]) -> Spec:
+def strength_plot(points: Rows, pair: str) -> Spec:
     """Content kept against style taken along alpha: a curve for each value of the other fields.
 
-    Pictures of the first pair stand along the curve that is chosen; the best one is at first.
+    Args:
+        points: The configurations in the order of the study, each with its `curve`, `strength` and `picture`.
+        pair: Whose pictures they are. They stand along the curve that is chosen; the best one is at first.
     """
-    points = list(_along_strength(rows, data))
     best_first = sorted(points, key=lambda point: -point["transfer_score"])
     shown = list(dict.fromkeys(point["curve"] for point in best_first))[:MAX_SHOWN]
     names = [name for name in dict.fromkeys(point["curve"] for point in points) if name in shown]
     choice = alt.binding_select(options=names, name="pictures along ")
-    chosen = alt.param(name="shown", value=shown[0], bind=choice)
-    strength = alt.Tooltip("strength:Q", title=STRENGTH)
-    base = _kept_against_taken(strength)
+    base = _kept_against_taken(alt.Tooltip("strength:Q", title=STRENGTH))
     color = _per_curve("curve:N", names)
     opacity = alt.condition("datum.curve == shown", alt.value(1), alt.value(0.55))
     chart = alt.layer(
@@ -135,28 +140,11 @@ def strength_plot(rows: Rows, data: Mapping[str, Any]) -> Spec:
         .encode(url="picture:N"),
     )
     return _finished(
-        chart.add_params(chosen),
+        chart.add_params(alt.param(name="shown", value=shown[0], bind=choice)),
         title="Content kept against style taken",
-        subtitle=f"Curves along {STRENGTH}, means over pairs; up and to the right is better. "
-        f"Pictures: {data['pairs'][0]['label'] or 'the only pair'}.",
+        subtitle=f"Curves along {STRENGTH}, means over pairs; up and to the right is better. Pictures: {pair}.",
         datasets={"points": [point for point in points if point["curve"] in names]},
     )
-
-
-def _along_strength(rows: Rows, data: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
-    """Each row with its curve, its strength and its picture, in the order of the study."""
-    place = [field["name"] for field in data["fields"]].index(STRENGTH)
-    pictures: dict[int, str] = {}
-    for trial in data["trials"]:
-        if trial["thumbnail"]:
-            pictures.setdefault(trial["configuration"], trial["thumbnail"])
-    found = {row["configuration"]: row for row in rows}
-    for number, each in enumerate(data["configurations"]):
-        if each["id"] in found:
-            values = list(each["values"])
-            strength = float(values.pop(place))
-            more = {"strength": strength, "curve": " · ".join(values) or "all", "picture": pictures.get(number)}
-            yield {**found[each["id"]], **more}
 
 
 def _per_curve(field: str, names: Sequence[str]) -> alt.Color:
@@ -173,10 +161,12 @@ def _kept_against_taken(*tooltip: alt.Tooltip) -> alt.Chart:
     return alt.Chart(alt.NamedData("points"), height=440).encode(x=x, y=y, tooltip=[_NAME, *tooltip, *_SCORES])
 
 
-def curves_plot(curves: Mapping[str, Any], labels: Mapping[str, str]) -> Spec:
+def curves_plot(curves: Mapping[str, Any]) -> Spec:
     """Losses relative to the initial picture: medians over pairs, or the trials of one configuration."""
-    groups = _by_configuration(curves["trials"])
-    names = [labels[key] for key in groups]
+    groups: dict[str, list[Mapping[str, Any]]] = {}
+    for trial in curves["trials"]:
+        groups.setdefault(trial["label"], []).append(trial)
+    names = list(groups)[:MAX_SHOWN]
     choice = alt.binding_select(options=[None, *names], labels=["all (medians)", *names], name="show ")
     term = alt.param(name="term", value=TERMS[0], bind=alt.binding_radio(options=list(TERMS), name="loss "))
     only = alt.param(name="shown", value=names[0] if len(names) == 1 else None, bind=choice)
@@ -212,35 +202,20 @@ def curves_plot(curves: Mapping[str, Any], labels: Mapping[str, str]) -> Spec:
         subtitle="Relative to the initial picture: medians over pairs, or one configuration's trials with the "
         "middle 80%. Losses of different layers differ in scale: compare the shapes only.",
         datasets={
-            "medians": [
-                row | {"label": labels[key], "configuration": key}
-                for key, trials in groups.items()
-                for row in _medians(curves["steps"], trials)
-            ],
-            "trials": [
-                {**trial, "label": labels[key]} for key, trials in groups.items() for trial in trials[:MAX_LINES]
-            ],
+            "medians": [row for name in names for row in _medians(curves["steps"], groups[name])],
+            "trials": [trial for name in names for trial in groups[name][:MAX_LINES]],
         },
     )
 
 
-def _by_configuration(trials: Rows) -> dict[str, list[Mapping[str, Any]]]:
-    """The trials of the first configurations."""
-    groups: dict[str, list[Mapping[str, Any]]] = {}
-    for trial in trials:
-        groups.setdefault(trial["configuration"], []).append(trial)
-    return {key: groups[key] for key in list(groups)[:MAX_SHOWN]}
-
-
 def _medians(steps: Sequence[int], trials: Rows) -> Iterator[dict[str, Any]]:
-    """The median and the middle 80% of trials: one row per term and step."""
+    """The median and the middle 80% of a configuration's trials: one row per term and step."""
+    named = {name: trials[0][name] for name in ("label", "configuration")}
     for term in TERMS:
-        curves = [trial[term] for trial in trials if term in trial]
-        if curves:
-            for step, (low, middle, high) in zip(
-                steps, np.quantile(curves, [0.1, 0.5, 0.9], axis=0).T, strict=True
-            ):
-                yield {"term": term, "step": step, "value": middle, "low": low, "high": high}
+        if curves := [trial[term] for trial in trials if term in trial]:
+            quantiles = np.quantile(curves, [0.1, 0.5, 0.9], axis=0).T
+            for step, (low, middle, high) in zip(steps, quantiles, strict=True):
+                yield named | {"term": term, "step": step, "value": middle, "low": low, "high": high}
 
 
 def _finished(

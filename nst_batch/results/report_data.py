@@ -73,7 +73,7 @@ def report_data(run: RunDirectory, target: Directory, *, fetch: bool = False) ->
                 for name, *texts in zip(overview.varying, *values.values(), strict=True)
             ],
             "configurations": [
-                {"id": key, "label": label, "values": values[key]}
+                {"id": key, "label": label, "values": values[key], **_on_curve(overview, key)}
                 for key, label in overview.configuration_labels.items()
             ],
             "pairs": [
@@ -111,6 +111,13 @@ def _study(overview: Overview) -> dict[str, Any]:
         "settings": f"{pixels} pixels · {evaluations} steps · {optimizers}",
         "limits": [f"Shown one by one: {text}." for text in overview.limits],
     }
+
+
+def _on_curve(overview: Overview, configuration: str) -> dict[str, Any]:
+    """Where a configuration is on the curves along alpha."""
+    own = overview.configurations[configuration]
+    others = [labels.value_text(name, getattr(own, name)) for name in overview.varying if name != labels.STRENGTH]
+    return {"strength": own.alpha, "curve": " · ".join(others) or "all"}
 
 
 # Pictures
@@ -196,7 +203,8 @@ def _curves(overview: Overview, session: Session) -> dict[str, Any]:
     curves = []
     for row in table.to_pylist():
         pair, configuration = places[row["trial_index"]]
-        found = {"trial": row["trial_index"], "configuration": configuration, "pair": overview.pair_labels[pair]}
+        found = {"trial": row["trial_index"], "pair": overview.pair_labels[pair]}
+        found |= {"configuration": configuration, "label": overview.configuration_labels[configuration]}
         for term in TERMS:
             if first := row[term][0]:
                 found[term] = _rounded(np.interp(at, row["step"], row[term]) / first)

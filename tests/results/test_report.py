@@ -249,14 +249,9 @@ def test_a_report_fetches_nothing_unless_told_to(tmp_path: Path) -> None:
 
 @pytest.fixture(scope="module")
 def page(tmp_path_factory: pytest.TempPathFactory) -> Iterator[browser.Browser]:
-    if not (browser.CHROMIUM and browser.CHROMEDRIVER):
-        pytest.skip("there is no chromium with chromedriver on PATH (apt-get install chromium chromium-driver)")
     folder = tmp_path_factory.mktemp("report")
     url = Path(write_report(grid_run(folder, failing=[5], pending=[71]))).as_uri()
-    with browser.browser(folder / "profile") as opened:
-        opened.resize(1200, 900)
-        opened.log("performance")  # the browser's own first page
-        opened.open(url)
+    with browser.opened(url, folder / "profile", 1200, 900) as opened:
         yield opened
 
 
@@ -291,13 +286,7 @@ def center(page: browser.Browser, selector: str, share: float = 0.5) -> tuple[fl
 @pytest.mark.slow
 class TestInChromium:
     def test_it_is_quiet_and_stays_at_home(self, page: browser.Browser) -> None:
-        assert page.log("browser") == []
-        messages = [json.loads(entry["message"])["message"] for entry in page.log("performance")]
-        urls = [
-            each["params"]["request"]["url"] for each in messages if each["method"] == "Network.requestWillBeSent"
-        ]
-        assert urls
-        assert [url for url in urls if not url.startswith(("file:", "data:"))] == []
+        assert browser.stays_at_home(page)
         assert page.run("return window.hacked") is None
         blocked = "return fetch('https://example.com/').then(() => 'went out', () => 'blocked')"
         assert page.run(blocked) == "blocked"

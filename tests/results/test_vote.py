@@ -77,14 +77,9 @@ def test_no_more_is_shown_than_a_page_can_hold(tmp_path: Path, monkeypatch: pyte
 
 @pytest.fixture(scope="module")
 def page(tmp_path_factory: pytest.TempPathFactory) -> Iterator[browser.Browser]:
-    if not (browser.CHROMIUM and browser.CHROMEDRIVER):
-        pytest.skip("there is no chromium with chromedriver on PATH (apt-get install chromium chromium-driver)")
     folder = tmp_path_factory.mktemp("vote")
     url = Path(write_vote_page(layers_run(folder))).as_uri()
-    with browser.browser(folder / "profile") as opened:
-        opened.resize(1000, 800)
-        opened.log("performance")  # the browser's own first page
-        opened.open(url)
+    with browser.opened(url, folder / "profile", 1000, 800) as opened:
         yield opened
 
 
@@ -112,13 +107,7 @@ def saved(page: browser.Browser, folder: Path) -> dict[str, Any]:
 @pytest.mark.slow
 class TestInChromium:
     def test_it_is_quiet_and_stays_at_home(self, page: browser.Browser) -> None:
-        assert page.log("browser") == []
-        messages = [json.loads(entry["message"])["message"] for entry in page.log("performance")]
-        urls = [
-            each["params"]["request"]["url"] for each in messages if each["method"] == "Network.requestWillBeSent"
-        ]
-        assert urls
-        assert [url for url in urls if not url.startswith(("file:", "data:"))] == []
+        assert browser.stays_at_home(page)
 
     def test_no_layer_and_no_name_is_shown(self, page: browser.Browser) -> None:
         text = page.run("return document.body.innerText")
