@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 import os
 import shutil
 import sys
@@ -88,13 +87,15 @@ class Finding(NamedTuple):
 
 def examine(out: str = ".", *, start_ray: bool = True) -> Iterator[Finding]:
     """Looks at Python, torch, GPUs, the weights' cache, write access to `out` and the room there, and Ray."""
+    from importlib import metadata  # takes a while, and only here
+
     version = ".".join(map(str, sys.version_info[:3]))
     found = f"{version} at {sys.executable}; nst-batch {nst_batch.__version__}; {os.cpu_count()} CPU cores"
     yield Finding("Python", "ok", found)
     for name in ("torch", "torchvision", "ray", "pyarrow", "duckdb", "pillow"):
         try:
-            yield Finding(name, "ok", importlib.metadata.version(name))
-        except importlib.metadata.PackageNotFoundError:
+            yield Finding(name, "ok", metadata.version(name))
+        except metadata.PackageNotFoundError:
             yield Finding(name, "bad", "not installed", f"pip install {name}")
     yield from _torch()
     yield from _local(Path(out).absolute()) if "://" not in out else _remote(out)

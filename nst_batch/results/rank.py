@@ -71,14 +71,7 @@ def rank(
     _check(by, over)
     trials = ended_trials(run, where)
     names = list(dict.fromkeys((*judges, OWN)))
-    judged = {name: _judged(run, trials, name, fetch) for name in names}
-    measures = {name: judged[names[0]][column] for name, column in _MEASURES.items()}
-    measures |= {_named(name, names): judged[name]["transfer_score"] for name in names[1:]}
-    distances = {name: -numbers(trials[column]) for name, column in _DISTANCES.items()}
-    if not np.isfinite(measures["score"]).any():
-        measures |= distances  # without content or style pictures, the distance from those that there are
-    measures |= {_DISTANCES[name]: values for name, values in distances.items()}
-    everything = Cells.of(trials, measures, list(run.configurations))
+    everything = Cells.of(trials, _measures(run, trials, names, fetch), list(run.configurations))
     cells = everything.compared()
     order = by if over else _order(cells, by)
     if over:
@@ -117,6 +110,19 @@ def _check(by: RankBy, over: str | None) -> None:
             f"expected to rank {'curves ' if over else ''}by {', '.join(allowed)}, found {by!r}{more}; "
             f"training losses of different layers cannot be compared, so nothing is ranked by them"
         )
+
+
+def _measures(run: RunDirectory, trials: pa.Table, judges: Sequence[str], fetch: bool) -> dict[str, Floats]:
+    """The scores of the first judge, the score of each other one, and the distances; higher is better."""
+    first, *others = (_judged(run, trials, name, fetch) for name in judges)
+    measures = {name: first[column] for name, column in _MEASURES.items()}
+    measures |= {
+        _named(name, judges): each["transfer_score"] for name, each in zip(judges[1:], others, strict=True)
+    }
+    distances = {name: -numbers(trials[column]) for name, column in _DISTANCES.items()}
+    if not np.isfinite(measures["score"]).any():
+        measures |= distances  # without content or style pictures, the distance from those that there are
+    return measures | {_DISTANCES[name]: values for name, values in distances.items()}
 
 
 def _judged(run: RunDirectory, trials: pa.Table, judge: str, fetch: bool) -> Mapping[str, Floats]:
