@@ -112,9 +112,9 @@ function drawGridControls() {
     drawGrid();
   };
   const fixed = [...axes.keys()].filter((i) => i !== grid.rows && i !== grid.columns && axes[i].values.length > 1);
-  const size = el("input", { type: "range", min: 64, max: 320, "aria-label": "size of the pictures" });
-  size.value = parseInt(document.documentElement.style.getPropertyValue("--thumb"), 10);
-  size.addEventListener("input", () => setSize(size.value));
+  const pixels = parseInt(document.documentElement.style.getPropertyValue("--thumb"), 10);
+  const size = el("input", { type: "range", min: 64, max: 320, value: pixels, "aria-label": "size of the pictures",
+    oninput: () => setSize(size.value) });
   byId("grid-controls").replaceChildren(
     ...fixed.map((i) => select(names[i], axes[i].values, grid.fixed[i], (value) => { grid.fixed[i] = value; drawGrid(); })),
     select("rows", names, grid.rows, choose("rows", "columns")),
@@ -179,9 +179,7 @@ const compare = {
     document.querySelectorAll("#swipe span").forEach((node, i) => { node.textContent = texts[this.sides[i]]; });
   },
 };
-compare.stage.querySelector("input").addEventListener("input", (event) => {
-  byId("swipe").style.setProperty("--at", `${event.target.value}%`);
-});
+compare.stage.querySelector("input").addEventListener("input", ({ target }) => byId("swipe").style.setProperty("--at", `${target.value}%`));
 
 // Tables: a click on a column's name sorts by it
 
@@ -228,7 +226,7 @@ function drawTrialTable() {
   const rows = trials.map((trial) => ({ ...trial, "": trial.trial_index, trial: trial.trial_index, pair: pairs[trial.pair].label,
     configuration: configurations[trial.configuration].label, id: trial.trial_id.slice(0, 10), of: trial }));
   const texts = new Map(rows.map((row) => [row, [row.pair, row.configuration, row.trial_id, row.error_message].join(" ").toLowerCase()]));
-  const words = el("input", { type: "search", placeholder: "picture, layer, id …", "aria-label": "filter" });
+  const words = el("input", { type: "search", placeholder: "picture, layer, id …", "aria-label": "filter", oninput: () => draw() });
   const count = el("output");
   let status = "all";
   const rowsOf = () => rows.filter((row) => (status === "all" || row.status === status)
@@ -238,7 +236,6 @@ function drawTrialTable() {
   const redraw = drawTable(byId("trial-table"), columns, rowsOf, { "": (row, list) => tile(row.of, list.map((each) => each.of)) });
   const draw = () => { redraw(); count.textContent = `${rowsOf().length} of ${rows.length}`; };
   const states = ["all", ...new Set(rows.map((row) => row.status))];
-  words.addEventListener("input", draw);
   byId("trial-controls").replaceChildren(el("label", {}, "filter", words),
     select("status", states, 0, (number) => { status = states[number]; draw(); }), count);
   draw();
