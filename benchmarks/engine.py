@@ -1,7 +1,7 @@
 """`make bench`: what the engine costs above its floor, and how soon it reaches a textbook program's loss.
 
     python -m benchmarks.engine [--size 300] [--steps 300] [--weights FILE] [--problems WORD …] [--limit SECONDS]
-                                [--only step,memory,grid,race]
+                                [--only step,regions,memory,grid,race]
 
 Ratios of measurements that alternate in one process; absolute times belong to the machine that is named beside
 them. Results go to benchmarks/results/DATE-engine-NUMBER.json and are never overwritten.
@@ -14,7 +14,8 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -30,6 +31,7 @@ from nst_batch.study.reading import load_study
 from nst_batch.transfer import (
     Objective,
     Problem,
+    Regions,
     SolveOptions,
     Targets,
     Vgg,
@@ -99,15 +101,20 @@ def stepping(targets: Targets, problem: Problem, batch: int) -> Callable[[], Non
     return run
 
 
-def alternate(first: Callable[[], None], second: Callable[[], None], rounds: int) -> tuple[float, float, float]:
+def alternate(
+    first: Callable[[], None],
+    second: Callable[[], None],
+    rounds: int,
+    clock: Callable[[], float] = time.perf_counter,
+) -> tuple[float, float, float]:
     """Median seconds of both, and the median of their ratios round by round."""
     pairs = []
     for _ in range(rounds + 2):
         times = []
         for call in (first, second):
-            begun = time.perf_counter()
+            begun = clock()
             call()
-            times.append(time.perf_counter() - begun)
+            times.append(clock() - begun)
         pairs.append((times[0], times[1]))
     kept = pairs[2:]
     ratio = statistics.median(a / b for a, b in kept)
@@ -161,6 +168,44 @@ def bench_step(targets: Targets, size: int, steps: int) -> list[dict[str, Any]]:
     return rows
 
 
+def in_regions(problem: Problem, planes: Mapping[str, Tensor]) -> Problem:
+    """The problem with masks: the content's, and the style's, which is the same one."""
+    content, style = (
+        replace(picture, regions=Regions(key=name, plane=planes[name], labels=_labels(planes[name])))
+        for name, picture in (("content", problem.content), ("style", problem.styles[0]))
+        if picture
+    )
+    return replace(problem, content=content, styles=(style,))
+
+
+def _labels(plane: Tensor) -> tuple[int, ...]:
+    return (0, 1) if plane.is_floating_point() else tuple(sorted(set(plane.flatten().tolist())))
+
+
+def bench_regions(targets: Targets, size: int) -> list[dict[str, Any]]:
+    """What a step costs with regions, over the same without, in seconds that the processors worked."""
+    side = torch.arange(size)
+    waves = (side + size / 8 * torch.sin(side / size * 20).unsqueeze(1) >= size / 2).long()  # no border is straight
+    four = (2 * waves.T + waves).to(torch.uint8)
+    ramp = torch.linspace(0, 1, size).expand(size, -1).clone()
+    masks = {
+        "four regions": {"content": four, "style": four},
+        "four regions, one of them protected": {"content": four, "style": four.clamp(max=2)},
+        "two regions that fade into each other": {"content": ramp, "style": ramp},
+    }
+    problem, rows = problems(size, 1)[0], []
+    for name, planes in masks.items():
+        seconds, plain, ratio = alternate(
+            stepping(targets, in_regions(problem, planes), 1),
+            stepping(targets, problem, 1),
+            11,
+            time.process_time,
+        )
+        row = {"regions": name, "size": size, "step_seconds": seconds, "without_seconds": plain, "ratio": ratio}
+        rows.append(row)
+    return rows
+
+
 def bench_memory(size: int) -> list[dict[str, Any]]:
     """(4) Predicted and measured peak bytes of a step, each size in a process of its own."""
     rows = []
@@ -198,7 +243,7 @@ def main() -> None:
     parser.add_argument("--search", choices=["strong_wolfe"], help="the textbook program's line search")
     parser.add_argument("--problems", nargs="*", default=[""], help="words of the names of problems to race on")
     parser.add_argument("--limit", type=float, default=float("inf"), help="seconds after which no race is begun")
-    parser.add_argument("--only", default="step,memory,grid,race")
+    parser.add_argument("--only", default="step,regions,memory,grid,race")
     arguments = parser.parse_args()
     keep_freed_memory()  # as a worker does
     found = weights.resolve(arguments.weights or "random:0", "vgg16", "average", "auto")
@@ -208,6 +253,7 @@ def main() -> None:
     posed = problems(arguments.size, 7)
     parts: dict[str, Callable[[], Any]] = {
         "step": lambda: bench_step(Targets(network), arguments.size, arguments.steps),
+        "regions": lambda: bench_regions(Targets(network), arguments.size),
         "memory": lambda: bench_memory(arguments.size),
         "grid": lambda: bench_grid(Targets(network), posed, 10),
         "race": lambda: race(

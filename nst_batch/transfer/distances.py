@@ -154,7 +154,7 @@ def _compared(
     targets: Targets, images: Tensor, layers: Sequence[str], of: tuple[Regions, Sequence[int]] | None = None
 ) -> dict[str, list[_Compared]]:
     """Compares images, Bx3xHxW, at every layer, as a whole or in these regions; large ones in strips."""
-    network, found = targets.network, dict[str, list[_Compared]]()
+    found: dict[str, list[_Compared]] = {}
 
     def visit(layer: str, features: Tensor, strip: Strip) -> None:
         if layer not in layers:
@@ -163,13 +163,13 @@ def _compared(
             share = strip.num_rows(layer) / (images.shape[2] >> halvings(layer))
             parts = [_Compared.of(features, gram_matrix(features) * share)]
         else:
-            guidance = of[0].guidance(of[1], layer, network.device, network.dtype).strip(strip.rows(layer))
+            guidance = targets.guidance(*of, layer).strip(strip.rows(layer))
             guided = (own for _, _, own in guidance.guided(position_rows(features)))
             grams = gram_matrix(features, guidance).unbind(1)
             parts = [_Compared.of(own, gram) for own, gram in zip(guided, grams, strict=True)]
         found[layer] = list(map(_Compared.joined, found[layer], parts)) if layer in found else parts
 
-    visit_features(network, images, layers, visit, pixels=targets.strip_pixels)
+    visit_features(targets.network, images, layers, visit, pixels=targets.strip_pixels)
     return found
 
 

@@ -56,7 +56,7 @@ def content_loss(features: Tensor, target: Tensor, convention: Loss, weights: Te
     return loss
 
 
-def content_weights(problem: Problem, layer: str, device: torch.device, dtype: torch.dtype) -> Tensor | None:
+def content_weights(problem: Problem, layer: str) -> Tensor | None:
     """What each position's content loss counts at a layer, hxw; None where no region is protected.
 
     In a protected region every layer that is used, for the style too, is a content layer: the loss is the mean over
@@ -64,7 +64,7 @@ def content_weights(problem: Problem, layer: str, device: torch.device, dtype: t
     """
     if not (problem.labels and problem.labels.protected):
         return None
-    protected = carried(problem.regions.weights(*problem.labels.protected).to(device), layer).to(dtype)
+    protected = carried(problem.regions.weights(*problem.labels.protected), layer)
     elsewhere = (layer in problem.content_layers) / max(1, len(problem.content_layers))
     return elsewhere * (1 - protected) + protected / len(problem.layers)
 
@@ -177,15 +177,15 @@ class Term:
     layers: Callable[[Problem], dict[str, float]]
     """Where it looks, and each layer's share."""
     loss: Callable[[Tensor, Tensor, Loss, Any], Tensor]
-    """Of features (BxCxhxw), their targets (from `target`), the convention, and the part from `part`: B."""
-    part: Callable[[Problem, str, torch.device, torch.dtype], Guidance | Tensor | None] = lambda *_: None
-    """Where a layer's positions count, and in which regions; None: all of them, equally."""
+    """Of features (BxCxhxw), their targets (from `target`), the convention, and regions or weights: B."""
     target: Callable[[Tensor, Guidance | None], Tensor] = lambda features, _: features
     """What is kept of a picture's features."""
     pictures: Callable[[Problem], tuple[TargetImage, ...]] = lambda _: ()
     """Whose features are the target, in equal parts."""
     labels: Callable[[Problem], tuple[int, ...]] = lambda _: ()
     """Regions that have targets of their own; none where the whole picture has one."""
+    weights: Callable[[Problem, str], Tensor | None] = lambda *_: None
+    """What each position of a layer counts, hxw; None: all the same."""
     joined: Callable[[Sequence[Tensor], Sequence[float]], Tensor] = lambda parts, _: torch.cat(list(parts), 2)
     """A whole picture's target from those of strips of its rows and their shares of the positions."""
 
@@ -201,16 +201,12 @@ def _style_layers(problem: Problem) -> dict[str, float]:
     return {layer: weight / sum(weights) for layer, weight in zip(problem.style_layers, weights, strict=True)}
 
 
-def _style_part(problem: Problem, layer: str, device: torch.device, dtype: torch.dtype) -> Guidance | None:
-    return problem.regions.guidance(problem.labels.styled, layer, device, dtype) if problem.labels else None
-
-
 CONTENT = Term(
     name="content",
     weight=lambda problem: problem.alpha,
     layers=_content_layers,
     loss=content_loss,
-    part=content_weights,
+    weights=content_weights,
     pictures=lambda problem: (problem.content,) if problem.content else (),
 )
 STYLE = Term(
@@ -218,7 +214,6 @@ STYLE = Term(
     weight=lambda problem: problem.beta,
     layers=_style_layers,
     loss=style_loss,
-    part=_style_part,
     target=gram_matrix,
     pictures=lambda problem: problem.styles,
     labels=lambda problem: problem.labels.styled if problem.labels else (),

@@ -33,7 +33,7 @@ class _Group(NamedTuple):
     num_images: int
     target: Tensor
     part: Guidance | Tensor | None
-    """See `losses.Term.part`."""
+    """See `Targets.part`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,8 +107,7 @@ class Objective:
 
     def _groups(self, term: Term, layer: str, posed: Sequence[tuple[Problem, Tensor | None]]) -> list[_Group]:
         """From problems and their targets at a layer."""
-        device, dtype = self.network.device, self.network.dtype
-        parts = [term.part(problem, layer, device, dtype) for problem, _ in posed]
+        parts = [self._targets.part(term, problem, layer) for problem, _ in posed]
         targets = [self._column([]) if target is None else target for _, target in posed]
         found = []
         for _, rows in groupby(range(len(posed)), key=lambda row: id(parts[row])):

@@ -16,7 +16,7 @@ each region has a Gram matrix of its own, of its guided features T∘F with Σ T
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -54,7 +54,6 @@ class Regions:
     where label 0 has the rest."""
     labels: tuple[int, ...]
     """That the mask has before it is fitted to the picture; 0 and 1 for weights."""
-    _guidance: dict[tuple[object, ...], Guidance] = field(default_factory=dict, init=False, repr=False)
 
     def __post_init__(self) -> None:
         soft = self.plane.dtype == torch.float32
@@ -73,19 +72,11 @@ class Regions:
         planes = {0: 1 - self.plane, 1: self.plane}
         return sum((planes[label] for label in labels), torch.zeros_like(self.plane))
 
-    def guidance(self, labels: Sequence[int], layer: str, device: torch.device, dtype: torch.dtype) -> Guidance:
-        """The guidance channels of these regions at a layer; computed once."""
-        key = (*labels, layer, device, dtype)
-        if key not in self._guidance:
-            planes = [carried(self.weights(label).to(device), layer) for label in labels]
-            self._guidance[key] = Guidance.of(planes, dtype)
-        return self._guidance[key]
-
 
 @lru_cache(maxsize=16)
 def whole(height: int, width: int) -> Regions:
     """A picture without a mask: all of it is label 0."""
-    return Regions(key="whole", plane=torch.zeros(height, width, dtype=torch.uint8), labels=(0,))
+    return Regions(key=f"whole/{height}/{width}", plane=torch.zeros(height, width, dtype=torch.uint8), labels=(0,))
 
 
 def carried(weights: Tensor, layer: str) -> Tensor:
@@ -117,21 +108,23 @@ class Guidance:
     @classmethod
     def of(cls, planes: Sequence[Tensor], dtype: torch.dtype) -> Guidance:
         """From weights, hxw each, for features in `dtype`."""
-        positions = [plane.flatten().nonzero().squeeze(1) for plane in planes]
-        counts = [functional.pad((plane > 0).sum(1).cumsum(0), (1, 0)).tolist() for plane in planes]
+        positions = tuple(plane.flatten().nonzero().squeeze(1) for plane in planes)
+        weights = (plane.flatten()[own] for plane, own in zip(planes, positions, strict=True))
         exact = torch.float64 if dtype == torch.float64 else torch.float32
         areas = torch.stack([plane.sum(dtype=torch.float64) for plane in planes])
         return cls(
-            tuple(positions),
-            tuple(
-                plane.flatten()[own].to(exact).sqrt().to(dtype).unsqueeze(1)
-                for plane, own in zip(planes, positions, strict=True)
-            ),
-            tuple(counts),
+            positions,
+            tuple(each.to(exact).sqrt().to(dtype).unsqueeze(1) for each in weights),
+            tuple(functional.pad((plane > 0).sum(1).cumsum(0), (1, 0)).tolist() for plane in planes),
             planes[0].shape[1],
             areas.clamp_min(torch.finfo(torch.float32).tiny).to(exact),
             (areas / planes[0].numel()).to(exact),
         )
+
+    @property
+    def nbytes(self) -> int:
+        """What it holds, all but a little."""
+        return sum(tensor.nbytes for tensor in (*self.positions, *self.channels))
 
     def guided(self, rows: Tensor) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
         """For each region its positions, T there, and the guided features T∘F, Bxnxn_channels, from F: BxMxN."""
@@ -141,13 +134,12 @@ class Guidance:
     def strip(self, rows: slice) -> Guidance:
         """The part in these rows of the layer; areas and shares remain those of the whole."""
         parts = [slice(starts[rows.start], starts[rows.stop]) for starts in self.starts]
-        return Guidance(
-            tuple(own[part] - rows.start * self.width for own, part in zip(self.positions, parts, strict=True)),
-            tuple(own[part] for own, part in zip(self.channels, parts, strict=True)),
-            (),
-            self.width,
-            self.areas,
-            self.shares,
+        offset = rows.start * self.width
+        return replace(
+            self,
+            positions=tuple(own[part] - offset for own, part in zip(self.positions, parts, strict=True)),
+            channels=tuple(own[part] for own, part in zip(self.channels, parts, strict=True)),
+            starts=(),
         )
 
 

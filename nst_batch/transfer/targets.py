@@ -4,15 +4,27 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
+from typing import Any, Protocol, TypeVar
 
 import torch
 from torch import Tensor
 
 from nst_batch.transfer.losses import Term
 from nst_batch.transfer.problem import Problem, TargetImage
-from nst_batch.transfer.regions import whole
+from nst_batch.transfer.regions import Guidance, Regions, carried, whole
 from nst_batch.transfer.strips import Strip, visit_features
 from nst_batch.transfer.vgg import Vgg
+from nst_batch.vocabulary import halvings
+
+
+class _Sized(Protocol):
+    """What knows how much it holds: tensors do."""
+
+    @property
+    def nbytes(self) -> int: ...
+
+
+_Kept = TypeVar("_Kept", bound=_Sized)
 
 
 class Targets:
@@ -31,7 +43,7 @@ class Targets:
         self.network, self.limit_bytes, self.strip_pixels = network, limit_bytes, strip_pixels
         self.judge = Targets(judge, limit_bytes, strip_pixels=strip_pixels) if judge else self
         """What finished images are judged by; these targets themselves where they are exact enough."""
-        self._cache: OrderedDict[tuple[str | int, ...], Tensor] = OrderedDict()
+        self._cache: OrderedDict[tuple[str | int, ...], Any] = OrderedDict()
         self._bytes = 0
 
     def of(
@@ -80,8 +92,7 @@ class Targets:
             if layer in parts:
                 guidance = None
                 if label is not None:
-                    own = regions.guidance((label,), layer, network.device, network.dtype)
-                    guidance = own.strip(strip.rows(layer))
+                    guidance = self.guidance(regions, (label,), layer).strip(strip.rows(layer))
                 parts[layer].append(term.target(features, guidance))
                 rows[layer].append(strip.num_rows(layer))
 
@@ -94,13 +105,29 @@ class Targets:
             joined[layer] = own[0] if len(own) == 1 else term.joined(own, shares)
         return joined
 
-    def kept(self, key: tuple[str | int, ...], make: Callable[[], Tensor]) -> Tensor:
-        """The tensor under `key`, made if it is not in the cache."""
-        tensor = self._cache[key] if key in self._cache else make()
-        self._keep(key, tensor)
-        return tensor
+    def part(self, term: Term, problem: Problem, layer: str) -> Guidance | Tensor | None:
+        """In which regions a layer's positions count for `term`, or how much, hxw; None: all of them, equally."""
+        if labels := term.labels(problem):
+            return self.guidance(problem.regions, labels, layer)
+        weights = term.weights(problem, layer)
+        return None if weights is None else weights.to(self.network.device, self.network.exact_dtype)
 
-    def _keep(self, key: tuple[str | int, ...], tensor: Tensor) -> None:
+    def guidance(self, regions: Regions, labels: Sequence[int], layer: str) -> Guidance:
+        """The guidance channels of some of a picture's regions at a layer; kept."""
+
+        def made() -> Guidance:
+            planes = [regions.weights(label).to(self.network.device) for label in labels]
+            return Guidance.of([carried(plane, layer) for plane in planes], self.network.dtype)
+
+        return self.kept(("guidance", regions.key, halvings(layer), *labels), made)
+
+    def kept(self, key: tuple[str | int, ...], make: Callable[[], _Kept]) -> _Kept:
+        """What is in the cache under `key`, made if it is not there."""
+        found = self._cache[key] if key in self._cache else make()
+        self._keep(key, found)
+        return found
+
+    def _keep(self, key: tuple[str | int, ...], tensor: _Sized) -> None:
         if key not in self._cache:
             self._bytes += tensor.nbytes
         self._cache[key] = tensor

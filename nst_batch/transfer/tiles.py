@@ -49,7 +49,7 @@ class _Tap:
     share: float
     target: Tensor
     part: Any
-    """See `losses.Term.part`."""
+    """See `Targets.part`."""
 
 
 @dataclass(slots=True)
@@ -92,8 +92,8 @@ class TiledObjective:
                 raise ValueError(f"the {term.name} loss cannot be computed in strips")
             wanted = targets.wanted(term, problem)
             for layer, share in shares.items():
-                part = term.part(problem, layer, self.network.device, self.network.dtype)
-                tap = _Tap(layer, column, term, share, wanted.get(layer, self._weights), part)
+                target, part = wanted.get(layer, self._weights), targets.part(term, problem, layer)
+                tap = _Tap(layer, column, term, share, target, part)
                 self._taps.setdefault(layer, []).append(tap)
         self._blocks = blocks(self.network.layers, problem.layers, problem.height, tile)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from itertools import pairwise
+from typing import Any
 
 import pytest
 import torch
@@ -42,7 +43,7 @@ def test_baselines_are_measured_once_for_a_pair_and_size() -> None:
     made = []
 
     class Counting(Targets):
-        def kept(self, key: tuple[str | int, ...], make: Callable[[], Tensor]) -> Tensor:
+        def kept(self, key: tuple[str | int, ...], make: Callable[[], Any]) -> Any:
             return super().kept(key, lambda: made.append(key) or make())  # type: ignore[func-returns-value]
 
     measured = Counting(network())

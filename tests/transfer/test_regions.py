@@ -49,7 +49,9 @@ def hard(plane: Tensor, key: str) -> Regions:
 
 def soft(height: int, width: int) -> Regions:
     """Label 1 from left to right."""
-    return Regions(key="ramp", plane=torch.linspace(0, 1, width).expand(height, -1).clone(), labels=(0, 1))
+    return Regions(
+        key=f"ramp/{height}/{width}", plane=torch.linspace(0, 1, width).expand(height, -1).clone(), labels=(0, 1)
+    )
 
 
 def quarters(height: int, width: int) -> Tensor:
