@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from typing import Any, TypeVar
@@ -207,13 +207,10 @@ def _curves(overview: Overview, session: Session) -> dict[str, Any]:
         found |= {"configuration": configuration, "label": overview.configuration_labels[configuration]}
         for term in TERMS:
             if first := row[term][0]:
-                found[term] = _rounded(np.interp(at, row["step"], row[term]) / first)
+                shares = np.interp(at, row["step"], row[term]) / first
+                found[term] = [float(f"{share:.4g}") for share in shares]
         curves.append(found)
     return {"steps": at.tolist(), "trials": curves}
-
-
-def _rounded(values: Sequence[float]) -> list[float]:
-    return [float(f"{value:.4g}") for value in values]
 
 
 def _ranking(run: RunDirectory) -> dict[str, Any]:
