@@ -46,12 +46,11 @@ class Interrupts:
     def __enter__(self) -> Self:
         self._installed = threading.current_thread() is threading.main_thread()
         if self._installed:
-            self._ear, mouth = socket.socketpair()
-            self._mouth = mouth
-            mouth.setblocking(False)
+            self._ear, self._mouth = socket.socketpair()
+            self._mouth.setblocking(False)
             threading.Thread(target=self._listen, name="nst-batch signals", daemon=True).start()
             self._previous: dict[signal.Signals, Any] = {number: signal.getsignal(number) for number in _SIGNALS}
-            self._previous_mouth = signal.set_wakeup_fd(mouth.fileno(), warn_on_full_buffer=False)
+            self._previous_mouth = signal.set_wakeup_fd(self._mouth.fileno(), warn_on_full_buffer=False)
             self.reinstall()
         return self
 
@@ -93,15 +92,14 @@ class Interrupts:
     def _listen(self) -> None:
         """In its own thread: ends the process at a second SIGINT, or when the first signal is long ago."""
         with self._ear:
-            first = number = self._heard(_SIGNALS)
+            if not (number := self._heard(_SIGNALS)):
+                return
+            self.received = self.received or number  # also while a library has our handlers' place
+            self._ear.settimeout(GRACE_SECONDS)
+            with contextlib.suppress(TimeoutError):
+                number = self._heard((signal.SIGINT,))
             if number:
-                self.received = self.received or number  # also while a library has our handlers' place
-                self._ear.settimeout(GRACE_SECONDS)
-                with contextlib.suppress(TimeoutError):
-                    number = self._heard((signal.SIGINT,))
-            if first and number:
-                text = f"{ended_by(number)} at once; run the same command again to go on\n"
-                os.write(2, text.encode())
+                os.write(2, f"{ended_by(number)} at once; run the same command again to go on\n".encode())
                 os._exit(128 + number)
 
     def _heard(self, awaited: Sequence[int]) -> int:

@@ -47,7 +47,7 @@ class Dispatcher:
         cluster: Where the workers run.
         start: Starts one there.
         batches: Read lazily.
-        progress: Hears of workers and of batches that return.
+        progress: Hears of workers.
         on_log: Takes a file name and what a worker printed before it failed.
     """
 
@@ -208,7 +208,6 @@ class Dispatcher:
     def _finished(self, slot: WorkerSlot, batch: Batch, results: Sequence[Result]) -> None:
         """Records what is certain. What may be the node's fault waits for another node, or for a first success."""
         self._deadlines.learn(batch, time.monotonic() - slot.since)
-        self.progress.batch_returned(results)
         if doubtful := list(filter(may_be_the_nodes, results)):
             self._failures[slot.node_id] = str(doubtful[-1].outcome.error_message)
         certain = self._backlog.doubted(batch, slot.place, results, self._pool.places())

@@ -76,7 +76,7 @@ class EmbeddedRay:
             with contextlib.suppress(psutil.NoSuchProcess, psutil.AccessDenied):
                 if child in self._found or _runs_ray(child):
                     new = {child, *child.children(recursive=True)} - self._found.keys()
-                    self._found |= {process: process.name() for process in new}
+                    self._found = self._found | {process: process.name() for process in new}  # two threads read it
 
 
 def _runs_ray(process: psutil.Process) -> bool:

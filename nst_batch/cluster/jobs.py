@@ -150,23 +150,33 @@ class Jobs:
 
         A head that does not answer is asked again for ten minutes; meanwhile the job goes on.
         """
-        tail = _Tail(self._client, job_id, on_line)
+        details, seen = self._details(job_id), 0  # no such job is an error at once
+
+        async def tail() -> None:
+            """Passes on what is new until the connection ends, as it does when the job has ended."""
+            nonlocal seen
+            count, rest = 0, ""
+            async for chunk in self._client.tail_job_logs(job_id):
+                *lines, rest = (rest + chunk).split("\n")
+                for line in lines:
+                    count += 1
+                    if count > seen:
+                        seen = count
+                        on_line(line)
+
         patient = Retrying(
             retry=retry_if_exception_type(_FAILURES),
             wait=wait_exponential(multiplier=0.5, max=30),
             stop=stop_after_delay(PATIENCE_SECONDS),
             reraise=True,
         )
-        details = self._details(job_id)  # no such job is an error at once
-        while not (ended := details.status.is_terminal()) or not tail.is_whole:
-            with self._explained(f"find job {job_id}"):
-                if ended:
-                    patient(tail.read)
-                    break
+        with self._explained(f"find job {job_id}"):
+            while not details.status.is_terminal():
                 with contextlib.suppress(*_FAILURES):
-                    tail.read()
+                    asyncio.run(tail())
+                time.sleep(1)
                 details = patient(self._client.get_job_info, job_id)
-            time.sleep(0 if tail.is_whole else 1)
+            patient(lambda: asyncio.run(tail()))  # whole, also where the last connection broke
         return _job(job_id, details, "")
 
     def stop(self, job_id: str) -> bool:
@@ -212,32 +222,6 @@ class Jobs:
             raise ClusterError(
                 f"{self.address}: cannot {action}: {without_secrets(_first_line(str(error)))[:500]}"
             ) from error
-
-
-class _Tail:
-    """The lines of a job's log, each passed on once however often the connection breaks."""
-
-    def __init__(self, client: JobSubmissionClient, job_id: str, on_line: Callable[[str], None]) -> None:
-        self._client, self._job_id, self._on_line = client, job_id, on_line
-        self._seen = 0
-        self.is_whole = False
-        """Whether the last connection was ended by the head, as it does when the job has ended."""
-
-    def read(self) -> None:
-        """Passes on what is new until the connection ends."""
-        self.is_whole = False
-        asyncio.run(self._read())
-        self.is_whole = True
-
-    async def _read(self) -> None:
-        count, rest = 0, ""
-        async for chunk in self._client.tail_job_logs(self._job_id):
-            *lines, rest = (rest + chunk).split("\n")
-            for line in lines:
-                count += 1
-                if count > self._seen:
-                    self._seen = count
-                    self._on_line(line)
 
 
 @contextlib.contextmanager

@@ -88,15 +88,11 @@ class RunProgress:
         self._worker_deaths += 1
         self._metrics.deaths.inc()
 
-    def batch_returned(self, results: Sequence[Result]) -> None:
-        """A batch came back from a worker."""
-        self._metrics.batch_returned(results)
-
     def recorded(self, results: Sequence[Result]) -> None:
         """Results were recorded, those of trials that never reached a worker too."""
         self._left.learn(results)
+        self._metrics.recorded(results)
         for result in results:
-            self._metrics.trials.inc(1, {"status": result.outcome.status})
             self.reporter.ended(result)
 
     def tick(self) -> None:
@@ -168,7 +164,7 @@ class _Metrics:
     def __init__(self) -> None:
         from ray.util.metrics import Counter, Gauge, Histogram
 
-        self.trials = Counter("nst_batch_trials_total", "Trials that ended.", ("status",))
+        self._trials = Counter("nst_batch_trials_total", "Trials that ended.", ("status",))
         self.deaths = Counter("nst_batch_worker_deaths_total", "Workers that died.")
         self.pending = Gauge("nst_batch_pending_trials", "Trials that have not ended.")
         self.workers = Gauge("nst_batch_workers", "Workers that are ready.")
@@ -176,10 +172,11 @@ class _Metrics:
         self._step = Histogram("nst_batch_seconds_per_step", "Of one trial.", _SECONDS_PER_STEP)
         self._memory = Gauge("nst_batch_gpu_memory_bytes", "Peak of the last batch.", ("node",))
 
-    def batch_returned(self, results: Sequence[Result]) -> None:
-        if results:
-            self._batch_size.observe(len(results))
+    def recorded(self, results: Sequence[Result]) -> None:
+        if size := sum(result.outcome.node is not None for result in results):  # the rest never reached a worker
+            self._batch_size.observe(size)
         for outcome in (result.outcome for result in results):
+            self._trials.inc(1, {"status": outcome.status})
             if outcome.seconds and outcome.steps_done:
                 self._step.observe(outcome.seconds / outcome.steps_done)
             if outcome.node and outcome.device != "cpu" and outcome.peak_memory_bytes:
