@@ -83,6 +83,15 @@ def test_what_a_killed_run_left_before_it_had_a_plan_is_taken_over(tmp_path: Pat
     assert [path.name for path in (tmp_path / "staging").iterdir()] == []
 
 
+def test_an_empty_lock_is_a_run_that_was_killed_at_once_only_where_nothing_else_is(tmp_path: Path) -> None:
+    (tmp_path / "lock").touch()
+    check_writable(RunDirectory(tmp_path))
+    (tmp_path / "plan").mkdir()
+    (tmp_path / "plan" / "part-00000.parquet").write_bytes(b"precious")
+    with pytest.raises(RunDirectoryError, match=r"found lock, plan and no study\.json; choose another --out"):
+        check_writable(RunDirectory(tmp_path))
+
+
 def test_a_run_of_another_algorithm_is_refused_with_both_versions(tmp_path: Path) -> None:
     run = planned(tmp_path)
     study = json.loads(run.directory.read("study.json"))
