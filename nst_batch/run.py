@@ -137,7 +137,8 @@ def _run_trials(
     """Records what cannot run, then runs every batch that is left; or until a signal comes."""
     run = committer.run
     bad = run.plan(["batch"])["batch"].to_numpy() == BAD_INPUT_BATCH
-    unread, good = (run.iter_plan(skip=committer.ended | skip) for skip in (~bad, bad))
+    unread = run.iter_plan(skip=committer.ended | ~bad) if bad.any() else ()
+    good = run.iter_plan(skip=committer.ended | bad)
     batches = (list(batch) for _, batch in groupby(good, lambda trial: trial.batch))
 
     def keep_log(name: str, text: str) -> None:
