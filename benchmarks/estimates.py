@@ -10,9 +10,7 @@ benchmarks/results/DATE-estimates-NUMBER.json.
 from __future__ import annotations
 
 import argparse
-import tempfile
 import time
-from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
@@ -23,7 +21,7 @@ from nst_batch.cluster.options import WorkerOptions
 from nst_batch.cluster.worker import Worker
 from nst_batch.inputs.finding import list_inputs
 from nst_batch.inputs.weights import resolve
-from nst_batch.study.calibration import Calibration, Machine
+from nst_batch.study.calibration import Machine
 from nst_batch.study.estimate import START_SECONDS, estimate
 from nst_batch.study.model import Study
 from nst_batch.study.plan import make_plan
@@ -56,8 +54,8 @@ def measured(name: str, clock: str) -> dict[str, Any]:
     )
     now = time.process_time if clock == "cpu" else time.perf_counter
     machine = Machine(device=torch.device("cpu"), name="one thread", threads=1, num_workers=1, memory_bytes=8 << 30)
-    with tempfile.TemporaryDirectory() as folder, patch.object(time, "perf_counter", now):
-        found = estimate(chosen, calibration=Calibration(machine, path=Path(folder) / "calibration.json"))
+    with patch.object(time, "perf_counter", now):
+        found = estimate(chosen, machine=machine)
     trials, seconds = _run(chosen, clock)
     assert trials == found.num_trials
     estimated = found.seconds - START_SECONDS

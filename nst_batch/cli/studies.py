@@ -83,8 +83,8 @@ def plan(
 ) -> None:
     """Show what a study would take, and which inputs are bad.
 
-    Computes nothing of it. The time comes from a few evaluations on this machine, which are remembered; it is an
-    upper bound where trials stop early.
+    Computes nothing of it. The time comes from a few evaluations on this machine; it is an upper bound where trials
+    stop early.
     """
     from nst_batch.study.estimate import estimate
     from nst_batch.study.reading import load_study

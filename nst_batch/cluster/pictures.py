@@ -81,20 +81,7 @@ def _problem(trial: Trial, found: Sequence[TargetImage | ImageError]) -> Problem
     content = pictures.pop(0) if trial.content else None
     if chosen.color == "histogram" and content:
         pictures = [_recolored(style, content) for style in pictures]
-    return Problem(
-        height=trial.height,
-        width=trial.width,
-        content=content,
-        styles=tuple(pictures),
-        content_layers=chosen.content_layers,
-        style_layers=chosen.style_layers,
-        style_layer_weights=chosen.style_layer_weights,
-        alpha=chosen.alpha,
-        beta=chosen.beta,
-        tv_weight=chosen.tv_weight,
-        init=chosen.init,
-        seed=chosen.seed,
-    )
+    return Problem.under(chosen, trial.height, trial.width, content, pictures)
 
 
 def _recolored(style: TargetImage, content: TargetImage) -> TargetImage:

@@ -8,12 +8,14 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+from nst_batch.records import Configuration
 from nst_batch.vocabulary import (
     CHANNELS,
     LBFGS_HISTORY,
     WHOLE_IMAGE,
     MemoryLayout,
     PairPrecision,
+    kernel_side,
     layer_names,
     layer_shape,
 )
@@ -115,16 +117,22 @@ def least_bytes(arch: str, layers: Sequence[str], height: int, width: int, tile:
     return min(held_bytes(arch, layers, height, width, layout) for layout in layouts)
 
 
-def extra_work(arch: str, layers: Sequence[str], height: int, width: int, tile: int) -> float:
-    """What a step in strips costs over one on the whole: blocks in strips pass forward once more, with halos."""
-    work = again = 0.0
-    for index, sizes in enumerate(_blocks(arch, layers, height, width)):
-        convolutions = [size for name, size in sizes.items() if "conv" in name]
-        own, rows = float(sum(convolutions) * CHANNELS[index]), height >> index
-        work += own
-        if tile and rows > tile:
-            again += own * (0.5 + 2 * len(convolutions) / tile)
-    return 1 + again / work if work else 1.0
+def operations(chosen: Configuration, width: int, height: int, tile: int = 0) -> float:
+    """Multiplications of one evaluation, up to a factor: carries a time over to another configuration or size.
+
+    Blocks in strips pass forward once more, with halos.
+    """
+    total, in_channels = 0.0, 3
+    for index, sizes in enumerate(_blocks(chosen.arch, chosen.layers, height, width)):
+        convolutions = [name for name in sizes if "conv" in name]
+        own = 0.0
+        for name in convolutions:
+            own += float(kernel_side(name, chosen.arch) ** 2 * in_channels * sizes[name])
+            in_channels = CHANNELS[index]
+        total += own + sum(CHANNELS[index] * size for name, size in sizes.items() if name in chosen.style_layers)
+        if tile and height >> index > tile:
+            total += own * (0.5 + 2 * len(convolutions) / tile)
+    return total
 
 
 def part_size(arch: str, layers: Sequence[str], height: int, width: int, free: int) -> int:

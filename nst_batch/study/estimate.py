@@ -6,6 +6,7 @@ few evaluations on this machine (`nst_batch.study.calibration`).
 
 from __future__ import annotations
 
+import math
 import os
 import time
 from collections import Counter
@@ -13,23 +14,27 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from nst_batch.errors import ImageError, WeightsError, without_secrets
-from nst_batch.inputs import images, weights
+from nst_batch.errors import WeightsError, without_secrets
+from nst_batch.inputs import weights
 from nst_batch.inputs.finding import list_inputs
-from nst_batch.inputs.fitting import held_bytes
-from nst_batch.inputs.images import Inspection
+from nst_batch.inputs.fitting import held_bytes, operations
 from nst_batch.records import PROCESS_BYTES, Configuration
-from nst_batch.study.calibration import Calibration, Machine, operations
+from nst_batch.study.calibration import Machine
 from nst_batch.study.model import Study
 from nst_batch.study.plan import Plan, make_plan
-from nst_batch.vocabulary import Normalization
+from nst_batch.vocabulary import Encoding, Normalization
 
 START_SECONDS = 15.0  # Ray, a worker's process with torch, its network
 _ROW_BYTES = 2_000  # of a trial in the tables, without its curve
 _CURVE_BYTES = 0.67 * 5 * 4  # per step: five columns of four bytes, compressed
-_SAMPLED_PICTURES = 4
+_PIXEL_BYTES: dict[Encoding, float] = {"png": 2.3, "jpeg": 1.0, "webp": 0.7}  # of finished pictures, quality 95
 
 _Size = tuple[int, int]
+_ROWS = {
+    "sizes": ("width", "height", "num_trials"),
+    "duplicates": ("picture", "same_as"),
+    "bad_inputs": ("picture", "error_type", "error_message"),
+}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -80,19 +85,18 @@ class Estimate:
 
     def to_dict(self) -> dict[str, Any]:
         """For `--json`."""
-        return asdict(self) | {
-            "num_bad_inputs": len(self.bad_inputs),
-            "cost": self.cost,
-            "num_workers_for_deadline": self.num_workers_for_deadline,
-            "duplicates": [{"picture": left, "same_as": same} for left, same in self.duplicates],
-            "bad_inputs": [
-                {"picture": uri, "error_type": kind, "error_message": reason}
-                for uri, kind, reason in self.bad_inputs
-            ],
-            "sizes": [
-                {"width": width, "height": height, "num_trials": count} for width, height, count in self.sizes
-            ],
+        rows = {
+            key: [dict(zip(names, row, strict=True)) for row in getattr(self, key)] for key, names in _ROWS.items()
         }
+        return (
+            asdict(self)
+            | rows
+            | {
+                "num_bad_inputs": len(self.bad_inputs),
+                "cost": self.cost,
+                "num_workers_for_deadline": self.num_workers_for_deadline,
+            }
+        )
 
 
 def estimate(
@@ -101,7 +105,7 @@ def estimate(
     device: str = "auto",
     gpu_hour_price: float | None = None,
     deadline_seconds: float | None = None,
-    calibration: Calibration | None = None,
+    machine: Machine | None = None,
     note: Callable[[str], None] = lambda _: None,
 ) -> Estimate:
     """Opens every picture of a study, times this machine, and says what running the study would take.
@@ -111,38 +115,44 @@ def estimate(
         device: auto, cpu, cuda or cuda:N.
         gpu_hour_price: What an hour of one worker costs.
         deadline_seconds: For how many workers would end by then.
-        calibration: A remembered or simulated machine, instead of this one.
+        machine: Instead of this one.
         note: Told what takes a while.
 
     Raises:
         StudyError: The study cannot be run as written, or there is no such device.
     """
-    calibration = calibration or Calibration(Machine.here(device), note=note)
-    machine = calibration.machine
+    machine = machine or Machine.here(device)
     configurations, notes = _configurations(study)
     note("opening the pictures …")
-    plan, num_pictures, reading_seconds = _planned(study, configurations, calibration.batch_size)
+    begun = time.perf_counter()
+    listing = list_inputs(study.content, study.style, study.pairs)
+    plan = make_plan(study, listing, configurations=configurations, batch_size=machine.batch_size)
+    worker_seconds = (time.perf_counter() - begun) * min(8, os.cpu_count() or 1)  # one worker would take
     sizes = plan.sizes()
-    trials, worker_seconds = sum(sizes.values()), 0.0
     if sizes:
-        worker_seconds = _worker_seconds(calibration, study, configurations, sizes) + reading_seconds
-    workers = max(1, min(machine.num_workers, plan.num_batches))
+        note(f"measuring on {machine.name} …")
+        worker_seconds += _computing_seconds(machine, study, configurations, sizes)
     return Estimate(
         study=study.name,
         num_trials=plan.num_trials,
-        num_runnable=trials,
+        num_runnable=sum(sizes.values()),
         num_pairs=len(plan.pairs),
         num_configurations=len(configurations),
         num_batches=plan.num_batches,
-        num_pictures=num_pictures,
+        num_pictures=len({*listing.content, *listing.style}),
         sizes=tuple((*size, count) for size, count in sizes.most_common()),
         duplicates=plan.duplicates,
-        bad_inputs=tuple(_reason(picture) for picture in plan.bad),
+        bad_inputs=tuple(
+            (without_secrets(each.picture.uri), each.error_type or "", each.error_message or "")
+            for each in plan.bad
+        ),
         device=machine.name,
         num_workers=machine.num_workers,
-        memory_bytes=max((_memory_bytes(calibration, study, configurations, size) for size in sizes), default=0),
-        worker_seconds=worker_seconds,
-        seconds=worker_seconds / workers + START_SECONDS if sizes else 0.0,
+        memory_bytes=_memory_bytes(machine, study, configurations, sizes) if sizes else 0,
+        worker_seconds=worker_seconds if sizes else 0.0,
+        seconds=worker_seconds / max(1, min(machine.num_workers, plan.num_batches)) + START_SECONDS
+        if sizes
+        else 0.0,
         gpu_hour_price=gpu_hour_price,
         deadline_seconds=deadline_seconds,
         disk_bytes=_disk_bytes(study, plan, sizes),
@@ -164,64 +174,40 @@ def _configurations(study: Study) -> tuple[tuple[Configuration, ...], list[str]]
     return tuple(study.configurations(weights_sha256=digest, normalization=normalization)), notes
 
 
-def _planned(study: Study, configurations: tuple[Configuration, ...], batch_size: int) -> tuple[Plan, int, float]:
-    """The plan, how many pictures it opened, and the seconds that one worker would take to open them."""
-    begun = time.perf_counter()
-    listing = list_inputs(study.content, study.style, study.pairs)
-    plan = make_plan(study, listing, configurations=configurations, batch_size=batch_size)
-    seconds = (time.perf_counter() - begun) * min(8, os.cpu_count() or 1)
-    return plan, len({*listing.content, *listing.style}), seconds
-
-
-def _worker_seconds(
-    calibration: Calibration, study: Study, configurations: Sequence[Configuration], sizes: Counter[_Size]
+def _computing_seconds(
+    machine: Machine, study: Study, configurations: Sequence[Configuration], sizes: Counter[_Size]
 ) -> float:
-    """All trials, one after the other: the dearest configuration is timed at the most frequent size; the others
-    take their share of its multiplications, and other sizes of its pixels."""
-    size = sizes.most_common(1)[0][0]
-    work = [operations(each, *size) for each in configurations]
-    dearest = _trial_seconds(calibration, study, configurations[work.index(max(work))], size)
-    share = sum(work) / len(work) / max(work) if max(work) else 1.0
-    pixels = sum(width * height * count for (width, height), count in sizes.items())
-    return dearest * share * pixels / (size[0] * size[1])
+    """Of all trials, one after the other, with every step: where a plateau ends one cannot be foreseen.
 
-
-def _trial_seconds(calibration: Calibration, study: Study, chosen: Configuration, size: _Size) -> float:
-    """With every step: a plateau ends a trial earlier, where and when cannot be foreseen."""
-    rate = calibration.rate(chosen, *size, study.output.format, study.network.rows)
-    return chosen.steps * rate.evaluation_seconds + rate.fixed_seconds
+    The dearest configuration is timed at the most frequent size. The steps of the others take their share of its
+    multiplications, and other sizes of its pixels.
+    """
+    width, height = sizes.most_common(1)[0][0]
+    work = [
+        operations(each, width, height, machine.layout(each, width, height, study.network.rows).tile)
+        for each in configurations
+    ]
+    rate = machine.rate(configurations[work.index(max(work))], width, height, study.output.format)
+    steps = study.optimizer.steps * sum(work) / len(work) / (width * height)
+    return _num_pixels(sizes) * (steps * rate.operation_seconds + rate.pixel_seconds)
 
 
 def _memory_bytes(
-    calibration: Calibration, study: Study, configurations: Sequence[Configuration], size: _Size
+    machine: Machine, study: Study, configurations: Sequence[Configuration], sizes: Counter[_Size]
 ) -> int:
-    """Of the configuration that multiplies most, as a worker here holds it."""
-    width, height = size
+    """Of the configuration that multiplies most, at the largest size, as a worker here holds it."""
+    width, height = max(sizes, key=math.prod)
     heaviest = max(configurations, key=lambda each: operations(each, width, height))
-    layout = calibration.layout(heaviest, width, height, study.network.rows)
-    batch = 1 if layout.tile else calibration.batch(heaviest, width, height)
+    layout = machine.layout(heaviest, width, height, study.network.rows)
+    batch = 1 if layout.tile else machine.batch(heaviest, width, height)
     return PROCESS_BYTES + batch * held_bytes(heaviest.arch, heaviest.layers, height, width, layout)
 
 
 def _disk_bytes(study: Study, plan: Plan, sizes: Counter[_Size]) -> int:
-    """Finished pictures compress like the pictures they are made of: a few of these say how well."""
-    pixels = sum(width * height * count for (width, height), count in sizes.items())
     rows = plan.num_trials * (_ROW_BYTES + _CURVE_BYTES * study.optimizer.steps)
-    return int(pixels * _bytes_per_pixel(study, plan) + rows)
+    return int(_num_pixels(sizes) * _PIXEL_BYTES[study.output.format] + rows)
 
 
-def _bytes_per_pixel(study: Study, plan: Plan) -> float:
-    stored, pixels = 0, 0
-    for uri in plan.examples(_SAMPLED_PICTURES):
-        try:
-            decoded = images.decode(images.read_bytes(uri), uri, target_edge=study.image.size)
-        except ImageError:
-            continue  # changed a moment after it was found good; the run will say so
-        shown = images.resize(decoded, study.image.size, study.image.fit)
-        stored += len(images.encode(shown, study.output.format, study.output.quality))
-        pixels += shown.width * shown.height
-    return stored / pixels if pixels else 3.0
-
-
-def _reason(picture: Inspection) -> tuple[str, str, str]:
-    return without_secrets(picture.picture.uri), picture.error_type or "", picture.error_message or ""
+def _num_pixels(sizes: Counter[_Size]) -> int:
+    """Of all finished pictures."""
+    return sum(width * height * count for (width, height), count in sizes.items())

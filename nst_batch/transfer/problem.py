@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -9,6 +10,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from nst_batch.transfer.regions import Labels, Regions, whole
+from nst_batch.records import Configuration
 from nst_batch.vocabulary import Init
 
 
@@ -49,6 +51,31 @@ class Problem:
     init: Init = "content"
     seed: int = 0
     """Of the noise, when `init` is noise."""
+
+    @classmethod
+    def under(
+        cls,
+        chosen: Configuration,
+        height: int,
+        width: int,
+        content: TargetImage | None,
+        styles: Sequence[TargetImage],
+    ) -> Problem:
+        """The problem of these pictures under a configuration."""
+        return cls(
+            height=height,
+            width=width,
+            content=content,
+            styles=tuple(styles),
+            content_layers=chosen.content_layers,
+            style_layers=chosen.style_layers,
+            style_layer_weights=chosen.style_layer_weights,
+            alpha=chosen.alpha,
+            beta=chosen.beta,
+            tv_weight=chosen.tv_weight,
+            init=chosen.init,
+            seed=chosen.seed,
+        )
 
     @property
     def layers(self) -> tuple[str, ...]:

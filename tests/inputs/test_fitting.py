@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from nst_batch.inputs.fitting import extra_work, fitting, held_bytes
+from nst_batch.inputs.fitting import fitting, held_bytes, operations
 from nst_batch.vocabulary import MemoryLayout
+from tests import simulated
 from tests.transfer.problems import STYLE_LAYERS
 
 GIB = 1 << 30
@@ -49,8 +50,19 @@ def test_no_more_pairs_than_steps_are_reckoned_with() -> None:
     assert predicted(512, 512, few) == predicted(512, 512, MemoryLayout()) - 60 * 2 * 3 * 512 * 512 * 4
 
 
+def test_work_grows_with_depth_and_pixels() -> None:
+    shallow, middle, deep = (
+        simulated.configuration(content_layers=(layer,), style_layers=())
+        for layer in ("block1_conv1", "block3_conv1", "block5_conv3")
+    )
+    assert operations(shallow, 64, 64) < operations(middle, 64, 64) < operations(deep, 64, 64)
+    assert operations(deep, 128, 64) == 2 * operations(deep, 64, 64)
+
+
 def test_strips_cost_what_is_computed_again() -> None:
-    costs = [extra_work("vgg16", STYLE_LAYERS, 1024, 1024, tile) for tile in (0, 512, 256, 64)]
+    chosen = simulated.configuration(content_layers=(), style_layers=STYLE_LAYERS)
+    whole = operations(chosen, 1024, 1024)
+    costs = [operations(chosen, 1024, 1024, tile) / whole for tile in (0, 512, 256, 64)]
     assert costs == sorted(costs)
     assert costs[0] == 1
     assert 1.1 < costs[2] < 1.3

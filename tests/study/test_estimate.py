@@ -14,37 +14,26 @@ from typer.testing import CliRunner
 from nst_batch.cli.program import app
 from nst_batch.cli.studies import described
 from nst_batch.errors import StudyError
+from nst_batch.inputs.fitting import operations
 from nst_batch.inputs.images import Encoding
 from nst_batch.records import Configuration
-from nst_batch.study import calibration as calibrating
-from nst_batch.study.calibration import Calibration, Machine, Rate, operations
+from nst_batch.study import calibration
+from nst_batch.study.calibration import Machine, Rate
 from nst_batch.study.estimate import Estimate, estimate
 from nst_batch.study.model import Study, study_from_dict
 from tests import simulated
 from tests.study.test_plan import draw
 
-MACHINE = Machine(
-    device=torch.device("cpu"), name="a known machine", threads=1, num_workers=4, memory_bytes=8 << 30
-)
 
-
-class Known(Calibration):
+class Known(Machine):
     """A machine on which an evaluation takes a second per 64×64 pixels, and a trial's rest two."""
 
-    def __init__(self, path: Path) -> None:
-        super().__init__(MACHINE, path=path)
-        self.asked: list[tuple[int, int]] = []
+    def rate(self, chosen: Configuration, width: int, height: int, format: Encoding) -> Rate:  # noqa: ARG002
+        pixel = 1 / 64**2
+        return Rate(width * height * pixel / operations(chosen, width, height), 2 * pixel)
 
-    def rate(
-        self,
-        chosen: Configuration,  # noqa: ARG002 (all are alike)
-        width: int,
-        height: int,
-        format: Encoding = "png",  # noqa: ARG002
-        tile: int | None = None,  # noqa: ARG002
-    ) -> Rate:
-        self.asked.append((width, height))
-        return Rate(width * height / 64**2, 2.0)
+
+KNOWN = Known(device=torch.device("cpu"), name="a known machine", threads=1, num_workers=4, memory_bytes=8 << 30)
 
 
 @pytest.fixture
@@ -63,8 +52,7 @@ def study(photos: list[str], tmp_path: Path, **changes: Any) -> Study:
 
 
 def found(photos: list[str], tmp_path: Path, changes: dict[str, Any] | None = None, **options: Any) -> Estimate:
-    known = Known(tmp_path / "calibration.json")
-    return estimate(study(photos, tmp_path, **(changes or {})), calibration=known, **options)
+    return estimate(study(photos, tmp_path, **(changes or {})), machine=KNOWN, **options)
 
 
 def test_time_is_steps_times_their_price_and_what_each_trial_costs_besides(
@@ -81,18 +69,9 @@ def test_other_sizes_are_timed_by_their_pixels(tmp_path: Path) -> None:
     shapes = [(64, 48), (64, 48), (64, 24)]
     photos = [draw(tmp_path / f"{index}.png", index, *shape) for index, shape in enumerate(shapes)]
     made = found(photos, tmp_path, {"image": {"size": 64, "fit": "keep"}})
-    one = 10 * 0.75 + 2
+    one = (10 * 1.0 + 2.0) * 0.75
     assert made.worker_seconds == pytest.approx(4 * one + 2 * one / 2, abs=2)
     assert made.sizes == ((64, 48, 4), (64, 24, 2))
-
-
-def test_work_grows_with_depth_and_pixels() -> None:
-    shallow, middle, deep = (
-        simulated.configuration(content_layers=(layer,), style_layers=())
-        for layer in ("block1_conv1", "block3_conv1", "block5_conv3")
-    )
-    assert operations(shallow, 64, 64) < operations(middle, 64, 64) < operations(deep, 64, 64)
-    assert operations(deep, 128, 64) == 2 * operations(deep, 64, 64)
 
 
 def test_price_and_deadline(photos: list[str], tmp_path: Path) -> None:
@@ -147,44 +126,24 @@ def test_a_device_that_is_not_there_is_a_mistake_in_the_command() -> None:
             Machine.here("cuda")
 
 
-def test_measurements_are_remembered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(calibrating, "_LONG_ENOUGH_SECONDS", 0.0)
-    chosen = simulated.configuration(content_layers=("block1_conv2",), style_layers=("block1_conv1",))
-    notes: list[str] = []
-    path = tmp_path / "cache" / "calibration.json"
-
-    def rate(**changes: Any) -> Rate:
-        return Calibration(MACHINE, note=notes.append, path=path).rate(replace(chosen, **changes), 32, 32)
-
-    first = rate()
-    assert first.evaluation_seconds > 0
-    assert first.fixed_seconds > 0
-    assert rate() == rate(alpha=3.0) == first
-    assert notes == ["measuring 32×32 pixels on a known machine …"]
-    rate(content_layers=("block2_conv1",))
-    assert len(notes) == 2
-    path.write_text('{"nonsense": 1')
-    rate()
-    assert len(notes) == 3
-
-
-def test_a_cache_that_cannot_be_written_costs_another_measurement_only(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(calibrating, "_LONG_ENOUGH_SECONDS", 0.0)
-    (tmp_path / "file").touch()
-    chosen = simulated.configuration(content_layers=("block1_conv1",), style_layers=())
-    assert Calibration(MACHINE, path=tmp_path / "file" / "calibration.json").rate(chosen, 32, 32)
+def test_a_machine_is_timed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(calibration, "_LONG_ENOUGH_SECONDS", 0.0)
+    threads = torch.get_num_threads()
+    for arch in ("vgg16", "vgg16_c"):
+        chosen = simulated.configuration(
+            arch=arch, content_layers=("block3_conv3",), style_layers=("block1_conv1",)
+        )
+        rate = Machine.here("cpu").rate(chosen, 32, 32, "png")
+        assert rate.operation_seconds > 0
+        assert rate.pixel_seconds > 0
+    assert torch.get_num_threads() == threads
 
 
 # The command
 
 
-def test_the_command_prints_a_table_or_json(
-    photos: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    monkeypatch.setattr(calibrating, "_LONG_ENOUGH_SECONDS", 0.0)
+def test_the_command_prints_a_table_or_json(photos: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(calibration, "_LONG_ENOUGH_SECONDS", 0.0)
     arguments = ["plan", "demo", "--content", *photos[:1], "--style", photos[1], "--size", "32", "--device", "cpu"]
     shown = CliRunner().invoke(app, [*arguments, "--gpu-hour-price", "2"])
     assert shown.exit_code == 0, shown.output
