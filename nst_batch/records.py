@@ -111,6 +111,11 @@ class Picture:
     sha256: str | None
     """Of the file's bytes; None when it could not be read."""
 
+    @property
+    def identity(self) -> str:
+        """What tells pictures apart: what they hold; of one that could not be read there is only its name."""
+        return self.sha256 or f"unread:{without_secrets(self.uri)}"
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Trial:
@@ -323,9 +328,7 @@ def trial_id(content: Picture | None, styles: tuple[Picture, ...], configuration
 
     Names and positions do not count, with one exception: a picture that could not be read has only its name.
     """
-    pictures = [
-        picture and (picture.sha256 or f"unread:{without_secrets(picture.uri)}") for picture in (content, *styles)
-    ]
+    pictures = [picture and picture.identity for picture in (content, *styles)]
     text = canonical_json([ALGORITHM, configuration_identity, *pictures])
     return hashlib.sha256(text.encode()).hexdigest()[:32]
 

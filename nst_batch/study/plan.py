@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import sys
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import compress, islice, product
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -30,8 +31,25 @@ Ids = npt.NDArray[np.bytes_]
 
 @dataclass(frozen=True, slots=True)
 class PicturePair:
+    """The pictures of a trial; `styles` are none for a reconstruction, several for a blend."""
+
     content: Inspection | None
     styles: tuple[Inspection, ...]
+
+    @property
+    def inspections(self) -> tuple[Inspection, ...]:
+        """Of all pictures, the content first."""
+        return (self.content, *self.styles) if self.content else self.styles
+
+    @property
+    def identity(self) -> tuple[str, ...]:
+        """Equal where all pictures hold the same."""
+        return "" if self.content else "-", *(each.picture.identity for each in self.inspections)
+
+    @property
+    def pictures(self) -> tuple[Picture | None, tuple[Picture, ...]]:
+        """As a trial has them."""
+        return self.content.picture if self.content else None, tuple(style.picture for style in self.styles)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -60,54 +78,49 @@ class Plan:
 
     def sizes(self) -> Counter[tuple[int, int]]:
         """How many trials that can run there are of each (width, height)."""
-        alike = Counter((each.content_layers, each.style_layers, each.style_scale) for each in self.configurations)
-        one_of = {(each.content_layers, each.style_layers, each.style_scale): each for each in self.configurations}
         found: Counter[tuple[int, int]] = Counter()
-        for pair in self.pairs:
-            for what, count in alike.items():
-                width, height, error_type, _ = _size_or_reason(pair, one_of[what])
-                if error_type is None:
-                    found[width, height] += count
+        alike: dict[Any, list[Configuration]] = {}
+        for each in self.configurations:
+            alike.setdefault((each.content_layers, each.style_layers, each.style_scale), []).append(each)
+        for pair, same in product(self.pairs, alike.values()):
+            width, height, error_type, _ = _size_or_reason(pair, same[0])
+            if error_type is None:
+                found[width, height] += len(same)
         return found
-
-    def examples(self, count: int) -> list[str]:
-        """A few good pictures, evenly from the whole plan."""
-        shapes = (pair.content or pair.styles[0] for pair in self.pairs)
-        good = list(dict.fromkeys(shape.picture.uri for shape in shapes if not shape.error_type))
-        return good[:: max(1, len(good) // count)][:count]
 
     def names(self) -> dict[str, str]:
         """Where the weights and every picture that could be read are now, by the SHA-256 of what they hold."""
-        pictures = (each.picture for pair in self.pairs for each in (pair.content, *pair.styles) if each)
+        pictures = (each.picture for pair in self.pairs for each in pair.inspections)
         names = {picture.sha256: picture.uri for picture in pictures if picture.sha256 is not None}
         return names | {each.weights_sha256: each.weights for each in self.configurations}
 
     def trial_ids(self) -> Ids:
         """The `trial_id` of every trial, in order."""
         identities = [configuration.identity() for configuration in self.configurations]
-        return packed(trial_id(*_pictures(pair), identity) for pair in self.pairs for identity in identities)
+        return packed(trial_id(*pair.pictures, identity) for pair in self.pairs for identity in identities)
 
-    def trials(
-        self, chosen: npt.NDArray[np.bool_] | None = None, *, first_index: int = 0, first_batch: int = 0
-    ) -> Iterator[Trial]:
+    def trials(self, chosen: npt.NDArray[np.bool_] | None = None, *, first_batch: int = 0) -> Iterator[Trial]:
         """Every pair under every configuration, numbered without gaps, in batches of one size.
 
         Args:
             chosen: True for the trials to make, in the order of all; the others take no part in batches either.
-            first_index: The `trial_index` of the first.
             first_batch: The number of the first batch.
         """
-        batches = _Batches(self.batch_size, first_batch)
         identities = [configuration.identity() for configuration in self.configurations]
         points = product(self.pairs, zip(self.configurations, identities, strict=True))
         wanted = points if chosen is None else compress(points, chosen)
-        for index, (pair, (configuration, identity)) in enumerate(wanted, first_index):
+        batch, size, num_in_batch = first_batch - 1, (0, 0), 0
+        for index, (pair, (configuration, identity)) in enumerate(wanted):
             width, height, error_type, error_message = _size_or_reason(pair, configuration)
-            content, styles = _pictures(pair)
+            if error_type is None:
+                if (width, height) != size or num_in_batch == self.batch_size:
+                    batch, size, num_in_batch = batch + 1, (width, height), 0
+                num_in_batch += 1
+            content, styles = pair.pictures
             yield Trial(
                 trial_id=trial_id(content, styles, identity),
                 trial_index=index,
-                batch=batches.next(width, height) if error_type is None else BAD_INPUT_BATCH,
+                batch=batch if error_type is None else BAD_INPUT_BATCH,
                 content=content,
                 styles=styles,
                 width=width,
@@ -125,28 +138,7 @@ def packed(trial_ids: Iterable[str]) -> Ids:
     return np.frombuffer(b"".join(chunks), "S16")
 
 
-class _Batches:
-    """Numbers the batches: a new one when the last is full or of another size."""
-
-    def __init__(self, batch_size: int, first: int) -> None:
-        self._batch_size, self._batch = batch_size, first - 1
-        self._filled, self._size = 0, (0, 0)
-
-    def next(self, width: int, height: int) -> int:
-        if self._filled in (0, self._batch_size) or self._size != (width, height):
-            self._batch, self._filled, self._size = self._batch + 1, 0, (width, height)
-        self._filled += 1
-        return self._batch
-
-
-def make_plan(
-    study: Study,
-    listing: Listing,
-    *,
-    configurations: Sequence[Configuration],
-    batch_size: int,
-    progress: Callable[[int], None] = lambda _: None,
-) -> Plan:
+def make_plan(study: Study, listing: Listing, *, configurations: Sequence[Configuration], batch_size: int) -> Plan:
     """Opens every picture and pairs them.
 
     Args:
@@ -154,24 +146,24 @@ def make_plan(
         listing: Its pictures, from `inputs.list_inputs`.
         configurations: From `Study.configurations`.
         batch_size: Trials per batch, at most.
-        progress: Called with the number of pictures opened so far.
 
     Raises:
         StudyError: `zip` was asked for with unequal numbers of pictures.
     """
     uris = dict.fromkeys((*listing.content, *listing.style))
-    by_uri = dict(zip(uris, _inspected(uris, progress), strict=True))
+    by_uri = dict(zip(uris, inspect_all(uris), strict=True))
     duplicates: list[tuple[str, str]] = []
     if listing.pairs is not None:
         pairs = [PicturePair(by_uri[content], (by_uri[style],)) for content, style in listing.pairs]
     else:
-        content = [by_uri[uri] for uri in listing.content]
-        style = [by_uri[uri] for uri in listing.style]
+        content, style = ([by_uri[uri] for uri in side] for side in (listing.content, listing.style))
         if study.pairs != "zip":
             content, style = (list(_distinct(pictures, duplicates)) for pictures in (content, style))
         pairs = _pairs(study.pairs, content, style)
-    pairs = _without_repetition(pairs)
-    pairs.sort(key=lambda pair: _largest_first(*_working_size(pair, configurations[0])))
+    once: dict[Any, PicturePair] = {}
+    for pair in pairs:  # the same two contents under other names would be the same trial
+        once.setdefault(pair.identity, pair)
+    pairs = sorted(once.values(), key=lambda pair: _largest_first(*_size(pair, configurations[0])))
     return Plan(
         study=study,
         configurations=tuple(configurations),
@@ -182,26 +174,15 @@ def make_plan(
     )
 
 
-def _inspected(uris: Iterable[str], progress: Callable[[int], None]) -> Iterator[Inspection]:
-    for count, inspection in enumerate(inspect_all(uris), 1):
-        progress(count)
-        yield inspection
-
-
 def _distinct(pictures: Sequence[Inspection], duplicates: list[tuple[str, str]]) -> Iterator[Inspection]:
     """Leaves out pictures whose content was there before, good or bad."""
     seen: dict[str, Inspection] = {}
-    for picture in pictures:
-        same = seen.setdefault(_content_of(picture), picture)
-        if same is picture:
-            yield picture
+    for each in pictures:
+        same = seen.setdefault(each.picture.identity, each)
+        if same is each:
+            yield each
         else:
-            duplicates.append((without_secrets(picture.picture.uri), without_secrets(same.picture.uri)))
-
-
-def _content_of(picture: Inspection) -> str:
-    """What `trial_id` tells pictures apart by."""
-    return picture.picture.sha256 or f"unread:{without_secrets(picture.picture.uri)}"
+            duplicates.append((without_secrets(each.picture.uri), without_secrets(same.picture.uri)))
 
 
 def _pairs(how: str, content: Sequence[Inspection], style: Sequence[Inspection]) -> list[PicturePair]:
@@ -215,16 +196,15 @@ def _pairs(how: str, content: Sequence[Inspection], style: Sequence[Inspection])
             counts = f"{len(content)} and {len(style)}"
             raise StudyError(f"pairs: zip needs as many contents as styles, found {counts}; use cross or a list")
         return [PicturePair(each, (other,)) for each, other in zip(contents, style, strict=True)]
-    return [PicturePair(each, (other,)) for each in contents for other in style]
+    return [PicturePair(each, (other,)) for each, other in product(contents, style)]
 
 
-def _without_repetition(pairs: Sequence[PicturePair]) -> list[PicturePair]:
-    """Each pair once: the same two contents under other names would be the same trial."""
-    found: dict[tuple[str | None, ...], PicturePair] = {}
-    for pair in pairs:
-        identity = tuple(_content_of(each) if each else None for each in (pair.content, *pair.styles))
-        found.setdefault(identity, pair)
-    return list(found.values())
+def _size(pair: PicturePair, configuration: Configuration) -> tuple[int, int]:
+    """(width, height) of the result; 0 where it cannot be known."""
+    shape = pair.inspections[0]
+    if shape.error_type:
+        return 0, 0
+    return fitted_size(shape.width, shape.height, configuration.size, configuration.fit)
 
 
 def _largest_first(width: int, height: int) -> tuple[int, int]:
@@ -235,49 +215,29 @@ def _largest_first(width: int, height: int) -> tuple[int, int]:
     return (-width * height, width) if width else (-sys.maxsize, 0)
 
 
-def _working_size(pair: PicturePair, configuration: Configuration) -> tuple[int, int]:
-    """(width, height) of the result; 0 where it cannot be known."""
-    shape = pair.content or pair.styles[0]
-    if shape.error_type:
-        return 0, 0
-    return fitted_size(shape.width, shape.height, configuration.size, configuration.fit)
-
-
 def _size_or_reason(pair: PicturePair, configuration: Configuration) -> tuple[int, int, str | None, str | None]:
     """Width and height of the result, or the reason why there will be none."""
-    pictures = [picture for picture in (pair.content, *pair.styles) if picture]
-    for picture in pictures:
-        if picture.error_type:
-            return 0, 0, picture.error_type, picture.error_message
-    for picture in pictures:
-        size = configuration.size
-        if picture is not pair.content:
-            size = scaled_size(size, configuration.style_scale)
-        width, height = fitted_size(picture.width, picture.height, size, configuration.fit)
-        reason = _too_small(
-            configuration.arch, configuration.content_layers, configuration.style_layers, width, height
-        )
+    for each in pair.inspections:
+        if each.error_type:
+            return 0, 0, each.error_type, each.error_message
+    for each in pair.inspections:
+        scale = 1.0 if each is pair.content else configuration.style_scale
+        size = scaled_size(configuration.size, scale)
+        width, height = fitted_size(each.width, each.height, size, configuration.fit)
+        reason = _too_small(configuration.arch, configuration.layers, width, height)
         if reason is not None:
-            resized = f"{picture.width}×{picture.height} pixels become {width}×{height}"
-            message = without_secrets(f"{picture.picture.uri}: {resized}: {reason}")
-            return 0, 0, "too_small", message
-    width, height = _working_size(pair, configuration)
-    return width, height, None, None
+            resized = f"{each.width}×{each.height} pixels become {width}×{height}"
+            return 0, 0, "too_small", without_secrets(f"{each.picture.uri}: {resized}: {reason}")
+    return *_size(pair, configuration), None, None
 
 
 @lru_cache(maxsize=4096)
-def _too_small(
-    arch: str, content_layers: tuple[str, ...], style_layers: tuple[str, ...], width: int, height: int
-) -> str | None:
+def _too_small(arch: str, layers: tuple[str, ...], width: int, height: int) -> str | None:
     """Why nothing of a picture of this size would be left at a layer that is looked at."""
     deepest = conv_layers(arch)[-1]  # the finished image is measured there in any case
     try:
-        for layer in (*content_layers, *style_layers, deepest):
+        for layer in (*layers, deepest):
             layer_shape(layer, height, width)
     except LayerError as error:
         return str(error)
     return None
-
-
-def _pictures(pair: PicturePair) -> tuple[Picture | None, tuple[Picture, ...]]:
-    return pair.content.picture if pair.content else None, tuple(style.picture for style in pair.styles)
