@@ -22,7 +22,7 @@ import psutil
 
 from nst_batch.cluster.options import WorkerOptions
 from nst_batch.errors import ImageError
-from nst_batch.inputs.images import read_bytes
+from nst_batch.inputs.fetching import read_bytes
 from nst_batch.records import Configuration, Curve, LayerDistance, Outcome, Result, Trial
 from nst_batch.vocabulary import conv_layers
 from tests.pictures import file_of, gradient

@@ -10,7 +10,7 @@ from typing import NamedTuple
 import torch
 
 from nst_batch.errors import ImageError
-from nst_batch.inputs import images
+from nst_batch.inputs import decoding, fetching, images
 from nst_batch.records import Trial
 from nst_batch.transfer import Problem, TargetImage
 from nst_batch.vocabulary import Fit, scaled_size
@@ -65,8 +65,8 @@ def _sources(trial: Trial) -> list[Source]:
 
 
 def _read(source: Source) -> TargetImage:
-    data = images.read_bytes(source.uri, expected_sha256=source.sha256)
-    image = images.decode(data, source.uri, target_edge=source.size)
+    data = fetching.read_bytes(source.uri, expected_sha256=source.sha256)
+    image = decoding.decode(data, source.uri, target_edge=source.size)
     pixels = images.to_array(images.resize(image, source.size, source.fit))
     return TargetImage(key=source.key, pixels=torch.from_numpy(pixels))
 

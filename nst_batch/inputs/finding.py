@@ -7,12 +7,9 @@ import hashlib
 import io
 import os
 import posixpath
-from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from threading import Semaphore
 from typing import Any
 from urllib.parse import urlsplit, urlunsplit
 
@@ -24,7 +21,6 @@ import pyarrow.parquet
 
 from nst_batch.errors import ImageError, StudyError, network_errors
 from nst_batch.inputs.fetching import patiently, read_bytes
-from nst_batch.inputs.images import Inspection, inspect
 from nst_batch.vocabulary import OBJECT_STORES, is_list_file, url_mistake
 
 PICTURE_SUFFIXES = frozenset(
@@ -32,8 +28,6 @@ PICTURE_SUFFIXES = frozenset(
     | {".tif", ".tiff", ".webp"}
 )
 _GLOB = frozenset("*?[")
-_READ_AT_ONCE = 32  # a bucket answers after tens of milliseconds, and to many at once
-_INSPECTED_AHEAD = 256
 _Found = Iterable[tuple[str, str]]
 """(uri, stamp): the stamp changes when the file does, as far as that can be seen without opening it."""
 
@@ -75,25 +69,6 @@ def list_inputs(content: Sequence[str], style: Sequence[str], pairs: str) -> Lis
     contents, styles = (tuple(dict.fromkeys(side)) for side in sides)
     fingerprint = _digest([*contents, "", *styles, "", *stamps.values(), repr(listed_pairs)])
     return Listing(content=contents, style=styles, pairs=listed_pairs, fingerprint=fingerprint)
-
-
-def inspect_all(uris: Iterable[str]) -> Iterator[Inspection]:
-    """Opens, hashes and fully decodes every picture, in order.
-
-    Many are read at once; as many are decoded as there are cores, and as memory holds (`memory.MemoryBudget`).
-    """
-    turn = Semaphore(os.cpu_count() or 1)
-    waiting: deque[Future[Inspection]] = deque()
-    pool = ThreadPoolExecutor(_READ_AT_ONCE, "inspect")
-    try:
-        for uri in uris:
-            waiting.append(pool.submit(inspect, uri, turn))
-            if len(waiting) >= _INSPECTED_AHEAD:
-                yield waiting.popleft().result()
-        while waiting:
-            yield waiting.popleft().result()
-    finally:
-        pool.shutdown(cancel_futures=True)
 
 
 # Folders, globs, URLs

@@ -1,47 +1,18 @@
-"""Pictures: read, inspected, resized, encoded, and turned into arrays and back. No torch.
+"""Pictures brought to size, encoded, recoloured, and turned into arrays and back. No files, no torch.
 
-Files are fetched in `fetching` and become pixels in `decoding`; whatever is wrong with one is an `ImageError`
-that names it. Both are offered here too.
 Arrays are 3xHxW float32, RGB, in [0, 1], gamma-encoded sRGB as in the files.
 """
 
 from __future__ import annotations
 
 import io
-import os
-from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from nst_batch.errors import ImageError
-from nst_batch.inputs import memory
-from nst_batch.inputs.decoding import MAX_PIXELS, decode, decode_sized
-from nst_batch.inputs.fetching import MAX_BYTES, printable, read_bytes, sha256
-from nst_batch.records import Picture
 from nst_batch.vocabulary import Encoding, Fit
-
-__all__ = [
-    "MAX_BYTES",
-    "MAX_PIXELS",
-    "Encoding",
-    "Inspection",
-    "Pixels",
-    "decode",
-    "encode",
-    "fitted_size",
-    "from_array",
-    "inspect",
-    "match_histogram",
-    "read_bytes",
-    "resize",
-    "sha256",
-    "to_array",
-    "transfer_luminance",
-]
 
 Pixels = npt.NDArray[np.float32]
 """3xHxW, RGB, in [0, 1]."""
@@ -54,50 +25,6 @@ _LUMINANCE = np.array([0.299, 0.587, 0.114])
 
 _COLOR_FLOOR = 1e-5
 """Variance that is added to both pictures' colours, (0.8 of 255 levels)²: what is less is noise, not colour."""
-
-
-# Inspecting
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Inspection:
-    """What planning learns about a picture."""
-
-    picture: Picture
-    width: int
-    height: int
-    """Pixels, upright; 0 when the picture is bad."""
-    error_type: str | None = None
-    """`ImageError.kind`; None when the picture is good."""
-    error_message: str | None = None
-    """Names the picture."""
-
-
-def inspect(uri: str, turn: AbstractContextManager[object] | None = None) -> Inspection:
-    """Reads, hashes and fully decodes the picture at `uri`; what is wrong with it is returned, not raised.
-
-    Args:
-        turn: Entered to decode; a semaphore bounds how many are decoded at once.
-    """
-    digest = None
-    try:
-        with memory.READING.holding(_file_bytes(uri)):
-            data = read_bytes(uri)
-            digest = sha256(data)
-            with turn or nullcontext():
-                _, (width, height) = decode_sized(data, uri, target_edge=1)
-    except ImageError as error:
-        bad = Picture(uri=printable(uri), sha256=digest)
-        return Inspection(picture=bad, width=0, height=0, error_type=error.kind, error_message=str(error))
-    return Inspection(picture=Picture(uri=uri, sha256=digest), width=width, height=height)
-
-
-def _file_bytes(uri: str) -> int:
-    """Of a local file; 0 where it is not known before the file is opened."""
-    try:
-        return 0 if "://" in uri else os.stat(uri).st_size  # noqa: PTH116 (a hundred thousand times)
-    except (OSError, ValueError):
-        return 0
 
 
 # Sizes

@@ -10,7 +10,8 @@ from PIL import Image
 
 from nst_batch.errors import ImageError
 from nst_batch.inputs.decoding import decode
-from nst_batch.inputs.images import read_bytes, resize
+from nst_batch.inputs.fetching import read_bytes
+from nst_batch.inputs.images import resize
 from nst_batch.records import Configuration, Picture
 from nst_batch.store.run_directory import RunDirectory
 

@@ -20,7 +20,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from nst_batch.errors import ImageError, RunDirectoryError
-from nst_batch.inputs.images import sha256
+from nst_batch.inputs.fetching import sha256
 from nst_batch.records import TERMS, LayerDistance, Outcome, Result, Trial, transfer_scores, trial_id
 from nst_batch.results.pictures import picture_bytes
 from nst_batch.store import tables

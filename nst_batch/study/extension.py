@@ -11,7 +11,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from nst_batch.errors import TRANSIENT_KINDS, StudyChangedError, without_secrets
-from nst_batch.inputs.finding import Listing, inspect_all
+from nst_batch.inputs.finding import Listing
+from nst_batch.inputs.inspecting import inspect_all
 from nst_batch.records import Trial
 from nst_batch.study.plan import BAD_INPUT_BATCH, Ids, Plan, packed
 

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from nst_batch.transfer.regions import Labels, Regions, whole
 from nst_batch.records import Configuration
+from nst_batch.transfer.regions import Labels, Regions, whole
 from nst_batch.vocabulary import Init
 
 

@@ -13,7 +13,7 @@ from nst_batch.cluster import worker
 from nst_batch.cluster.options import WorkerOptions
 from nst_batch.cluster.worker import Worker
 from nst_batch.errors import WeightsError
-from nst_batch.inputs import images, memory, weights
+from nst_batch.inputs import fetching, memory, weights
 from nst_batch.records import Picture, Result, Trial, transfer_scores, trial_id
 from nst_batch.transfer import Problem, solve
 from tests import tiny
@@ -39,7 +39,7 @@ def trials(tmp_path_factory: pytest.TempPathFactory) -> list[Trial]:
     for index in range(9):
         (folder / f"{index}.png").write_bytes(tiny.picture(50 * index))
     style, *contents = [
-        Picture(uri=str(path), sha256=images.sha256(path.read_bytes())) for path in sorted(folder.iterdir())
+        Picture(uri=str(path), sha256=fetching.sha256(path.read_bytes())) for path in sorted(folder.iterdir())
     ]
     for index, content in enumerate(contents):
         key = trial_id(content, (style,), CHOSEN.identity())

@@ -13,7 +13,7 @@ import pytest
 from PIL import Image, ImageCms
 
 from nst_batch.errors import ImageError
-from nst_batch.inputs import decoding, images
+from nst_batch.inputs import decoding, images, inspecting
 from tests.pictures import file_of, gradient, levels, wide_gamut_profile
 
 PNG = file_of(gradient(), "PNG")
@@ -21,7 +21,7 @@ PNG = file_of(gradient(), "PNG")
 
 def failure(data: bytes) -> ImageError:
     with pytest.raises(ImageError) as caught:
-        images.decode(data, "holiday.jpg")
+        decoding.decode(data, "holiday.jpg")
     assert caught.value.uri == "holiday.jpg"
     assert "holiday.jpg" in str(caught.value)
     return caught.value
@@ -91,16 +91,16 @@ def test_a_bomb_is_refused_by_its_header() -> None:
 
 def test_the_pixel_cap_is_ours_and_not_pillows(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 10)
-    assert images.decode(PNG, "a.png").size == (24, 16)
+    assert decoding.decode(PNG, "a.png").size == (24, 16)
     monkeypatch.setattr(decoding, "MAX_PIXELS", 24 * 16)
-    assert images.decode(PNG, "a.png").size == (24, 16)
+    assert decoding.decode(PNG, "a.png").size == (24, 16)
     monkeypatch.setattr(decoding, "MAX_PIXELS", 24 * 16 - 1)
     assert failure(PNG).kind == "too_large"
 
 
 @pytest.mark.slow
 def test_120_megapixels_decode() -> None:
-    assert images.decode(file_of(Image.new("RGB", (12_000, 10_000), "teal"), "PNG"), "a.png").size == (
+    assert decoding.decode(file_of(Image.new("RGB", (12_000, 10_000), "teal"), "PNG"), "a.png").size == (
         12_000,
         10_000,
     )
@@ -112,7 +112,7 @@ def test_a_large_jpeg_is_decoded_small_when_a_small_one_is_wanted() -> None:
     small, size = decoding.decode_sized(data, "a.jpg", target_edge=100)
     assert small.size == (400, 300)  # a quarter: an eighth would leave the shorter edge below 2 × 100
     assert size == (1600, 1200)
-    whole = images.resize(images.decode(data, "a.jpg"), 100, "crop")
+    whole = images.resize(decoding.decode(data, "a.jpg"), 100, "crop")
     assert abs(levels(images.resize(small, 100, "crop")) - levels(whole)).max() <= 3
 
 
@@ -123,7 +123,7 @@ def test_sixteen_bit_greys_keep_their_range() -> None:
     values = np.linspace(0, 65_535, 64 * 4).astype(np.uint16).reshape(4, 64)
     expected = np.rint(values / 257)
     for format_name in ("PNG", "TIFF", "PPM"):
-        found = levels(images.decode(file_of(Image.fromarray(values), format_name), "a"))
+        found = levels(decoding.decode(file_of(Image.fromarray(values), format_name), "a"))
         assert (found == expected[..., None]).all(), format_name
 
 
@@ -132,7 +132,7 @@ def test_sixteen_bit_colours_keep_their_range() -> None:
     header = b"IHDR" + struct.pack(">IIBBBBB", 1, 4, 16, 2, 0, 0, 0)
     chunks = [header, b"IDAT" + zlib.compress(rows), b"IEND"]
     data = PNG[:8] + b"".join(struct.pack(">I", len(c) - 4) + c + struct.pack(">I", zlib.crc32(c)) for c in chunks)
-    assert levels(images.decode(data, "a.png")).reshape(-1, 3).tolist() == [[0, 128, 255]] * 4
+    assert levels(decoding.decode(data, "a.png")).reshape(-1, 3).tolist() == [[0, 128, 255]] * 4
 
 
 def test_twelve_bits_in_a_tiff_reach_white() -> None:
@@ -153,7 +153,7 @@ def test_twelve_bits_in_a_tiff_reach_white() -> None:
 )
 def test_float_tiffs_are_scaled(values: list[float], expected: list[int]) -> None:
     data = file_of(Image.fromarray(np.array([values], dtype=np.float32)), "TIFF")
-    assert levels(images.decode(data, "a.tif"))[0, :, 0].tolist() == expected
+    assert levels(decoding.decode(data, "a.tif"))[0, :, 0].tolist() == expected
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf])
@@ -167,7 +167,7 @@ def test_a_float_tiff_without_a_range_is_corrupt(value: float) -> None:
 def test_white_is_zero_is_inverted() -> None:
     values = np.array([[0, 65_535]], dtype=np.uint16)
     data = file_of(Image.fromarray(values), "TIFF", tiffinfo={262: 0})
-    opened = images.decode(data, "a.tif")
+    opened = decoding.decode(data, "a.tif")
     assert levels(opened)[0, :, 0].tolist() == [255, 0]
 
 
@@ -181,7 +181,7 @@ def test_transparency_is_laid_on_white(mode: str) -> None:
         stored.putalpha(image.getchannel("A"))
     assert stored.mode == mode
     data = file_of(stored, "TIFF" if mode == "PA" else "PNG")
-    assert levels(images.decode(data, "a"))[0, :, 1].tolist() == [100, 255, 224]
+    assert levels(decoding.decode(data, "a"))[0, :, 1].tolist() == [100, 255, 224]
 
 
 def test_palettes_with_transparency_are_laid_on_white() -> None:
@@ -189,38 +189,38 @@ def test_palettes_with_transparency_are_laid_on_white() -> None:
     image.putpalette([200, 0, 0, 0, 0, 200])
     image.putpixel((1, 0), 1)
     for format_name in ("PNG", "GIF"):
-        found = levels(images.decode(file_of(image, format_name, transparency=0), "a"))[0].tolist()
+        found = levels(decoding.decode(file_of(image, format_name, transparency=0), "a"))[0].tolist()
         assert found == [[255, 255, 255], [0, 0, 200]], format_name
-        assert levels(images.decode(file_of(image, format_name), "a"))[0, 0].tolist() == [200, 0, 0]
+        assert levels(decoding.decode(file_of(image, format_name), "a"))[0, 0].tolist() == [200, 0, 0]
 
 
 def test_a_transparent_colour_is_laid_on_white() -> None:
     data = file_of(gradient(), "PNG", transparency=(0, 0, 90))
-    assert levels(images.decode(data, "a.png"))[0, 0].tolist() == [255, 255, 255]
+    assert levels(decoding.decode(data, "a.png"))[0, 0].tolist() == [255, 255, 255]
 
 
 def test_one_bit_is_black_and_white() -> None:
     image = Image.new("1", (2, 1))
     image.putpixel((1, 0), 255)
     for format_name, options in (("PNG", {}), ("TIFF", {"compression": "group4"}), ("BMP", {})):
-        found = levels(images.decode(file_of(image, format_name, **options), "a"))
+        found = levels(decoding.decode(file_of(image, format_name, **options), "a"))
         assert found.tolist() == [[[0, 0, 0], [255, 255, 255]]]
 
 
 def test_cmyk_has_its_inks_the_right_way_round() -> None:
     for format_name in ("JPEG", "TIFF"):  # Pillow writes Adobe's inverted kind of JPEG
-        cyan = images.decode(file_of(Image.new("CMYK", (8, 8), (255, 0, 0, 0)), format_name), "a")
+        cyan = decoding.decode(file_of(Image.new("CMYK", (8, 8), (255, 0, 0, 0)), format_name), "a")
         assert abs(levels(cyan)[4, 4] - [0, 255, 255]).max() <= 3
-        paper = images.decode(file_of(Image.new("CMYK", (8, 8), (0, 0, 0, 0)), format_name), "a")
+        paper = decoding.decode(file_of(Image.new("CMYK", (8, 8), (0, 0, 0, 0)), format_name), "a")
         assert levels(paper).min() >= 252
 
 
 def test_lab_becomes_rgb() -> None:
-    found = levels(images.decode(file_of(gradient().convert("RGB"), "PNG"), "a"))
+    found = levels(decoding.decode(file_of(gradient().convert("RGB"), "PNG"), "a"))
     srgb, lab = ImageCms.createProfile("sRGB"), ImageCms.createProfile("LAB")
     converted = ImageCms.profileToProfile(gradient(), srgb, lab, outputMode="LAB")
     assert converted is not None
-    assert abs(levels(images.decode(file_of(converted, "TIFF"), "a")) - found).mean() < 3
+    assert abs(levels(decoding.decode(file_of(converted, "TIFF"), "a")) - found).mean() < 3
 
 
 # Colour profiles and orientation
@@ -232,14 +232,14 @@ def test_profiles_are_converted_to_srgb(format_name: str) -> None:
     data = file_of(
         Image.new("RGB", (16, 16), (255, 0, 0)), format_name, icc_profile=wide_gamut_profile(), **options
     )
-    image = images.decode(data, "a")
+    image = decoding.decode(data, "a")
     assert abs(levels(image)[8, 8] - [0, 255, 0]).max() <= 3
     assert image.info == {}  # a profile that stayed would be applied twice
 
 
 def test_an_srgb_profile_changes_nothing() -> None:
     profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
-    found = images.decode(file_of(gradient(), "PNG", icc_profile=profile), "a.png")
+    found = decoding.decode(file_of(gradient(), "PNG", icc_profile=profile), "a.png")
     assert abs(levels(found) - levels(gradient())).max() <= 1
 
 
@@ -247,10 +247,10 @@ def test_an_srgb_profile_changes_nothing() -> None:
 def test_a_profile_that_cannot_be_used_is_ignored(mode: str) -> None:
     format_name = "TIFF" if mode == "CMYK" else "PNG"
     image = gradient().convert(mode)
-    plain = levels(images.decode(file_of(image, format_name), "a"))
+    plain = levels(decoding.decode(file_of(image, format_name), "a"))
     profiles = [b"not a profile", wide_gamut_profile()[:300]] + ([] if mode == "RGB" else [wide_gamut_profile()])
     for profile in profiles:
-        assert (levels(images.decode(file_of(image, format_name, icc_profile=profile), "a")) == plain).all()
+        assert (levels(decoding.decode(file_of(image, format_name, icc_profile=profile), "a")) == plain).all()
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
@@ -264,8 +264,8 @@ def test_pictures_are_turned_upright(orientation: int, format_name: str, tmp_pat
     options = {"lossless": True, "exact": True} if format_name == "WEBP" else {}
     file = tmp_path / "turned"
     file.write_bytes(file_of(stored, format_name, exif=exif, **options))
-    assert (levels(images.decode(file.read_bytes(), "a")) == levels(upright)).all()
-    found = images.inspect(str(file))
+    assert (levels(decoding.decode(file.read_bytes(), "a")) == levels(upright)).all()
+    found = inspecting.inspect(str(file))
     assert (found.width, found.height) == (24, 16)
 
 
@@ -280,14 +280,14 @@ def test_a_turned_jpeg_is_measured_upright_even_when_decoded_small() -> None:
 
 def test_damaged_exif_is_ignored() -> None:
     for exif in (b"Exif\0\0II*\0\xff\xff\xff\xff", b"Exif\0\0nonsense", b"\0"):
-        assert images.decode(file_of(gradient(), "JPEG", exif=exif), "a.jpg").size == (24, 16)
+        assert decoding.decode(file_of(gradient(), "JPEG", exif=exif), "a.jpg").size == (24, 16)
 
 
 @pytest.mark.parametrize("format_name", ["GIF", "PNG", "WEBP", "TIFF"])
 def test_animations_give_their_first_frame(format_name: str) -> None:
     first, second = Image.new("RGB", (9, 9), "red"), Image.new("RGB", (9, 9), "blue")
     data = file_of(first, format_name, save_all=True, append_images=[second])
-    red, _, blue = levels(images.decode(data, "a"))[4, 4]
+    red, _, blue = levels(decoding.decode(data, "a"))[4, 4]
     assert red > 240
     assert blue < 15
 
@@ -331,7 +331,7 @@ def test_damage_is_either_harmless_or_an_image_error(monkeypatch: pytest.MonkeyP
     kinds = set()
     for data in hostile_files(1200):
         try:
-            image = images.decode(data, "hostile")
+            image = decoding.decode(data, "hostile")
         except ImageError as error:
             kinds.add(error.kind)
         else:
@@ -345,5 +345,5 @@ def test_odd_metadata_is_no_warning() -> None:
     odd = file_of(gradient(), "JPEG", exif=b"Exif\0\0II*\0\x08\0\0\0\xff\xff")  # Pillow: "Corrupt EXIF data"
     with warnings.catch_warnings(record=True) as told:
         warnings.simplefilter("always")
-        assert images.decode(odd, "odd.jpg").size == (24, 16)
+        assert decoding.decode(odd, "odd.jpg").size == (24, 16)
     assert told == []

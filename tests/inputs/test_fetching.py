@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 
 from nst_batch.errors import ImageError, StudyError, WeightsError, is_transient, network_errors
-from nst_batch.inputs import fetching, images
+from nst_batch.inputs import fetching, inspecting
 from tests.pictures import file_of, gradient
 
 PNG = file_of(gradient(), "PNG")
@@ -26,11 +26,11 @@ PNG = file_of(gradient(), "PNG")
 def test_reading_gives_the_bytes(tmp_path: Path) -> None:
     file = tmp_path / "naïve name 100%.png"
     file.write_bytes(PNG)
-    assert images.read_bytes(str(file)) == PNG
-    assert images.read_bytes(file.as_uri().replace("%20", " ").replace("%25", "%").replace("%C3%AF", "ï")) == PNG
+    assert fetching.read_bytes(str(file)) == PNG
+    assert fetching.read_bytes(file.as_uri().replace("%20", " ").replace("%25", "%").replace("%C3%AF", "ï")) == PNG
     digest = hashlib.sha256(PNG).hexdigest()
-    assert images.sha256(PNG) == digest
-    assert images.read_bytes(str(file), expected_sha256=digest) == PNG
+    assert fetching.sha256(PNG) == digest
+    assert fetching.read_bytes(str(file), expected_sha256=digest) == PNG
 
 
 def test_what_cannot_be_read_has_a_reason(tmp_path: Path) -> None:
@@ -53,10 +53,10 @@ def test_what_cannot_be_read_has_a_reason(tmp_path: Path) -> None:
             if prefix and name in ("pipe", "."):
                 continue
             with pytest.raises(ImageError) as caught:
-                images.read_bytes(f"{prefix}{tmp_path}/{name}", **options)
+                fetching.read_bytes(f"{prefix}{tmp_path}/{name}", **options)
             assert caught.value.kind == kind, (name, caught.value)
             assert name in str(caught.value)
-    assert images.read_bytes(str(tmp_path / "good.png"), limit_bytes=len(PNG)) == PNG
+    assert fetching.read_bytes(str(tmp_path / "good.png"), limit_bytes=len(PNG)) == PNG
 
 
 def test_a_forbidden_file_is_unreadable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -67,7 +67,7 @@ def test_a_forbidden_file_is_unreadable(tmp_path: Path, monkeypatch: pytest.Monk
     file.write_bytes(PNG)
     monkeypatch.setattr(Path, "read_bytes", forbidden)
     with pytest.raises(ImageError, match="permission denied") as caught:
-        images.read_bytes(str(file))
+        fetching.read_bytes(str(file))
     assert caught.value.kind == "unreadable"
 
 
@@ -75,12 +75,12 @@ def test_a_changed_file_says_what_to_do(tmp_path: Path) -> None:
     file = tmp_path / "a.png"
     file.write_bytes(PNG)
     with pytest.raises(ImageError, match=r"changed after planning.*put the planned file back"):
-        images.read_bytes(str(file), expected_sha256="0" * 64)
+        fetching.read_bytes(str(file), expected_sha256="0" * 64)
 
 
 def test_a_name_that_no_table_can_hold_is_reported_in_one_that_can(tmp_path: Path) -> None:
     uri = os.fsdecode(os.fsencode(tmp_path) + b"/\xff.png")
-    found = images.inspect(uri)
+    found = inspecting.inspect(uri)
     assert found.error_type == "unreadable"
     assert found.picture.uri.endswith("\\udcff.png")
     f"{found.picture.uri} {found.error_message}".encode()
@@ -88,7 +88,7 @@ def test_a_name_that_no_table_can_hold_is_reported_in_one_that_can(tmp_path: Pat
 
 def test_unknown_protocols_and_missing_packages_are_unreadable() -> None:
     with pytest.raises(ImageError) as caught:
-        images.read_bytes("gopher://example.org/a.png")
+        fetching.read_bytes("gopher://example.org/a.png")
     assert caught.value.kind == "unreadable"
 
 
@@ -129,10 +129,10 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[type[_Server], str
 def test_network_errors_are_retried(server: tuple[type[_Server], str]) -> None:
     handler, url = server
     handler.script = [503, 500, 200]
-    assert images.read_bytes(url) == PNG
+    assert fetching.read_bytes(url) == PNG
     assert handler.requests > 2
     with pytest.raises(ImageError) as caught:
-        images.read_bytes(url, limit_bytes=len(PNG) - 1)
+        fetching.read_bytes(url, limit_bytes=len(PNG) - 1)
     assert caught.value.kind == "too_large"
 
 
@@ -141,7 +141,7 @@ def test_what_a_server_refuses_is_not_retried(server: tuple[type[_Server], str])
     for status, kind in ((404, "missing"), (403, "unreadable")):
         handler.script, handler.requests = [status], 0
         with pytest.raises(ImageError) as caught:
-            images.read_bytes(url)
+            fetching.read_bytes(url)
         assert caught.value.kind == kind
         assert handler.requests <= 2
 
@@ -151,7 +151,7 @@ def test_a_dead_server_is_given_up_on(monkeypatch: pytest.MonkeyPatch) -> None:
     waited: list[float] = []
     monkeypatch.setattr(time, "sleep", waited.append)
     with pytest.raises(ImageError, match="after 4 tries") as caught:
-        images.read_bytes("http://127.0.0.1:9/a.png")
+        fetching.read_bytes("http://127.0.0.1:9/a.png")
     assert caught.value.kind == "unreadable"
     assert [seconds for seconds in waited if seconds >= 0.5] == [0.5, 1.0, 2.0]
 
@@ -162,7 +162,7 @@ def test_a_server_that_never_answers_is_a_timeout(monkeypatch: pytest.MonkeyPatc
     with socket.create_server(("127.0.0.1", 0)) as silent:
         begun = time.monotonic()
         with pytest.raises(ImageError, match="did not answer in time") as caught:
-            images.read_bytes(f"http://127.0.0.1:{silent.getsockname()[1]}/a.png")
+            fetching.read_bytes(f"http://127.0.0.1:{silent.getsockname()[1]}/a.png")
     assert caught.value.kind == "timeout"
     assert time.monotonic() - begun < 30
 
@@ -193,7 +193,7 @@ def test_only_plain_urls_of_known_protocols_are_read(url: str, tmp_path: Path) -
     file = tmp_path / "a.png"
     file.write_bytes(PNG)
     with pytest.raises(ImageError, match=r"chains of URLs|expected one of http, https") as caught:
-        images.read_bytes(url.format(file=file))
+        fetching.read_bytes(url.format(file=file))
     assert caught.value.kind == "unreadable"
 
 
@@ -201,7 +201,7 @@ def test_no_secret_of_a_url_is_in_what_is_said_of_it(server: tuple[type[_Server]
     handler, url = server
     handler.script = [403]
     secret = url.replace("http://", "http://me:hunter2@") + "?size=3&X-Amz-Signature=0f3a&token=t0k"
-    found = images.inspect(secret)
+    found = inspecting.inspect(secret)
     assert found.error_type == "unreadable"
     assert f"***@{url.removeprefix('http://')}?size=3&X-Amz-Signature=***&token=***" in (found.error_message or "")
     for word in ("hunter2", "0f3a", "t0k"):

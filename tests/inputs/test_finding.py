@@ -18,8 +18,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from nst_batch.errors import StudyError
-from nst_batch.inputs import finding as inputs
-from nst_batch.inputs.finding import inspect_all, list_inputs
+from nst_batch.inputs.finding import list_inputs
+from nst_batch.inputs.inspecting import inspect_all
 from tests.object_store import bucket
 from tests.pictures import file_of, gradient
 
@@ -209,7 +209,7 @@ def test_pictures_are_opened_in_order_and_bad_ones_say_why(photos: Path) -> None
 
 
 def test_more_pictures_than_are_opened_ahead(photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(inputs, "_INSPECTED_AHEAD", 4)
+    monkeypatch.setattr(inspecting, "_AHEAD", 4)
     uris = [str(photos / "a.jpg")] * 11
     assert [each.picture.uri for each in inspect_all(iter(uris))] == uris
 

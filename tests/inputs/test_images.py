@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from PIL import Image
 
-from nst_batch.inputs import images
+from nst_batch.inputs import decoding, fetching, images, inspecting
 from nst_batch.inputs.images import Pixels
 from nst_batch.vocabulary import Encoding, Fit
 from tests.pictures import file_of, gradient, levels, wide_gamut_profile
@@ -26,15 +26,15 @@ sides = st.integers(1, 60)
 def test_inspection_returns_what_is_wrong(tmp_path: Path) -> None:
     (tmp_path / "good.png").write_bytes(PNG)
     (tmp_path / "cut.png").write_bytes(PNG[:-60])
-    good = images.inspect(str(tmp_path / "good.png"))
+    good = inspecting.inspect(str(tmp_path / "good.png"))
     assert (good.width, good.height, good.error_type, good.error_message) == (24, 16, None, None)
-    assert good.picture.sha256 == images.sha256(PNG)
-    cut = images.inspect(str(tmp_path / "cut.png"))
+    assert good.picture.sha256 == fetching.sha256(PNG)
+    cut = inspecting.inspect(str(tmp_path / "cut.png"))
     assert (cut.width, cut.height, cut.error_type) == (0, 0, "truncated")
-    assert cut.picture.sha256 == images.sha256(PNG[:-60])
+    assert cut.picture.sha256 == fetching.sha256(PNG[:-60])
     assert cut.error_message
     assert "cut.png" in cut.error_message
-    absent = images.inspect(str(tmp_path / "absent.png"))
+    absent = inspecting.inspect(str(tmp_path / "absent.png"))
     assert (absent.picture.sha256, absent.error_type) == (None, "missing")
 
 
@@ -44,7 +44,7 @@ def test_inspection_returns_what_is_wrong(tmp_path: Path) -> None:
 @pytest.mark.parametrize("size", [(1, 1), (1, 4000), (4000, 1)])
 @pytest.mark.parametrize("fit", FITS)
 def test_extreme_proportions(size: tuple[int, int], fit: Fit) -> None:
-    image = images.decode(file_of(Image.new("RGB", size, (9, 8, 7)), "PNG"), "a.png")
+    image = decoding.decode(file_of(Image.new("RGB", size, (9, 8, 7)), "PNG"), "a.png")
     assert image.size == size
     resized = images.resize(image, 64, fit)
     assert resized.size == images.fitted_size(*size, 64, fit)
@@ -99,7 +99,7 @@ def test_png_and_arrays_round_trip_exactly(pixels: np.ndarray[Any, np.dtype[np.u
     assert array.flags.c_contiguous
     assert (array.min() >= 0) & (array.max() <= 1)
     data = images.encode(images.from_array(array))
-    assert (np.asarray(images.decode(data, "a.png")) == pixels).all()
+    assert (np.asarray(decoding.decode(data, "a.png")) == pixels).all()
 
 
 def test_arrays_are_clamped_and_rounded() -> None:
@@ -121,7 +121,7 @@ def test_files_depend_on_nothing_but_pixels(encoding: Encoding) -> None:
     }
     data = images.encode(image, encoding)
     assert data == images.encode(gradient(64, 48), encoding)
-    assert abs(levels(images.decode(data, "a")) - levels(image)).mean() < 4
+    assert abs(levels(decoding.decode(data, "a")) - levels(image)).mean() < 4
     assert image.info["dpi"] == (300, 300)  # the caller's picture is left alone
 
 

@@ -94,14 +94,14 @@ def peak_megabytes(folder: Path, names: str, budget: int) -> float:
     """Of a process that inspects pictures, beyond what it held before."""
     script = f"""
 import os, pathlib, re
-from nst_batch.inputs import finding, memory
+from nst_batch.inputs import inspecting, memory
 os.cpu_count = lambda: 4
 memory.DECODING = memory.MemoryBudget(budget_bytes={budget})
 def kilobytes(name):
     return int(re.search(name + r":\\s+(\\d+)", pathlib.Path("/proc/self/status").read_text())[1])
 pathlib.Path("/proc/self/clear_refs").write_text("5")  # VmHWM, the most so far, starts anew
 before = kilobytes("VmRSS")
-found = list(finding.inspect_all({[str(folder / f"{name}.png") for name in names]}))
+found = list(inspecting.inspect_all({[str(folder / f"{name}.png") for name in names]}))
 assert [each.width for each in found] == [5000] * {len(names)}, found
 print((kilobytes("VmHWM") - before) / 1024)
 """

@@ -19,7 +19,7 @@ from PIL import Image
 
 from nst_batch.cluster.options import WorkerOptions
 from nst_batch.cluster.worker import Worker
-from nst_batch.inputs import images
+from nst_batch.inputs import fetching, images
 from nst_batch.inputs.fetching import printable
 from nst_batch.records import Picture
 from nst_batch.results.verify import verify
@@ -203,7 +203,7 @@ def test_the_run_is_sound_and_complete(folder: Path, rows: dict[str, list[dict[s
 def test_a_worker_that_finds_other_contents_than_were_planned_says_so(tmp_path: Path) -> None:
     path = tmp_path / "photo.png"
     path.write_bytes(tiny.picture(1))
-    planned = Picture(uri=str(path), sha256=images.sha256(tiny.picture(2)))
+    planned = Picture(uri=str(path), sha256=fetching.sha256(tiny.picture(2)))
     trial = replace(simulated.trial(0), content=planned, styles=())
     [result] = Worker(WorkerOptions(device="cpu")).run([trial])
     assert result.outcome.status == "failed"

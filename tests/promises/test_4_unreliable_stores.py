@@ -14,8 +14,9 @@ import pytest
 
 from nst_batch.cluster.options import WorkerOptions
 from nst_batch.cluster.worker import Worker
+from nst_batch.inputs.decoding import decode
+from nst_batch.inputs.fetching import sha256
 from nst_batch.inputs.finding import list_inputs
-from nst_batch.inputs.images import decode, sha256
 from nst_batch.inputs.weights import resolve
 from nst_batch.records import Outcome, Result
 from nst_batch.store.committer import Committer

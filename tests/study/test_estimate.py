@@ -15,12 +15,12 @@ from nst_batch.cli.program import app
 from nst_batch.cli.studies import described
 from nst_batch.errors import StudyError
 from nst_batch.inputs.fitting import operations
-from nst_batch.inputs.images import Encoding
 from nst_batch.records import Configuration
 from nst_batch.study import calibration
 from nst_batch.study.calibration import Machine, Rate
 from nst_batch.study.estimate import Estimate, estimate
 from nst_batch.study.model import Study, study_from_dict
+from nst_batch.vocabulary import Encoding
 from tests import simulated
 from tests.study.test_plan import draw
 

@@ -1,0 +1,75 @@
+"""Opening every picture of a study: what it holds, how large it is, or what is wrong with it."""
+
+from __future__ import annotations
+
+import os
+from collections import deque
+from collections.abc import Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from threading import Semaphore
+
+from nst_batch.errors import ImageError
+from nst_batch.inputs import memory
+from nst_batch.inputs.decoding import decode_sized
+from nst_batch.inputs.fetching import printable, read_bytes, sha256
+from nst_batch.records import Picture
+
+_READ_AT_ONCE = 32  # a bucket answers after tens of milliseconds, and to many at once
+_AHEAD = 256
+_DECODERS = Semaphore(os.cpu_count() or 1)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Inspection:
+    """What planning learns about a picture."""
+
+    picture: Picture
+    width: int = 0
+    height: int = 0
+    """Pixels, upright; 0 when the picture is bad."""
+    error_type: str | None = None
+    """`ImageError.kind`; None when the picture is good."""
+    error_message: str | None = None
+    """Names the picture."""
+
+
+def inspect_all(uris: Iterable[str]) -> Iterator[Inspection]:
+    """Opens, hashes and fully decodes every picture, in order.
+
+    Many are read at once; as many are decoded as there are cores, and as memory holds (`memory.MemoryBudget`).
+    """
+    waiting: deque[Future[Inspection]] = deque()
+    pool = ThreadPoolExecutor(_READ_AT_ONCE, "inspect")
+    try:
+        for uri in uris:
+            waiting.append(pool.submit(inspect, uri))
+            if len(waiting) >= _AHEAD:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def inspect(uri: str) -> Inspection:
+    """Reads, hashes and fully decodes the picture at `uri`; what is wrong with it is returned, not raised."""
+    digest = None
+    try:
+        with memory.READING.holding(_file_bytes(uri)):
+            data = read_bytes(uri)
+            digest = sha256(data)
+            with _DECODERS:
+                _, (width, height) = decode_sized(data, uri, target_edge=1)
+    except ImageError as error:
+        bad = Picture(uri=printable(uri), sha256=digest)
+        return Inspection(picture=bad, error_type=error.kind, error_message=str(error))
+    return Inspection(picture=Picture(uri=uri, sha256=digest), width=width, height=height)
+
+
+def _file_bytes(uri: str) -> int:
+    """Of a local file; 0 where it is not known before the file is opened."""
+    try:
+        return 0 if "://" in uri else os.stat(uri).st_size  # noqa: PTH116 (a hundred thousand times)
+    except (OSError, ValueError):
+        return 0
