@@ -18,6 +18,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from nst_batch.errors import StudyError
+from nst_batch.inputs import inspecting
 from nst_batch.inputs.finding import list_inputs
 from nst_batch.inputs.inspecting import inspect_all
 from tests.object_store import bucket
