@@ -19,109 +19,74 @@ from nst_batch.vocabulary import conv_layers, halvings
 _TINY = torch.finfo(torch.float32).tiny  # the least that a distance is relative to
 
 
+_Where = tuple[Regions, Sequence[int]] | None
+"""Regions of the content and which of them; None: the whole picture."""
+
+
 def layer_distances(targets: Targets, image: Tensor, problem: Problem) -> tuple[LayerDistance, ...]:
     """An image's (3xHxW) distances at every convolution, whatever was optimised, with the pair's baselines."""
-    layers = conv_layers(targets.network.arch)
-    pictures = [image, problem.content.pixels.to(image)] if problem.content else [image]
-    styles = targets.of(STYLE, problem.styles, layers) if problem.styles else {}
-    found = _compared(targets, torch.stack(pictures), layers)
-    content = [found[layer][0].content for layer in layers]
-    style = [_relative(found[layer][0].grams[:1], styles[layer]) for layer in layers if styles]
-    unknown = [None] * len(layers)
-    columns = (
-        layers,
-        torch.stack(content).tolist() if problem.content else unknown,
-        torch.stack(style).tolist() if styles else unknown,
-        *(_baselines(targets, problem, layers).tolist() if problem.content and styles else (unknown, unknown)),
-    )
-    return tuple(
-        LayerDistance(
-            layer=layer,
-            content_distance=content,
-            style_distance=style,
-            content_baseline=content_baseline,
-            style_baseline=style_baseline,
-        )
-        for layer, content, style, content_baseline, style_baseline in zip(*columns, strict=True)
-    )
-
-
-def _baselines(targets: Targets, problem: Problem, layers: Sequence[str]) -> Tensor:
-    """2xL: the style's content distance at the image's size, and the content's style distance; kept for the pair.
-
-    Of several styles that are blended, the one nearest to the content counts, so that none of them, given back as
-    it is, keeps any content.
-    """
-    content = problem.content
-    assert content is not None
-    size = (problem.height, problem.width)
-
-    def measured() -> Tensor:
-        device, grams = targets.network.device, targets.of(STYLE, problem.styles, layers)
-        kept, others = resized(content.pixels.to(device), *size).clamp(0, 1), []
-        for style in problem.styles:
-            pair = torch.stack((resized(style.pixels.to(device), *size).clamp(0, 1), kept))
-            found = _compared(targets, pair, layers)
-            others.append(torch.stack([found[layer][0].content for layer in layers]))
-        styles = torch.stack([_relative(found[layer][0].grams[1:], grams[layer]) for layer in layers])
-        return torch.stack((torch.stack(others).amin(0), styles))
-
-    return targets.kept(("baselines", content.key, *(style.key for style in problem.styles), *size), measured)
+    [whole] = _distances(targets, image, problem, None)
+    return whole
 
 
 def region_scores(targets: Targets, image: Tensor, problem: Problem) -> tuple[RegionScores, ...]:
-    """The same of each region of an image (3xHxW), weighted by it; nothing where there are none to tell apart."""
-    labels, content = problem.labels, problem.content
-    if labels is None or content is None:
+    """How well an image (3xHxW) does in each region, weighted by it; nothing where there are none to tell apart."""
+    labels = problem.labels
+    if labels is None or problem.content is None:
         return ()
-    layers, names = conv_layers(targets.network.arch), (*labels.styled, *labels.protected)
-    pictures = torch.stack((image, content.pixels.to(image)))
-    found = _compared(targets, pictures, layers, (problem.regions, names))
-    styles = targets.of(STYLE, problem.styles, layers, labels.styled)
-    baselines = _region_baselines(targets, problem, layers, names).tolist()
-    scores = []
-    for number, label in enumerate(names):
-        styled = label in labels.styled
-        distances = [
-            _layer_distance(layer, found[layer][number], baseline, styles[layer][:, number] if styled else None)
-            for layer, baseline in zip(layers, baselines[number], strict=True)
-        ]
-        scores.append(RegionScores.of(label, float(problem.regions.weights(label).mean()), distances))
-    return tuple(scores)
+    names = (*labels.styled, *labels.protected)
+    areas = [float(problem.regions.weights(label).mean()) for label in names]
+    return tuple(map(RegionScores.of, names, areas, _distances(targets, image, problem, (problem.regions, names))))
 
 
-def _layer_distance(layer: str, found: _Compared, content_baseline: float, style: Tensor | None) -> LayerDistance:
-    """Of a region of an image, compared with the content, and with its Gram matrix in the styles, 1xNxN."""
-    return LayerDistance(
-        layer=layer,
-        content_distance=float(found.content),
-        style_distance=None if style is None else float(_relative(found.grams[:1], style)),
-        content_baseline=content_baseline,
-        style_baseline=None if style is None else float(_relative(found.grams[1:], style)),
-    )
+def _distances(targets: Targets, image: Tensor, problem: Problem, where: _Where) -> list[tuple[LayerDistance, ...]]:
+    """At every convolution: of the whole picture, or of each region."""
+    layers, content = conv_layers(targets.network.arch), problem.content
+    found = _compared(targets, [image, content.pixels] if content else [image], layers, where)
+    styled = problem.labels.styled if where and problem.labels else ()
+    styles = targets.of(STYLE, problem.styles, layers, styled) if problem.styles else {}
+    baselines = _content_baselines(targets, problem, layers, where).tolist() if content and styles else None
+
+    def distance(region: int, number: int, layer: str) -> LayerDistance:
+        own, wanted = found[layer][region], styles.get(layer)
+        if wanted is not None and where:
+            wanted = wanted[:, region] if region < len(styled) else None  # the others are protected
+        return LayerDistance(
+            layer=layer,
+            content_distance=float(own.content) if content else None,
+            style_distance=None if wanted is None else _relative(own.grams[:1], wanted),
+            content_baseline=baselines[region][number] if baselines else None,
+            style_baseline=None if wanted is None or not content else _relative(own.grams[1:], wanted),
+        )
+
+    regions = range(len(where[1]) if where else 1)
+    return [tuple(distance(region, *each) for each in enumerate(layers)) for region in regions]
 
 
-def _region_baselines(targets: Targets, problem: Problem, layers: Sequence[str], names: Sequence[int]) -> Tensor:
-    """RxL: the content distance, in each of the content's regions, of the nearest style that has it too.
+def _content_baselines(targets: Targets, problem: Problem, layers: Sequence[str], where: _Where) -> Tensor:
+    """RxL: the content distance of the style at the image's size; R is 1 for the whole picture. Kept for the pair.
 
-    Where a region is protected, of the nearest style at all. Kept for the pair.
+    Of several styles the one nearest to the content counts, of those that have the region (of all, where it is
+    protected), so that none of them, given back as it is, keeps any content.
     """
-    content = problem.content
+    content, labels = problem.content, problem.labels
     assert content is not None
-    everywhere = problem.labels.protected if problem.labels else ()
 
     def measured() -> Tensor:
-        kept, found = content.pixels.to(targets.network.device), []
+        found = []
         for style in problem.styles:
-            pair = torch.stack((resized(style.pixels.to(kept), *kept.shape[1:]).clamp(0, 1), kept))
-            pasted = _compared(targets, pair, layers, (problem.regions, names))
-            distances = torch.stack([torch.stack([each.content for each in pasted[layer]]) for layer in layers], 1)
-            has = [label in (*style.labels, *everywhere) for label in names]
-            found.append(torch.where(kept.new_tensor(has).bool().unsqueeze(1), distances, torch.inf))
+            pasted = resized(style.pixels.to(targets.network.device), problem.height, problem.width).clamp(0, 1)
+            pair = _compared(targets, [pasted, content.pixels], layers, where)
+            distances = torch.stack([torch.stack([each.content for each in pair[layer]]) for layer in layers], 1)
+            if where and labels:
+                lacking = [number for number, label in enumerate(labels.styled) if label not in style.labels]
+                distances[lacking] = torch.inf
+            found.append(distances)
         return torch.stack(found).amin(0)
 
-    masks = (problem.regions.key, *(style.regions.key if style.regions else "" for style in problem.styles))
-    return targets.kept(("region baselines", content.key, *masks, *(s.key for s in problem.styles)), measured)
+    masks = [each.regions.key if each.regions else "" for each in (content, *problem.styles)] if where else []
+    keys = (each.key for each in (content, *problem.styles))
+    return targets.kept(("baselines", *keys, *masks, problem.height, problem.width), measured)
 
 
 class _Compared(NamedTuple):
@@ -151,19 +116,20 @@ class _Compared(NamedTuple):
 
 
 def _compared(
-    targets: Targets, images: Tensor, layers: Sequence[str], of: tuple[Regions, Sequence[int]] | None = None
+    targets: Targets, pictures: Sequence[Tensor], layers: Sequence[str], where: _Where
 ) -> dict[str, list[_Compared]]:
-    """Compares images, Bx3xHxW, at every layer, as a whole or in these regions; large ones in strips."""
+    """Compares images, 3xHxW each, at every layer, as a whole or in regions; large ones are looked at in strips."""
     found: dict[str, list[_Compared]] = {}
+    images = torch.stack([picture.to(targets.network.device, targets.network.exact_dtype) for picture in pictures])
 
     def visit(layer: str, features: Tensor, strip: Strip) -> None:
         if layer not in layers:
             return
-        if of is None:
+        if where is None:
             share = strip.num_rows(layer) / (images.shape[2] >> halvings(layer))
             parts = [_Compared.of(features, gram_matrix(features) * share)]
         else:
-            guidance = targets.guidance(*of, layer).strip(strip.rows(layer))
+            guidance = targets.guidance(*where, layer).strip(strip.rows(layer))
             guided = (own for _, _, own in guidance.guided(position_rows(features)))
             grams = gram_matrix(features, guidance).unbind(1)
             parts = [_Compared.of(own, gram) for own, gram in zip(guided, grams, strict=True)]
@@ -173,7 +139,7 @@ def _compared(
     return found
 
 
-def _relative(found: Tensor, wanted: Tensor) -> Tensor:
+def _relative(found: Tensor, wanted: Tensor) -> float:
     """‖found − wanted‖² / ‖wanted‖², at least in float32; where nothing was wanted, by the smallest number."""
     found, wanted = found.float(), wanted.float()
-    return (found - wanted).square().sum() / wanted.square().sum().clamp_min(_TINY)
+    return float((found - wanted).square().sum() / wanted.square().sum().clamp_min(_TINY))

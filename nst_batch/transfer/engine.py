@@ -166,7 +166,7 @@ def _descend(targets: Targets, problems: Sequence[Problem], start: Tensor, optio
             search.state = torch.where(flat, PLATEAU, search.state)
         last = at == options.steps - 1
         if last or at % _CHECK_EVERY == _CHECK_EVERY - 1:
-            run.images[rows], run.state[rows] = search.best.view(-1, *start.shape[1:]), search.state.long()
+            run.images[rows], run.state[rows] = objective.variables.images(search.best), search.state.long()
             left = (search.state == RUNNING).nonzero().squeeze(1)
             if not len(left):
                 break

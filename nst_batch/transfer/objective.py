@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from nst_batch.transfer.losses import IMAGE, TERMS, Term
-from nst_batch.transfer.problem import Problem
+from nst_batch.transfer.problem import Problem, Variables
 from nst_batch.transfer.regions import Guidance
 from nst_batch.transfer.targets import Targets
 from nst_batch.vocabulary import Loss
@@ -57,6 +57,7 @@ class Objective:
 
     def __init__(self, targets: Targets, problems: Sequence[Problem], convention: Loss) -> None:
         self.network, self.problems, self.convention = targets.network, problems, convention
+        self.variables = Variables(problems, self.network.device, self.network.exact_dtype)
         self._targets = targets
         self._parts = [(term, self._parts_of(term)) for term in TERMS]
         self._weights = self._column([[term.weight(problem) for term in TERMS] for problem in problems])
@@ -68,21 +69,18 @@ class Objective:
         return Evaluation(terms, (terms * self._weights).sum(1))
 
     def with_gradient(self, points: Tensor) -> tuple[Evaluation, Tensor]:
-        """At flattened images, BxD: the losses, and the gradient of each image's total, BxD."""
-        size = self.problems[0].height, self.problems[0].width
-        images = points.detach().view(-1, 3, *size).requires_grad_()
+        """At the variables of images, BxD: the losses, and the gradient of each image's total, BxD."""
+        images = self.variables.images(points.detach()).requires_grad_()
         found = self(images)
         (gradient,) = torch.autograd.grad(found.total.sum(), images)
-        return Evaluation(found.terms.detach(), found.total.detach()), gradient.flatten(1)
+        return Evaluation(found.terms.detach(), found.total.detach()), self.variables.gradient(gradient)
 
     def _term(self, term: Term, parts: Sequence[_Part], features: dict[str, Tensor]) -> Tensor:
         total = features[IMAGE].new_zeros(len(self.problems))
         for part in parts:
-            counts = [group.num_images for group in part.groups]
-            own = torch.split_with_sizes(_of(features[part.layer], part.rows), counts)
             losses = [
-                term.loss(features, group.target, self.convention, group.part)
-                for features, group in zip(own, part.groups, strict=True)
+                term.loss(own, group.target, self.convention, group.part)
+                for own, group in zip(_split(_of(features[part.layer], part.rows), part), part.groups, strict=True)
             ]
             total = _added(total, part.rows, torch.cat(losses) * part.shares)
         return total
@@ -128,6 +126,12 @@ def _stacked(targets: Sequence[Tensor]) -> Tensor:
 def _of(features: Tensor, rows: Tensor | slice) -> Tensor:
     """These rows; all of them as they are, because the gradient of a slice is a copy into zeros."""
     return features if isinstance(rows, slice) and rows.stop == len(features) else features[rows]
+
+
+def _split(features: Tensor, part: _Part) -> Sequence[Tensor]:
+    """By groups; in one call, because the gradient of that is a single copy."""
+    counts = [group.num_images for group in part.groups]
+    return torch.split_with_sizes(features, counts) if len(counts) > 1 else [features]
 
 
 def _added(total: Tensor, rows: Tensor | slice, values: Tensor) -> Tensor:

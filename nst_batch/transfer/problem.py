@@ -100,19 +100,45 @@ class Problem:
 
 
 def initial_image(problem: Problem, device: torch.device) -> Tensor:
-    """3xHxW: the content, the style at the content's size, or noise around mid grey; content where protected."""
-    size, labels = (problem.height, problem.width), problem.labels
+    """3xHxW: the content, the style at the content's size, or noise around mid grey."""
+    size = problem.height, problem.width
     if problem.init == "noise":
         generator = torch.Generator().manual_seed(problem.seed)
-        image = (0.5 + 0.1 * torch.randn(3, *size, generator=generator)).to(device)
-    else:
-        picture = problem.content if problem.init == "content" else problem.styles[0]
-        assert picture is not None
-        image = resized(picture.pixels.to(device), *size)
-    if labels and labels.protected and problem.content:
-        weights = problem.regions.weights(*labels.protected).to(image)
-        image = image.lerp(problem.content.pixels.to(image), weights)
-    return image.clamp(0, 1)
+        return (0.5 + 0.1 * torch.randn(3, *size, generator=generator)).clamp(0, 1).to(device)
+    picture = problem.content if problem.init == "content" else problem.styles[0]
+    assert picture is not None
+    return resized(picture.pixels.to(device), *size).clamp(0, 1)
+
+
+class Variables:
+    """What is optimised of a batch of images, and the images that these variables make.
+
+    They are the pixels themselves, except where a region is protected: there an image is the content's pixels,
+    whatever its variables are, and mixed from both where the region's weight is between 0 and 1. A content loss
+    alone would let it change by what the neighbouring style pulls in, the more the smaller alpha is.
+    """
+
+    def __init__(self, problems: Sequence[Problem], device: torch.device, dtype: torch.dtype) -> None:
+        self._size = problems[0].height, problems[0].width
+        self._kept: tuple[Tensor, Tensor] | None = None  # weights, Bx1xHxW, and pictures, Bx3xHxW
+        protected = [problem.labels.protected if problem.labels else () for problem in problems]
+        if any(protected):
+            weights = [one.regions.weights(*labels) for one, labels in zip(problems, protected, strict=True)]
+            nothing = torch.zeros(3, *self._size)
+            pictures = [problem.content.pixels if problem.content else nothing for problem in problems]
+            self._kept = (
+                torch.stack(weights).unsqueeze(1).to(device, dtype),
+                torch.stack(pictures).to(device, dtype),
+            )
+
+    def images(self, points: Tensor) -> Tensor:
+        """Bx3xHxW, of points, BxD."""
+        images = points.view(-1, 3, *self._size)
+        return images if self._kept is None else images.lerp(self._kept[1], self._kept[0])
+
+    def gradient(self, of_images: Tensor) -> Tensor:
+        """With respect to the variables, BxD, from that with respect to the images, Bx3xHxW."""
+        return (of_images if self._kept is None else of_images * (1 - self._kept[0])).flatten(1)
 
 
 def resized(pixels: Tensor, height: int, width: int) -> Tensor:

@@ -10,7 +10,7 @@ each region has a Gram matrix of its own, of its guided features T∘F with Σ T
   is then as strong as without regions, however small its region.
 - Weights are carried down the network by average pooling wherever features are pooled, by maximum or average. They
   are not shrunk by what convolutions see, so styles mix within a receptive field of a border.
-- A region that no style has is protected (`losses.content_weights`); the paper knows none.
+- A region that no style has is protected (`losses.content_weights`, `problem.Variables`); the paper knows none.
 """
 
 from __future__ import annotations

@@ -33,7 +33,7 @@ from nst_batch.transfer.losses import (
     mean_gram,
 )
 from nst_batch.transfer.objective import Evaluation
-from nst_batch.transfer.problem import Problem
+from nst_batch.transfer.problem import Problem, Variables
 from nst_batch.transfer.strips import Block, Strip, blocks, pass_through, strip_features
 from nst_batch.transfer.targets import Targets
 from nst_batch.vocabulary import Loss
@@ -83,6 +83,7 @@ class TiledObjective:
             raise ValueError(f"expected one problem to be solved in strips, found {len(problems)}")
         [problem] = problems
         self.network, self.problems, self.convention = targets.network, problems, convention
+        self.variables = Variables(problems, self.network.device, self.network.exact_dtype)
         weights = [term.weight(problem) for term in TERMS]
         self._weights = torch.tensor(weights, device=self.network.device, dtype=self.network.exact_dtype)
         self._taps: dict[str, list[_Tap]] = {}
@@ -103,15 +104,15 @@ class TiledObjective:
             return self._evaluation(self._first_pass(images, keep=False).terms)
 
     def with_gradient(self, points: Tensor) -> tuple[Evaluation, Tensor]:
-        """At a flattened image, 1xD: the losses, and the gradient of the total, 1xD."""
-        image = points.detach().view(1, 3, self.problems[0].height, self.problems[0].width)
+        """At the variables of an image, 1xD: the losses, and the gradient of the total, 1xD."""
+        image = self.variables.images(points.detach())
         found = self._first_pass(image, keep=True)
         gradient = self._second_pass(found, image)
         for tap in self._taps.get(IMAGE, ()):
             own = image.clone().requires_grad_()
             loss = tap.term.loss(own, tap.target, self.convention, tap.part) * tap.share * self._weights[tap.column]
             gradient += torch.autograd.grad(loss.sum(), own)[0]
-        return self._evaluation(found.terms), gradient.flatten(1)
+        return self._evaluation(found.terms), self.variables.gradient(gradient)
 
     def _evaluation(self, terms: Tensor) -> Evaluation:
         return Evaluation(terms.unsqueeze(0), (terms * self._weights).sum().unsqueeze(0))
