@@ -31,7 +31,7 @@ from nst_batch.vocabulary import (
     block_and_index,
 )
 
-ALGORITHM = 4
+ALGORITHM = 5
 """Version of what a trial computes. Part of every trial_id: raise it when results change on purpose."""
 
 
@@ -82,6 +82,7 @@ class Configuration:
     learning_rate: float
     """Adam's step in pixel values (0 to 1); unused by L-BFGS."""
     pyramid: Pyramid
+    """auto: images of more than 1024 pixels along an edge start from what was found at half their size."""
     plateau: float
     """End when the loss, extrapolated, would fall by less than this fraction in all steps left; 0: never early."""
     precision: Precision

@@ -262,6 +262,7 @@ def _options(chosen: Configuration) -> SolveOptions:
         optimizer=chosen.optimizer,
         learning_rate=chosen.learning_rate,
         plateau=chosen.plateau,
+        pyramid=chosen.pyramid,
         convention=chosen.loss,
     )
 

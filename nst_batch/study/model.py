@@ -128,7 +128,7 @@ class Optimizer:
     learning_rate: Annotated[Number, Field(gt=0, le=1)] = 0.02
     """Adam's step in pixel values (0 to 1); unused by L-BFGS."""
     pyramid: Pyramid = "auto"
-    """Both are full size only: coarse stages paid nowhere. The key is read because older studies have it."""
+    """auto: images of more than 1024 pixels along an edge start from what was found at half their size."""
     plateau: Annotated[Number, Field(ge=0, lt=1), ONE_ZERO] = 0.01
     """End a trial when its loss, extrapolated, would fall by less than this fraction in all steps that are left;
     0 never ends one early."""

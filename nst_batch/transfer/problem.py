@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -99,9 +99,15 @@ class Problem:
         )
 
 
-def initial_image(problem: Problem, device: torch.device) -> Tensor:
-    """3xHxW: the content, the style at the content's size, or noise around mid grey."""
+def initial_image(problem: Problem, device: torch.device, found: Tensor | None = None) -> Tensor:
+    """3xHxW: the content, the style at the content's size, or noise around mid grey.
+
+    Args:
+        found: 3xhxw, at another size: is begun with instead.
+    """
     size = problem.height, problem.width
+    if found is not None:
+        return resized(found, *size)
     if problem.init == "noise":
         generator = torch.Generator().manual_seed(problem.seed)
         return (0.5 + 0.1 * torch.randn(3, *size, generator=generator)).clamp(0, 1).to(device)
@@ -139,6 +145,26 @@ class Variables:
     def gradient(self, of_images: Tensor) -> Tensor:
         """With respect to the variables, BxD, from that with respect to the images, Bx3xHxW."""
         return (of_images if self._kept is None else of_images * (1 - self._kept[0])).flatten(1)
+
+
+def reduced(problem: Problem, halvings: int) -> Problem:
+    """The same problem on pictures of 1/2, 1/4 … of their sides; itself at 0."""
+    if not halvings:
+        return problem
+
+    def smaller(picture: TargetImage) -> TargetImage:
+        height, width = (max(1, edge >> halvings) for edge in picture.pixels.shape[1:])
+        pixels = resized(picture.pixels, height, width).clamp(0, 1)
+        regions = picture.regions and picture.regions.resized(height, width)
+        return TargetImage(key=f"{picture.key}/{halvings}", pixels=pixels, regions=regions)
+
+    return replace(
+        problem,
+        height=problem.height >> halvings,
+        width=problem.width >> halvings,
+        content=problem.content and smaller(problem.content),
+        styles=tuple(map(smaller, problem.styles)),
+    )
 
 
 def resized(pixels: Tensor, height: int, width: int) -> Tensor:

@@ -72,6 +72,15 @@ class Regions:
         planes = {0: 1 - self.plane, 1: self.plane}
         return sum((planes[label] for label in labels), torch.zeros_like(self.plane))
 
+    def resized(self, height: int, width: int) -> Regions:
+        """At another size: labels by nearest neighbour, weights averaged."""
+        plane = self.plane[None, None]
+        if plane.dtype == torch.uint8:
+            plane = functional.interpolate(plane, (height, width), mode="nearest-exact")
+        else:
+            plane = functional.interpolate(plane, (height, width), mode="area")
+        return Regions(key=f"{self.key}/{height}×{width}", plane=plane[0, 0], labels=self.labels)
+
 
 @lru_cache(maxsize=16)
 def whole(height: int, width: int) -> Regions:

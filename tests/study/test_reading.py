@@ -307,7 +307,7 @@ def test_the_schema_accepts_what_is_shipped_and_tells_editors_what_is_wrong() ->
         {"grid": {"seed": "x"}},
     ):
         assert not check.is_valid(wrong), wrong
-    assert "older studies" in schema["$defs"]["Optimizer"]["properties"]["pyramid"]["description"]
+    assert "half their size" in schema["$defs"]["Optimizer"]["properties"]["pyramid"]["description"]
 
 
 def test_average_pooling_has_a_short_spelling() -> None:

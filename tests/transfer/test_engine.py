@@ -7,7 +7,8 @@ import dataclasses
 import pytest
 import torch
 
-from nst_batch.transfer import Problem, Solution, SolveOptions, TargetImage, solve
+from nst_batch.transfer import Objective, Problem, Solution, SolveOptions, TargetImage, engine, num_stages, solve
+from nst_batch.transfer.problem import reduced, resized
 from tests.transfer.problems import picture, problem, targets
 
 PLAIN = SolveOptions(steps=12)
@@ -110,3 +111,27 @@ def test_reconstruction_from_noise_approaches_the_content() -> None:
     [solution] = solve(targets(), [posed], SolveOptions(steps=80))
     assert solution.curve.total[-1] < 1e-3 * solution.curve.total[0]
     assert (solution.image - picture(1).pixels).abs().mean() < 0.02
+
+
+def test_a_large_image_starts_from_what_was_found_at_half_its_size(monkeypatch: pytest.MonkeyPatch) -> None:
+    cache, [small, large] = targets(), [problem(side=64), problem(side=128)]
+    plain = dataclasses.replace(PLAIN, pyramid="off")
+    [without] = solve(cache, [large], plain)
+    monkeypatch.setattr(engine, "WHOLE_SIZE", 64)
+    monkeypatch.setattr(engine, "_LEAST_SIDE", 32)
+    [staged] = solve(cache, [large], PLAIN)
+    [coarse] = solve(cache, [reduced(large, 1)], plain)
+    begun = Objective(cache, [large], "sum")(resized(coarse.image, 128, 128).unsqueeze(0)).total
+    assert staged.curve.total[0] == pytest.approx(float(begun), rel=1e-4)
+    assert staged.curve.total[0] < without.curve.total[0]
+    assert len(staged.curve.total) == len(without.curve.total)
+    for one, other in zip(solve(cache, [small], PLAIN), solve(cache, [small], plain), strict=True):
+        assert one.image.equal(other.image)
+
+
+@pytest.mark.parametrize(
+    ("size", "stages"),
+    [((1024, 1024), 0), ((1025, 700), 1), ((2731, 4096), 2), ((100, 9000), 0), ((8192, 300), 2)],
+)
+def test_stages_end_where_the_image_is_held_at_once_or_has_no_side_left(size: tuple[int, int], stages: int) -> None:
+    assert num_stages(*size) == stages
