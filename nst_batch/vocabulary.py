@@ -46,6 +46,8 @@ CONVS_PER_BLOCK: dict[str, tuple[int, ...]] = {
     "vgg16": (2, 2, 3, 3, 3),
     "vgg19": (2, 2, 4, 4, 4),
 }
+MAX_REGIONS = 8
+"""Of a picture; their labels are the numbers below."""
 LBFGS_HISTORY = 60
 """Steps that L-BFGS remembers."""
 CHANNELS = (64, 128, 256, 512, 512)

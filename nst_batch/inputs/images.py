@@ -48,23 +48,33 @@ def fitted_size(width: int, height: int, size: int, fit: Fit) -> tuple[int, int]
     return max(columns, 1), max(rows, 1)
 
 
-def resize(image: Image.Image, size: int, fit: Fit) -> Image.Image:
+def resize(
+    image: Image.Image,
+    size: int,
+    fit: Fit,
+    *,
+    like: tuple[int, int] | None = None,
+    resampling: Image.Resampling = Image.Resampling.LANCZOS,
+) -> Image.Image:
     """`image` at `size` pixels, antialiased (Lanczos), enlarged where it is smaller.
 
     Args:
         fit: crop: the centred square, then to size×size; stretch: to size×size; keep: the longer edge becomes
             `size` and the shorter keeps its proportion, 1 pixel at least.
+        like: (width, height) that the image counts as being stretched to first; None: its own.
+        resampling: Instead of Lanczos.
     """
-    width, height = image.size
+    width, height = like or image.size
+    x, y = image.width / width, image.height / height
     left = top = 0
     if fit == "crop":
         side = min(width, height)
         left, top, width, height = (width - side) // 2, (height - side) // 2, side, side
     return image.resize(
         fitted_size(width, height, size, fit),
-        Image.Resampling.LANCZOS,
-        box=(left, top, left + width, top + height),
-        reducing_gap=3.0,
+        resampling,
+        box=(left * x, top * y, (left + width) * x, (top + height) * y),
+        reducing_gap=None if resampling == Image.Resampling.NEAREST else 3.0,
     )
 
 

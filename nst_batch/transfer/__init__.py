@@ -13,12 +13,11 @@ from nst_batch.transfer.objective import Evaluation, Objective
 from nst_batch.transfer.precision import build_targets, precision_used
 from nst_batch.transfer.problem import Problem, TargetImage, initial_image
 from nst_batch.transfer.random_weights import random_weights
-from nst_batch.transfer.regions import MAX_REGIONS, Labels, Regions, regions_mistake
+from nst_batch.transfer.regions import Labels, Regions, regions_mistake
 from nst_batch.transfer.targets import Targets
 from nst_batch.transfer.vgg import Vgg
 
 __all__ = [
-    "MAX_REGIONS",
     "Evaluation",
     "Labels",
     "Objective",

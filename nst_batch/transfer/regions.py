@@ -24,10 +24,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from nst_batch.vocabulary import halvings, kernel_side, layer_names
-
-MAX_REGIONS = 8
-"""Labels are below this number."""
+from nst_batch.vocabulary import MAX_REGIONS, halvings, kernel_side, layer_names
 
 
 class Labels(NamedTuple):
