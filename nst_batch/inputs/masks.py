@@ -84,7 +84,9 @@ def common_labels(masks: Sequence[Mask | None]) -> dict[Color, int]:
     ordered = sorted(used, key=lambda color: (color != BLACK, color != WHITE, color))
     if len(ordered) > MAX_REGIONS:
         uri = next(mask.uri for mask in masks if mask)
-        message = f"expected at most {MAX_REGIONS} colours in the masks of a trial, black included, found {len(ordered)}"
+        message = (
+            f"expected at most {MAX_REGIONS} colours in the masks of a trial, black included, found {len(ordered)}"
+        )
         raise ImageError("bad_mask", uri, message)
     return {color: label for label, color in enumerate(ordered)}
 
