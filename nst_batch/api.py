@@ -73,6 +73,10 @@ class Run:
         """One row per trial and convolution: the finished picture's distances from content and style."""
         return self.directory.table("layers", columns)
 
+    def regions(self, columns: Sequence[str] | None = None) -> pa.Table:
+        """One row per trial and region, where pictures have masks: how good the transfer is there."""
+        return self.directory.table("regions", columns)
+
     def image(self, trial_id: str) -> Image.Image:
         """The finished picture of a trial.
 
@@ -92,7 +96,7 @@ class Run:
         return finished_picture(self.directory, trial["image_path"])
 
     def query(self, sql: str, *, allow: Sequence[str] = ()) -> pa.Table:
-        """The answer to a SELECT over `trials`, `curves` and `layers`; see `results.query.query`."""
+        """The answer to a SELECT over `trials`, `curves`, `layers` and `regions`; see `results.query.query`."""
         from nst_batch.results.query import query
 
         return query(self.directory, sql, allow=allow)

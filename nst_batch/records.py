@@ -111,6 +111,19 @@ class Picture:
     uri: str
     sha256: str | None
     """Of the file's bytes; None when it could not be read."""
+    mask: Picture | None = None
+    """The picture of its regions."""
+
+    @property
+    def identity(self) -> str:
+        """Equal for equal content: the hash of the file, with a mask of both files; of an unread one its name."""
+        own = self.sha256 or f"unread:{without_secrets(self.uri)}"
+        return hashlib.sha256(f"{own} {self.mask.identity}".encode()).hexdigest() if self.mask else own
+
+    @property
+    def was_read(self) -> bool:
+        """Whether it and its mask could be read when the plan was made."""
+        return self.sha256 is not None and (self.mask is None or self.mask.was_read)
 
     @property
     def identity(self) -> str:
@@ -231,6 +244,8 @@ class RegionScores:
     """How good a transfer is in one region of the picture; see `Scores` and `LayerDistance`."""
 
     label: int
+    color: str = ""
+    """Of the region in the masks: #rrggbb."""
     protected: bool
     """Whether no style has this region: what concerns the style is None then."""
     area: float
@@ -321,6 +336,7 @@ class Result:
     outcome: Outcome
     curve: Curve | None = None
     layers: tuple[LayerDistance, ...] = ()
+    regions: tuple[RegionScores, ...] = ()
     image: bytes | None = None
 
 

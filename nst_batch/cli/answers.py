@@ -113,7 +113,7 @@ def show(
 )
 def query(
     run: RunArgument,
-    sql: Annotated[str, typer.Argument(metavar="SQL", help="One SELECT over trials, curves, layers.")],
+    sql: Annotated[str, typer.Argument(metavar="SQL", help="One SELECT over trials, curves, layers, regions.")],
     format: Annotated[
         Literal["table", "json", "csv", "parquet"], typer.Option("--format", help="How rows are printed.")
     ] = "table",
@@ -125,7 +125,7 @@ def query(
 ) -> None:
     """Ask the tables with SQL, also while the run goes on.
 
-    The tables are trials, curves and layers, the SQL is DuckDB's; a run is only read.
+    The tables are trials, curves, layers and regions, the SQL is DuckDB's; a run is only read.
     """
     print_rows(_opened(run).query(sql, allow=allow or ()), format, output)
 

@@ -14,10 +14,11 @@ from nst_batch.store.run_directory import RunDirectory
 
 _PLAN_COLUMNS = (
     "trial_index", "configuration", "content_uri", "content_sha256", "style_uris", "style_sha256s",
+    "content_mask_uri", "content_mask_sha256", "style_mask_uris", "style_mask_sha256s",
 )  # fmt: skip
 _PAIRS = """
 WITH begun AS (
-    SELECT *, min(trial_index) OVER (PARTITION BY content, styles) AS begin
+    SELECT *, min(trial_index) OVER (PARTITION BY content, styles, content_mask_sha256, style_mask_sha256s) AS begin
     FROM (
         SELECT *, coalesce(content_sha256, content_uri) AS content,
             list_transform(list_zip(style_sha256s, style_uris), lambda each: coalesce(each[1], each[2])) AS styles

@@ -1,6 +1,6 @@
 """SQL over the tables of a run, finished or in progress, local or in an object store: read-only and locked down.
 
-The views `trials`, `curves` and `layers` show each trial once, as of the moment the session was opened. `trials`
+The views `trials`, `curves`, `layers` and `regions` show each trial once, as of the moment the session was opened. `trials`
 has two columns more than its files: `content_layer` and `style_layer`, the layer lists as text, so that
 `content_layer = 'block4_conv1'` is all a filter needs.
 
@@ -46,7 +46,7 @@ _INDEX_DIGITS = 7
 
 
 def query(run: RunDirectory, sql: str, *, allow: Sequence[str] = ()) -> pa.Table:
-    """The answer to one SELECT over `trials`, `curves` and `layers`.
+    """The answer to one SELECT over `trials`, `curves`, `layers` and `regions`.
 
     Args:
         allow: Other local files and folders that the query may read, with `read_csv` and its like.
@@ -95,9 +95,13 @@ def trial_row(run: RunDirectory, trial: str, where: str | None = None) -> pa.Tab
         if len(found) > 1:
             raise QueryError(f"{trial}: several trials begin so: {', '.join(found)}")
         own = f"WHERE trial_id = '{found[0]}'"
-        layers = session.query(f"SELECT * EXCLUDE (trial_id, trial_index, configuration) FROM layers {own}")
+        parts = {
+            name: session.query(f"SELECT * EXCLUDE (trial_id, trial_index, configuration) FROM {name} {own}")
+            for name in ("layers", "regions")
+        }
         curves = session.query(f"SELECT {', '.join(('step', *TERMS))} FROM curves {own}").to_pylist()
-    rows = rows.append_column("layers", pa.array([layers.to_pylist()]))
+    for name, part in parts.items():
+        rows = rows.append_column(name, pa.array([part.to_pylist()], pa.list_(pa.struct(part.schema))))
     if logs := run.worker_logs(found[0]):
         rows = rows.append_column("worker_logs", pa.array(["\n\n".join(logs)]))
     return rows.append_column("curve", pa.array([curves[0] if curves else None]))

@@ -126,7 +126,7 @@ def _schema_problems(run: RunDirectory, table: str, part: str) -> Iterator[str]:
 def _check_part(
     run: RunDirectory, part: str, planned: Sequence[Trial], found: Verification, *, complete: bool, images: bool
 ) -> None:
-    trials, curves, layers = (run.read_part(f"{table}/{part}") for table in tables.SCHEMAS)
+    trials, curves, layers = (run.read_part(f"{table}/{part}") for table in ("trials", "curves", "layers"))
     rows, made = trials.to_pylist(), list(_made_by_layers(layers.to_pylist()))
     found.num_rows += len(rows)
     indexes, expected = [row["trial_index"] for row in rows], [trial.trial_index for trial in planned]
@@ -217,7 +217,8 @@ _ROWS = """
 _REPLANNED = """status = 'failed' AND (content_sha256 IS NULL OR style_sha256 IS NULL)
     AND trial_id != planned_trial_id"""
 """Its picture has been read since it failed: it is as good as pending."""
-_RENAMED = dict.fromkeys(("content_uri", "style_uri"), "status = 'failed'")
+_NAMES = ("content_uri", "content_mask_uri", "style_uri", "style_mask_uri")
+_RENAMED = dict.fromkeys(_NAMES, "status = 'failed'")
 _RENAMED |= {"weights": "is_file(weights) AND is_file(planned_weights)"}
 """When the plan may know a newer name of the same thing; the hashes are compared in any case."""
 

@@ -255,7 +255,7 @@ class Committer:
         fresh = rows.newer(fresh, self._published)
         file, trials = part_name(part), self.run.trials_of(part)
         if fresh.num_rows:
-            for name in ("curves", "layers", "trials"):  # trials last: it decides
+            for name in tables.SCHEMAS:  # trials last: it decides
                 table = rows.split(fresh, name)
                 if self._published[trials].any():
                     table = rows.replaced(self.run.read_part(f"{name}/{file}"), fresh["trial_index"], table)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import math
+from itertools import chain, repeat
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -29,13 +30,16 @@ def result_row(study: str, result: Result) -> dict[str, Any]:
         "study": study,
         "configuration": identity(trial.configuration),
         "content_uri": trial.content and trial.content.uri,
-        "content_sha256": trial.content and trial.content.sha256,
+        "content_mask_uri": trial.content and trial.content.mask and trial.content.mask.uri,
+        "content_sha256": trial.content and blend_sha256((trial.content,)),
         "style_uri": " + ".join(style.uri for style in trial.styles) or None,
+        "style_mask_uri": " + ".join(style.mask.uri for style in trial.styles if style.mask) or None,
         "style_sha256": blend_sha256(trial.styles),
     }
     for column, (when, term) in LOSS_COLUMNS.items():
         row[column] = row[when] and getattr(row[when], term)
-    row |= {"curve": None, "layers": [stored(layer) for layer in result.layers]}
+    row |= {"curve": None}
+    row |= {name: [stored(each) for each in getattr(result, name)] for name in ("layers", "regions")}
     row = {name: storable(row[name]) for name in SEGMENT.names}
     row["curve"] = result.curve and _fields(result.curve)
     return row
@@ -43,11 +47,17 @@ def result_row(study: str, result: Result) -> dict[str, Any]:
 
 def plan_row(trial: Trial) -> dict[str, Any]:
     """The PLAN row of a trial: names as they may be shown."""
+    content_mask = trial.content and trial.content.mask
+    style_masks = [style.mask for style in trial.styles] if any(style.mask for style in trial.styles) else []
     row = _fields(trial) | {
         "content_uri": trial.content and trial.content.uri,
         "content_sha256": trial.content and trial.content.sha256,
+        "content_mask_uri": content_mask and content_mask.uri,
+        "content_mask_sha256": content_mask and content_mask.sha256,
         "style_uris": [style.uri for style in trial.styles],
         "style_sha256s": [style.sha256 for style in trial.styles],
+        "style_mask_uris": [mask and mask.uri for mask in style_masks],
+        "style_mask_sha256s": [mask and mask.sha256 for mask in style_masks],
         "configuration": identity(trial.configuration),
     }
     return {name: storable(row[name]) for name in PLAN.names}
@@ -57,11 +67,13 @@ def renamed(row: dict[str, Any], names: Mapping[str, str]) -> dict[str, Any]:
     """A PLAN row with the names that `names` has for its pictures, by the SHA-256 of what they hold."""
     if not names:
         return row
-    styles = zip(row["style_uris"], row["style_sha256s"], strict=True)
-    return row | {
-        "content_uri": names.get(row["content_sha256"], row["content_uri"]),
-        "style_uris": [names.get(digest, uri) for uri, digest in styles],
-    }
+    found = dict(row)
+    for kind in ("content", "content_mask"):
+        found[f"{kind}_uri"] = names.get(row[f"{kind}_sha256"], row[f"{kind}_uri"])
+    for kind in ("style", "style_mask"):
+        pictures = zip(row[f"{kind}_uris"], row[f"{kind}_sha256s"], strict=True)
+        found[f"{kind}_uris"] = [names.get(digest, uri) for uri, digest in pictures]
+    return found
 
 
 def planned_trial(row: Mapping[str, Any], configurations: Mapping[str, Configuration]) -> Trial:
@@ -74,11 +86,15 @@ def planned_trial(row: Mapping[str, Any], configurations: Mapping[str, Configura
 
 def planned_pictures(row: Mapping[str, Any]) -> tuple[Picture | None, tuple[Picture, ...]]:
     """The content picture and the styles of a PLAN row."""
-    content = None
-    if row["content_uri"] is not None:
-        content = Picture(uri=row["content_uri"], sha256=row["content_sha256"])
-    styles = zip(row["style_uris"], row["style_sha256s"], strict=True)
-    return content, tuple(Picture(uri=uri, sha256=sha256) for uri, sha256 in styles)
+    mask = _picture(row["content_mask_uri"], row["content_mask_sha256"])
+    content = _picture(row["content_uri"], row["content_sha256"], mask)
+    masks = map(_picture, row["style_mask_uris"], row["style_mask_sha256s"])
+    styles = map(_picture, row["style_uris"], row["style_sha256s"], chain(masks, repeat(None)))
+    return content, tuple(style for style in styles if style)
+
+
+def _picture(uri: str | None, sha256: str | None, mask: Picture | None = None) -> Picture | None:
+    return None if uri is None else Picture(uri=uri, sha256=sha256, mask=mask)
 
 
 def stored(record: Any) -> dict[str, Any]:
@@ -101,8 +117,8 @@ def identity(configuration: Configuration) -> str:
 
 
 def blend_sha256(styles: tuple[Picture, ...]) -> str | None:
-    """One style's own hash; for a blend, the SHA-256 of its styles' hashes joined; None if one is unread."""
-    hashes = [style.sha256 for style in styles if style.sha256 is not None]
+    """One picture's own identity; for a blend, the SHA-256 of its styles' joined; None if one is unread."""
+    hashes = [style.identity for style in styles if style.was_read]
     if not hashes or len(hashes) < len(styles):
         return None
     return hashes[0] if len(hashes) == 1 else hashlib.sha256("".join(hashes).encode()).hexdigest()
@@ -147,7 +163,7 @@ def newer(segment: pa.Table, attempts: npt.NDArray[np.integer]) -> pa.Table:
 
 
 def split(segment: pa.Table, table: str) -> pa.Table:
-    """The rows that the results in `segment` (SEGMENT) contribute to `trials`, `curves` or `layers`."""
+    """The rows that the results in `segment` (SEGMENT) contribute to one of the tables."""
     schema = SCHEMAS[table]
     if table == "trials":
         return segment.select(schema.names).cast(schema)
@@ -155,8 +171,8 @@ def split(segment: pa.Table, table: str) -> pa.Table:
         rows = segment.filter(pc.is_valid(segment["curve"])).combine_chunks()
         nested = rows["curve"]
     else:
-        rows = segment.take(pc.list_parent_indices(segment["layers"]))
-        nested = pc.list_flatten(segment["layers"])
+        rows = segment.take(pc.list_parent_indices(segment[table]))
+        nested = pc.list_flatten(segment[table])
     own = {field.name for field in nested.type}
     columns = [pc.struct_field(nested, name) if name in own else rows[name] for name in schema.names]
     return pa.table(columns, schema)

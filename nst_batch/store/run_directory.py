@@ -6,6 +6,7 @@
     DIR/trials/      published parts: part k holds every trial of the plan with index in [k·R, (k+1)·R), where
     DIR/curves/      R is `rows_per_part` in study.json; a part appears when all its trials have ended
     DIR/layers/
+    DIR/regions/
     DIR/images/      one picture per trial, named by trial_id
     DIR/private/     names of pictures and weights that hold secrets, where there are such; nothing shows them
     DIR/staging/     results of parts that are not yet whole ("segments"), and half-written files
@@ -197,7 +198,7 @@ class RunDirectory:
         return counts | {"pending": self.num_trials - sum(counts.values())}
 
     def table(self, name: str, columns: Sequence[str] | None = None) -> pa.Table:
-        """What is known so far of `trials`, `curves` or `layers`, in order of `trial_index`, each trial once."""
+        """What is known so far of `trials`, `curves`, `layers` or `regions`, in order of `trial_index`, each trial once."""
         return self.snapshot().table(name, columns)
 
     def snapshot(self) -> Snapshot:

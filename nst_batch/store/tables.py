@@ -17,9 +17,9 @@ from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from nst_batch.records import TERMS, Configuration, LayerDistance, Outcome, Trial
+from nst_batch.records import TERMS, Configuration, LayerDistance, Outcome, RegionScores, Trial
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 """Raised when a column is added, removed or changes its meaning; kept in every file's metadata."""
 
 LOSS_COLUMNS = {f"{when}_{term}_loss": (when, term) for when in ("initial", "final") for term in TERMS}
@@ -27,7 +27,7 @@ LOSS_COLUMNS = {f"{when}_{term}_loss": (when, term) for when in ("initial", "fin
 
 _TRIALS = f"""
     study trial_id trial_index attempt status error_type error_message
-    content_uri style_uri content_sha256 style_sha256
+    content_uri content_mask_uri style_uri style_mask_uri content_sha256 style_sha256
     configuration arch weights weights_sha256 pooling normalization loss
     content_layers style_layers style_layer_weights alpha beta tv_weight style_scale
     size fit color init seed optimizer steps learning_rate pyramid plateau precision
@@ -37,11 +37,16 @@ _TRIALS = f"""
     tile num_pairs pair_precision seconds peak_memory_bytes device node code_version started_at finished_at
 """.split()
 _PLAN = [
-    "trial_index", "trial_id", "batch", "content_uri", "style_uris", "content_sha256", "style_sha256s", "width",
-    "height", "configuration", "error_type", "error_message",
+    "trial_index", "trial_id", "batch", "content_uri", "style_uris", "content_sha256", "style_sha256s",
+    "content_mask_uri", "style_mask_uris", "content_mask_sha256", "style_mask_sha256s", "width", "height",
+    "configuration", "error_type", "error_message",
 ]  # fmt: skip
 _KEYS = ["trial_id", "trial_index", "configuration"]
-_TEXTS = ("study", "configuration", "content_uri", "style_uri", "content_sha256", "style_sha256", "sha256", "uri")
+_TEXTS = (
+    "study", "configuration", "content_uri", "style_uri", "content_sha256", "style_sha256", "sha256", "uri",
+    "content_mask_uri", "style_mask_uri", "content_mask_sha256",
+)  # fmt: skip
+_LISTS = ("style_uris", "style_sha256s", "style_mask_uris", "style_mask_sha256s")
 
 
 def list_of(kind: pa.DataType) -> pa.ListType:
@@ -67,12 +72,15 @@ def _hints() -> dict[str, Any]:
     records = (Trial, Outcome, Configuration, LayerDistance)
     found = {name: hint for record in records for name, hint in get_type_hints(record).items()}
     found |= dict.fromkeys(LOSS_COLUMNS, float) | dict.fromkeys(_TEXTS, str)
-    return found | dict.fromkeys(("style_uris", "style_sha256s"), tuple[str, ...])
+    return found | dict.fromkeys(_LISTS, tuple[str, ...])
 
 
 _HINTS = _hints()
 _CURVE = [("step", list_of(pa.int32())), *[(term, list_of(pa.float32())) for term in TERMS]]
-_LAYER = [(name, arrow_type(hint)) for name, hint in get_type_hints(LayerDistance).items()]
+_LAYER, _REGION = (
+    [(name, arrow_type(hint)) for name, hint in get_type_hints(record).items()]
+    for record in (LayerDistance, RegionScores)
+)
 
 
 def _schema(table: str, names: Iterable[str], *more: tuple[str, pa.DataType]) -> pa.Schema:
@@ -89,8 +97,11 @@ CURVES = _schema("curves", [*_KEYS, "status"], *_CURVE)
 LAYERS = _schema("layers", _KEYS, *_LAYER)
 """One row per trial and layer: the finished picture's relative distances from its targets, and their baselines."""
 
-SCHEMAS = {"trials": TRIALS, "curves": CURVES, "layers": LAYERS}
-"""The published tables, by name."""
+REGIONS = _schema("regions", _KEYS, *_REGION)
+"""One row per trial and region, where its pictures have masks: how good the transfer is there."""
+
+SCHEMAS = {"curves": CURVES, "layers": LAYERS, "regions": REGIONS, "trials": TRIALS}
+"""The published tables, by name, in the order in which a part is published: `trials` decides."""
 
 PLAN = _schema("plan", _PLAN)
 """One row per trial of the study, in the order of `trial_index`: what is to be computed."""
@@ -98,8 +109,9 @@ PLAN = _schema("plan", _PLAN)
 NAMES = _schema("names", ["sha256", "uri"])
 """Where pictures and weights are to be fetched, by the SHA-256 of what they hold."""
 
-SEGMENT = _schema("segment", _TRIALS, ("curve", pa.struct(_CURVE)), ("layers", list_of(pa.struct(_LAYER))))
-"""A row of `trials` with its curve and its layers nested: results before their part is published."""
+_NESTED = [("layers", list_of(pa.struct(_LAYER))), ("regions", list_of(pa.struct(_REGION)))]
+SEGMENT = _schema("segment", _TRIALS, ("curve", pa.struct(_CURVE)), *_NESTED)
+"""A row of `trials` with its curve, layers and regions nested: results before their part is published."""
 
 
 def empty(schema: pa.Schema, names: Iterable[str]) -> pa.Table:
