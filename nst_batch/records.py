@@ -125,11 +125,6 @@ class Picture:
         """Whether it and its mask could be read when the plan was made."""
         return self.sha256 is not None and (self.mask is None or self.mask.was_read)
 
-    @property
-    def identity(self) -> str:
-        """What tells pictures apart: what they hold; of one that could not be read there is only its name."""
-        return self.sha256 or f"unread:{without_secrets(self.uri)}"
-
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Trial:

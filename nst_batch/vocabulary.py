@@ -46,6 +46,9 @@ CONVS_PER_BLOCK: dict[str, tuple[int, ...]] = {
     "vgg16": (2, 2, 3, 3, 3),
     "vgg19": (2, 2, 4, 4, 4),
 }
+WHOLE_SIZE = 1024
+"""Pixels of the longer edge up to which images are optimised at once."""
+_LEAST_SIDE = 64  # pixels: of less, nothing is left at the deepest layers
 MAX_REGIONS = 8
 """Of a picture; their labels are the numbers below."""
 LBFGS_HISTORY = 60
@@ -167,6 +170,14 @@ def duration(seconds: float) -> str:
     while len(parts) > 1 and not parts[0][0]:
         del parts[0]
     return " ".join(f"{count} {unit}" for count, unit in parts[:2] if count) or "0 s"
+
+
+def num_stages(height: int, width: int) -> int:
+    """How often an image is halved before it is optimised: until neither edge is above `WHOLE_SIZE`."""
+    count = 0
+    while max(height, width) >> count > WHOLE_SIZE and min(height, width) >> count >= 2 * _LEAST_SIDE:
+        count += 1
+    return count
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from concurrent.futures import Executor
+from dataclasses import replace
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -11,25 +12,41 @@ import torch
 
 from nst_batch.errors import ImageError
 from nst_batch.inputs import decoding, fetching, images
-from nst_batch.records import Trial
-from nst_batch.transfer import Problem, TargetImage
+from nst_batch.inputs.masks import Color, Mask, common_labels, hexadecimal, read_mask
+from nst_batch.records import Picture, Trial
+from nst_batch.transfer import Problem, Regions, TargetImage, regions_mistake
 from nst_batch.vocabulary import Fit, scaled_size
 
 _KEPT = 64  # decoded pictures, at their working size
 
 
 class Source(NamedTuple):
-    """A picture to be read, and the size it is wanted at."""
+    """A picture to be read, with its mask, and the size it is wanted at."""
 
-    uri: str
-    sha256: str | None
+    picture: Picture
     size: int
     fit: Fit
 
     @property
     def key(self) -> str:
         """Equal keys mean equal pixels."""
-        return f"{self.sha256 or self.uri}/{self.size}/{self.fit}"
+        return f"{self.picture.sha256 or self.picture.uri}/{self.size}/{self.fit}"
+
+
+class Fitted(NamedTuple):
+    """A picture and its mask at their working size."""
+
+    image: TargetImage
+    mask: Mask | None
+    mask_key: str = ""
+    """Equal keys mean equal masks."""
+
+
+class Posed(NamedTuple):
+    """The problem that a trial is, and the colours of its regions by label."""
+
+    problem: Problem
+    colors: tuple[str, ...]
 
 
 class PictureReader:
@@ -43,13 +60,13 @@ class PictureReader:
         self._pool = pool
         self._read = lru_cache(_KEPT)(_read)
 
-    def problems(self, trials: Sequence[Trial]) -> list[Problem | ImageError]:
+    def problems(self, trials: Sequence[Trial]) -> list[Posed | ImageError]:
         """The problem that each trial is, or what is wrong with one of its pictures."""
         wanted = dict.fromkeys(source for trial in trials for source in _sources(trial))
         found = dict(zip(wanted, self._pool.map(self._tried, wanted), strict=True))
         return [_problem(trial, [found[source] for source in _sources(trial)]) for trial in trials]
 
-    def _tried(self, source: Source) -> TargetImage | ImageError:
+    def _tried(self, source: Source) -> Fitted | ImageError:
         try:
             return self._read(source)
         except ImageError as error:  # is not kept: the picture is read again when it is next wanted
@@ -61,30 +78,69 @@ def _sources(trial: Trial) -> list[Source]:
     chosen = trial.configuration
     wanted = [(trial.content, chosen.size)] if trial.content else []
     wanted += [(style, scaled_size(chosen.size, chosen.style_scale)) for style in trial.styles]
-    return [Source(picture.uri, picture.sha256, size, chosen.fit) for picture, size in wanted]
+    return [Source(picture, size, chosen.fit) for picture, size in wanted]
 
 
-def _read(source: Source) -> TargetImage:
-    data = fetching.read_bytes(source.uri, expected_sha256=source.sha256)
-    image = decoding.decode(data, source.uri, target_edge=source.size)
+def _read(source: Source) -> Fitted:
+    picture, mask = source.picture, source.picture.mask
+    data = fetching.read_bytes(picture.uri, expected_sha256=picture.sha256)
+    image, shape = decoding.decode_sized(data, picture.uri, target_edge=source.size)
     pixels = images.to_array(images.resize(image, source.size, source.fit))
-    return TargetImage(key=source.key, pixels=torch.from_numpy(pixels))
+    target = TargetImage(key=source.key, pixels=torch.from_numpy(pixels))
+    if mask is None:
+        return Fitted(target, None)
+    data = fetching.read_bytes(mask.uri, expected_sha256=mask.sha256)
+    return Fitted(target, read_mask(data, mask.uri, shape, source.size, source.fit), f"{mask.sha256}/{source.key}")
 
 
-def _problem(trial: Trial, found: Sequence[TargetImage | ImageError]) -> Problem | ImageError:
-    pictures: list[TargetImage] = []
-    for picture in found:
-        if isinstance(picture, ImageError):
-            return picture
-        pictures.append(picture)
+def _problem(trial: Trial, found: Sequence[Fitted | ImageError]) -> Posed | ImageError:
+    fitted: list[Fitted] = []
+    for each in found:
+        if isinstance(each, ImageError):
+            return each
+        fitted.append(each)
+    try:
+        pictures, colors = _with_regions(trial, fitted)
+    except ImageError as error:
+        return error
     chosen = trial.configuration
     content = pictures.pop(0) if trial.content else None
     if chosen.color == "histogram" and content:
         pictures = [_recolored(style, content) for style in pictures]
-    return Problem.under(chosen, trial.height, trial.width, content, pictures)
+    return Posed(Problem.under(chosen, trial.height, trial.width, content, pictures), colors)
+
+
+def _with_regions(trial: Trial, fitted: Sequence[Fitted]) -> tuple[list[TargetImage], tuple[str, ...]]:
+    """The pictures with the regions that their masks make, and the regions' colours.
+
+    Raises:
+        ImageError: `bad_mask`.
+    """
+    masked = [each.mask for each in fitted if each.mask]
+    if not masked:
+        return [each.image for each in fitted], ()
+    labels = common_labels(masked)
+    pictures = [_regioned(each, labels) for each in fitted]
+    content, *styles = (
+        [each.regions for each in pictures] if trial.content else [None, *(p.regions for p in pictures)]
+    )
+    reason = regions_mistake(content, styles, trial.configuration.style_layers, trial.configuration.arch)
+    if reason:
+        raise ImageError("bad_mask", masked[0].uri, reason)
+    return pictures, tuple(map(hexadecimal, labels))
+
+
+def _regioned(fitted: Fitted, labels: dict[Color, int]) -> TargetImage:
+    mask = fitted.mask
+    if mask is None:
+        return fitted.image
+    plane = torch.from_numpy(mask.plane(labels))
+    own = tuple(sorted(labels[color] for color in mask.colors))
+    key = f"{fitted.mask_key}/{'soft' if mask.is_soft else own}"
+    return replace(fitted.image, regions=Regions(key=key, plane=plane, labels=own))
 
 
 def _recolored(style: TargetImage, content: TargetImage) -> TargetImage:
     """The style in the content's colours: histogram matching before the transfer."""
     pixels = images.match_histogram(style.pixels.numpy(), content.pixels.numpy())
-    return TargetImage(key=f"{style.key}@{content.key}", pixels=torch.from_numpy(pixels))
+    return replace(style, key=f"{style.key}@{content.key}", pixels=torch.from_numpy(pixels))

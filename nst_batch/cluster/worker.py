@@ -16,6 +16,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from itertools import groupby
+from typing import NamedTuple
 
 import torch
 from PIL import Image
@@ -37,13 +38,21 @@ from nst_batch.transfer import (
     keep_freed_memory,
     layer_distances,
     precision_used,
+    region_scores,
     solve,
 )
 from nst_batch.vocabulary import MemoryLayout, Precision
 
 _FILES_AT_ONCE = 8  # read and decoded, or encoded, side by side: a GPU waits for both
 
-_Ready = tuple[Trial, Problem]
+
+class _Ready(NamedTuple):
+    """A trial that can be computed."""
+
+    trial: Trial
+    problem: Problem
+    colors: tuple[str, ...]
+    """Of its regions, by label."""
 
 
 class Worker:
@@ -86,14 +95,14 @@ class Worker:
             if isinstance(posed, ImageError):
                 results.append(self._failed(trial, begun, posed.kind, str(posed)))
             else:
-                ready.append((trial, posed))
-        for options, members in groupby(ready, key=lambda member: _options(member[0].configuration)):
+                ready.append(_Ready(trial, *posed))
+        for options, members in groupby(ready, key=lambda member: _options(member.trial.configuration)):
             results += self._in_parts(list(members), options)
         return results
 
     def _in_parts(self, members: Sequence[_Ready], options: SolveOptions) -> Iterator[Result]:
         """Solves as many together as fit; where memory runs out all the same, halves, and at last records."""
-        trial, problem = members[0]
+        trial, problem, _ = members[0]
         options = replace(options, layout=self._layout(trial.configuration, problem))
         size = 1 if options.layout.tile else self._part_size(trial.configuration.arch, problem)
         while members:
@@ -108,7 +117,7 @@ class Worker:
                     size = len(part) // 2
                     continue
                 message = f"not enough GPU memory for this image alone, choose a smaller size: {ran_out}"
-                solved = [self._failed(part[0][0], begun, "out_of_memory", message)]
+                solved = [self._failed(part[0].trial, begun, "out_of_memory", message)]
             yield from solved
             members = members[len(part) :]
 
@@ -147,23 +156,27 @@ class Worker:
     def _solve(self, part: Sequence[_Ready], options: SolveOptions, begun: datetime) -> list[Result]:
         if self.device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(self.device)
-        targets = self._targets(part[0][0].configuration)
-        solutions = solve(targets, [problem for _, problem in part], options)
-        pictures = [_shown(*member, solution) for member, solution in zip(part, solutions, strict=True)]
+        targets = self._targets(part[0].trial.configuration)
+        solutions = solve(targets, [each.problem for each in part], options)
+        pictures = [_shown(each, solution) for each, solution in zip(part, solutions, strict=True)]
         files = self._pool.map(self._encoded, pictures)  # while the device measures distances
         results = [
-            _result(trial, solution, self._distances(targets, picture, problem), precision_used(targets))
-            for (trial, problem), solution, picture in zip(part, solutions, pictures, strict=True)
+            self._measured(each, solution, picture, targets)
+            for each, solution, picture in zip(part, solutions, pictures, strict=True)
         ]
         return [
             replace(result, image=file, outcome=_held(self._stamped(result.outcome, begun, len(part)), options))
             for result, file in zip(results, files, strict=True)
         ]
 
-    def _distances(self, targets: Targets, picture: Image.Image, problem: Problem) -> tuple[LayerDistance, ...]:
-        """How far the picture that a person will see is from what was wanted."""
+    def _measured(self, ready: _Ready, solution: Solution, picture: Image.Image, targets: Targets) -> Result:
+        """What is known of a trial before its picture is encoded; measured is what a person will see."""
         pixels = torch.from_numpy(images.to_array(picture)).to(self.device)
-        return layer_distances(targets.judge, pixels, problem)
+        distances = layer_distances(targets.judge, pixels, ready.problem)
+        scores = region_scores(targets.judge, pixels, ready.problem)
+        regions = tuple(replace(each, color=ready.colors[each.label]) for each in scores)
+        outcome = _outcome(solution, distances, precision_used(targets))
+        return Result(trial=ready.trial, outcome=outcome, curve=solution.curve, layers=distances, regions=regions)
 
     def _encoded(self, picture: Image.Image) -> bytes:
         return images.encode(picture, self.options.format, self.options.quality)
@@ -216,11 +229,11 @@ class Worker:
         return self._network[1]
 
 
-def _shown(trial: Trial, problem: Problem, solution: Solution) -> Image.Image:
+def _shown(ready: _Ready, solution: Solution) -> Image.Image:
     """The picture that a person will see: in eight bits, in the content's colours if so chosen."""
     pixels = solution.image.float().cpu().numpy()
-    if trial.configuration.color == "luminance" and problem.content:
-        pixels = images.transfer_luminance(pixels, problem.content.pixels.numpy())
+    if ready.trial.configuration.color == "luminance" and ready.problem.content:
+        pixels = images.transfer_luminance(pixels, ready.problem.content.pixels.numpy())
     return images.from_array(pixels)
 
 
@@ -235,11 +248,10 @@ def _held(outcome: Outcome, options: SolveOptions) -> Outcome:
     )
 
 
-def _result(trial: Trial, solution: Solution, distances: tuple[LayerDistance, ...], precision: Precision) -> Result:
-    """What is known of a trial before its picture is encoded."""
+def _outcome(solution: Solution, distances: tuple[LayerDistance, ...], precision: Precision) -> Outcome:
     curve = solution.curve
     diverged = "the loss or its gradient is not finite; try smaller weights or a smaller learning rate"
-    outcome = Outcome(
+    return Outcome(
         status="diverged" if solution.diverged else "ok",
         error_type="diverged" if solution.diverged else None,
         error_message=diverged if solution.diverged else None,
@@ -253,7 +265,6 @@ def _result(trial: Trial, solution: Solution, distances: tuple[LayerDistance, ..
         style_distance=_mean([distance.style_distance for distance in distances]),
         **asdict(transfer_scores(distances)),
     )
-    return Result(trial=trial, outcome=outcome, curve=curve, layers=distances)
 
 
 def _options(chosen: Configuration) -> SolveOptions:

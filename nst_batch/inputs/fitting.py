@@ -18,6 +18,7 @@ from nst_batch.vocabulary import (
     kernel_side,
     layer_names,
     layer_shape,
+    num_stages,
 )
 
 _USABLE = 0.85  # of the memory: fragments and the libraries' workspaces take the rest
@@ -120,7 +121,7 @@ def least_bytes(arch: str, layers: Sequence[str], height: int, width: int, tile:
 def operations(chosen: Configuration, width: int, height: int, tile: int = 0) -> float:
     """Multiplications of one evaluation, up to a factor: carries a time over to another configuration or size.
 
-    Blocks in strips pass forward once more, with halos.
+    Blocks in strips pass forward once more, with halos; coarse stages cost a quarter of the next one each.
     """
     total, in_channels = 0.0, 3
     for index, sizes in enumerate(_blocks(chosen.arch, chosen.layers, height, width)):
@@ -132,7 +133,8 @@ def operations(chosen: Configuration, width: int, height: int, tile: int = 0) ->
         total += own + sum(CHANNELS[index] * size for name, size in sizes.items() if name in chosen.style_layers)
         if tile and height >> index > tile:
             total += own * (0.5 + 2 * len(convolutions) / tile)
-    return total
+    halvings = num_stages(height, width) if chosen.pyramid == "auto" else 0
+    return total * sum(4.0**-each for each in range(halvings + 1))
 
 
 def part_size(arch: str, layers: Sequence[str], height: int, width: int, free: int) -> int:

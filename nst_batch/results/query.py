@@ -1,7 +1,7 @@
 """SQL over the tables of a run, finished or in progress, local or in an object store: read-only and locked down.
 
-The views `trials`, `curves`, `layers` and `regions` show each trial once, as of the moment the session was opened. `trials`
-has two columns more than its files: `content_layer` and `style_layer`, the layer lists as text, so that
+The views `trials`, `curves`, `layers` and `regions` show each trial once, as of the moment the session was opened.
+`trials` has two columns more than its files: `content_layer` and `style_layer`, the layer lists as text, so that
 `content_layer = 'block4_conv1'` is all a filter needs.
 
 DuckDB is given the files of these tables and no others: with `enable_external_access` off and the configuration

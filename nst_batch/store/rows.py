@@ -8,8 +8,8 @@ from __future__ import annotations
 import functools
 import hashlib
 import math
-from itertools import chain, repeat
 from collections.abc import Iterable, Mapping
+from itertools import chain, repeat
 from typing import Any
 
 import numpy as np

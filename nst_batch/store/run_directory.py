@@ -198,7 +198,7 @@ class RunDirectory:
         return counts | {"pending": self.num_trials - sum(counts.values())}
 
     def table(self, name: str, columns: Sequence[str] | None = None) -> pa.Table:
-        """What is known so far of `trials`, `curves`, `layers` or `regions`, in order of `trial_index`, each trial once."""
+        """What is known so far of one of the tables, in order of `trial_index`, each trial once."""
         return self.snapshot().table(name, columns)
 
     def snapshot(self) -> Snapshot:

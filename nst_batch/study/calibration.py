@@ -154,7 +154,7 @@ class Machine:
 
 def _problem(chosen: Configuration, width: int, height: int, device: torch.device) -> Problem:
     """Of noise."""
-    side = scaled_size(chosen.size, chosen.style_scale)
+    side = scaled_size(max(width, height), chosen.style_scale)
     generator = torch.Generator().manual_seed(0)
     content, style = (
         TargetImage(key=key, pixels=torch.rand(3, *size, generator=generator).to(device))

@@ -7,7 +7,7 @@ The door is `solve`:
 """
 
 from nst_batch.transfer.distances import layer_distances, region_scores
-from nst_batch.transfer.engine import Solution, SolveOptions, minimizer, num_stages, solve, step
+from nst_batch.transfer.engine import Solution, SolveOptions, minimizer, solve, step
 from nst_batch.transfer.memory import gpu_bytes, keep_freed_memory
 from nst_batch.transfer.objective import Evaluation, Objective
 from nst_batch.transfer.precision import build_targets, precision_used
@@ -34,7 +34,6 @@ __all__ = [
     "keep_freed_memory",
     "layer_distances",
     "minimizer",
-    "num_stages",
     "precision_used",
     "random_weights",
     "region_scores",

@@ -1,6 +1,6 @@
 """The optimisation of a batch of images, each independently of the others.
 
-Images of more than `WHOLE_SIZE` pixels along an edge are first optimised at half their size, and so on down: the
+Images of more than 1024 pixels along an edge are first optimised at half their size, and so on down: the
 network sees some two hundred pixels at a time, so what is large in a style is found where the image is small, and
 the large sizes refine it (Gatys, Ecker, Bethge, Hertzmann and Shechtman, "Controlling perceptual factors in neural
 style transfer", CVPR 2017). Smaller images have no such stages. They halve the first loss at full size at most,
@@ -26,11 +26,8 @@ from nst_batch.transfer.problem import Problem, initial_image, reduced
 from nst_batch.transfer.targets import Targets
 from nst_batch.transfer.tiles import TiledObjective
 from nst_batch.transfer.vgg import Vgg
-from nst_batch.vocabulary import WHOLE_IMAGE, Loss, MemoryLayout, OptimizerName, Pyramid
+from nst_batch.vocabulary import WHOLE_IMAGE, Loss, MemoryLayout, OptimizerName, Pyramid, num_stages
 
-WHOLE_SIZE = 1024
-"""Pixels of the longer edge up to which images are optimised at once."""
-_LEAST_SIDE = 64  # pixels: of less, nothing is left at the deepest layers
 _CHECK_EVERY = 10  # steps between two looks at who has finished: each waits for the device
 _LEAST_STEPS = 20  # before a plateau is looked for
 
@@ -97,14 +94,6 @@ def _initial(network: Vgg, problems: Sequence[Problem], found: Tensor | None = N
     rows = [None] * len(problems) if found is None else list(found)
     images = [initial_image(problem, network.device, row) for problem, row in zip(problems, rows, strict=True)]
     return torch.stack(images).to(network.exact_dtype)
-
-
-def num_stages(height: int, width: int) -> int:
-    """How often an image is halved before it is optimised: until neither edge is above `WHOLE_SIZE`."""
-    count = 0
-    while max(height, width) >> count > WHOLE_SIZE and min(height, width) >> count >= 2 * _LEAST_SIDE:
-        count += 1
-    return count
 
 
 def _objective(targets: Targets, problems: Sequence[Problem], options: SolveOptions) -> Objective | TiledObjective:

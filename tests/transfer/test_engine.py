@@ -7,8 +7,9 @@ import dataclasses
 import pytest
 import torch
 
-from nst_batch.transfer import Objective, Problem, Solution, SolveOptions, TargetImage, engine, num_stages, solve
+from nst_batch.transfer import Objective, Problem, Solution, SolveOptions, TargetImage, engine, solve
 from nst_batch.transfer.problem import reduced, resized
+from nst_batch.vocabulary import num_stages
 from tests.transfer.problems import picture, problem, targets
 
 PLAIN = SolveOptions(steps=12)
@@ -117,8 +118,7 @@ def test_a_large_image_starts_from_what_was_found_at_half_its_size(monkeypatch: 
     cache, [small, large] = targets(), [problem(side=64), problem(side=128)]
     plain = dataclasses.replace(PLAIN, pyramid="off")
     [without] = solve(cache, [large], plain)
-    monkeypatch.setattr(engine, "WHOLE_SIZE", 64)
-    monkeypatch.setattr(engine, "_LEAST_SIDE", 32)
+    monkeypatch.setattr(engine, "num_stages", lambda height, _: int(height == 128))
     [staged] = solve(cache, [large], PLAIN)
     [coarse] = solve(cache, [reduced(large, 1)], plain)
     begun = Objective(cache, [large], "sum")(resized(coarse.image, 128, 128).unsqueeze(0)).total
