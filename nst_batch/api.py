@@ -185,7 +185,7 @@ def run_study(
         study: A file, the name of a preset, or a `Study`.
         out: The run directory.
         reporter: Hears how it goes.
-        overrides: content, style, weights, size, steps and overrides, as `study.reading.Overrides` says; only for a
+        overrides: content, style, protect, weights, size, steps and overrides, as `study.reading.Overrides` says; only for a
             file or a preset.
 
     Raises:

@@ -64,7 +64,7 @@ def run_study(study: Study, options: RunOptions, reporter: Reporter | None = Non
     """
     reporter = reporter or Reporter()
     with Interrupts() as interrupts:
-        listing = list_inputs(study.content, study.style, study.pairs)
+        listing = list_inputs(*study.inputs)
         network = study.network
         found = weights.resolve(network.weights, network.arch, network.pooling, network.normalization)
         chosen = tuple(study.configurations(weights_sha256=found.sha256, normalization=found.normalization))

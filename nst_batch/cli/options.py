@@ -43,6 +43,10 @@ class StudyOptions(TypedDict, total=False):
         list[str] | None,
         typer.Option(metavar="PATTERN", help="Style pictures instead of the study's; repeatable."),
     ]
+    protect: Annotated[
+        str | None,
+        typer.Option(metavar="FOLDER", help="Masks of the contents, by their names: white keeps the content."),
+    ]
     weights: Annotated[
         str | None, typer.Option(metavar="WEIGHTS", help="imagenet, imagenet_v1, random:SEED, a file or a URL.")
     ]

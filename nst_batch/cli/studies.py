@@ -199,7 +199,7 @@ def num_trials(study: Study) -> int:
     from nst_batch.inputs.finding import list_inputs
 
     try:
-        listing = list_inputs(study.content, study.style, study.pairs)
+        listing = list_inputs(*study.inputs)
     except StudyError:
         return 0  # whoever runs the study says so, and where
     contents, styles = len(listing.content) or 1, len(listing.style) or 1

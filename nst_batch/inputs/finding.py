@@ -10,7 +10,7 @@ import posixpath
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Any, NamedTuple
 from urllib.parse import urlsplit, urlunsplit
 
 import fsspec
@@ -32,23 +32,46 @@ _Found = Iterable[tuple[str, str]]
 """(uri, stamp): the stamp changes when the file does, as far as that can be seen without opening it."""
 
 
+class NamedPicture(NamedTuple):
+    """A picture that a study names, and the mask of its regions."""
+
+    uri: str
+    mask: str | None = None
+
+
+NamedPair = tuple[NamedPicture, tuple[NamedPicture, ...]]
+"""A content with its styles."""
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Listing:
     """The pictures that a study names, before any of them is opened."""
 
-    content: tuple[str, ...]
-    style: tuple[str, ...]
-    pairs: tuple[tuple[str, str], ...] | None
-    """(content, style) where a list file says so."""
+    content: tuple[NamedPicture, ...]
+    style: tuple[NamedPicture, ...]
+    pairs: tuple[NamedPair, ...] | None
+    """Where a list file says so."""
     fingerprint: str
     """Changes when a name, a size or a time of modification does."""
 
+    @property
+    def uris(self) -> tuple[str, ...]:
+        """Of all pictures and masks, each once."""
+        named = [*self.content, *self.style]
+        return tuple(dict.fromkeys([*(each.uri for each in named), *(each.mask for each in named if each.mask)]))
 
-def list_inputs(content: Sequence[str], style: Sequence[str], pairs: str) -> Listing:
+
+def list_inputs(
+    content: Sequence[str], style: Sequence[str], pairs: str, content_masks: str = "", style_masks: str = ""
+) -> Listing:
     """Finds the pictures of a study.
 
     Folders and globs give their pictures by name, in alphabetical order; lists keep theirs. Of what list files
     name on other machines no size or time is asked for: a worker that finds such a picture changed says so.
+
+    Args:
+        content, style, pairs: As a study has them.
+        content_masks, style_masks: Where masks are that have their pictures' names, whatever the suffix.
 
     Raises:
         StudyError: Something named matches no picture, or a folder or list file cannot be read; all of them at
@@ -56,19 +79,47 @@ def list_inputs(content: Sequence[str], style: Sequence[str], pairs: str) -> Lis
     """
     mistakes: list[str] = []
     stamps: dict[str, str] = {}
-    sides = [
-        tuple(_expand_all(key, names, mistakes, stamps)) for key, names in (("content", content), ("style", style))
-    ]
-    listed_pairs = None
-    if is_list_file(pairs):
-        listed_pairs = tuple(_listed_pairs(pairs, mistakes))
-        sides = [tuple(pair[side] for pair in listed_pairs) for side in (0, 1)]
-        stamps = {uri: _stamp(uri) for side in sides for uri in side}
+    contents = [NamedPicture(uri) for uri in _expand_all("content", content, mistakes, stamps)]
+    styles = [NamedPicture(uri) for uri in _expand_all("style", style, mistakes, stamps)]
+    listed = list(_listed_pairs(pairs, mistakes)) if is_list_file(pairs) else None
+    if listed is not None:
+        contents, styles = [each for each, _ in listed], [style for _, row in listed for style in row]
+        stamps = {each.uri: _stamp(each.uri) for each in (*contents, *styles)}
+    masked = _masked("content_masks", content_masks, contents, mistakes, stamps)
+    masked |= _masked("style_masks", style_masks, styles, mistakes, stamps)
     if mistakes:
         raise StudyError(mistakes)
-    contents, styles = (tuple(dict.fromkeys(side)) for side in sides)
-    fingerprint = _digest([*contents, "", *styles, "", *stamps.values(), repr(listed_pairs)])
-    return Listing(content=contents, style=styles, pairs=listed_pairs, fingerprint=fingerprint)
+    if listed is not None:
+        listed = [(masked[one], tuple(masked[each] for each in several)) for one, several in listed]
+    contents, styles = (list(dict.fromkeys(masked[each] for each in side)) for side in (contents, styles))
+    stamps |= {each.mask: _stamp(each.mask) for each in (*contents, *styles) if each.mask}
+    fingerprint = _digest([*map(repr, contents), "", *map(repr, styles), "", *stamps.values(), repr(listed)])
+    return Listing(
+        content=tuple(contents),
+        style=tuple(styles),
+        pairs=None if listed is None else tuple(listed),
+        fingerprint=fingerprint,
+    )
+
+
+def _masked(
+    key: str, pattern: str, pictures: Sequence[NamedPicture], mistakes: list[str], stamps: dict[str, str]
+) -> dict[NamedPicture, NamedPicture]:
+    """The pictures with the masks of their names; those that have one, and those without, stay as they are."""
+    found: dict[str, str] = {}
+    for uri in _expand_all(key, [pattern] if pattern else [], mistakes, stamps):
+        same = found.setdefault(_stem(uri), uri)
+        if same != uri:
+            mistakes.append(f"{key}: {same} and {uri} are masks of the same picture; keep one")
+    if found and not any(_stem(each.uri) in found for each in pictures):
+        mistakes.append(
+            f"{key}: no mask in {pattern} has the name of a picture, as {_stem(pictures[0].uri)!r} is one"
+        )
+    return {each: NamedPicture(each.uri, each.mask or found.get(_stem(each.uri))) for each in pictures}
+
+
+def _stem(uri: str) -> str:
+    return PurePosixPath(urlsplit(uri).path if "://" in uri else uri).stem
 
 
 # Folders, globs, URLs
@@ -98,7 +149,7 @@ def _expand(pattern: str) -> _Found:
     if "://" in pattern and (mistake := url_mistake(pattern)) is not None:
         raise ValueError(mistake)
     if is_list_file(urlsplit(pattern).path if "://" in pattern else pattern):
-        return [(uri, _stamp(uri)) for (uri,) in _rows(pattern, ("uri",))]
+        return [(uri, _stamp(uri)) for row in _rows(pattern, ("uri",)) for uri in row["uri"]]
     if urlsplit(pattern).scheme in ("http", "https"):
         return [(pattern, "")]
     return sorted(_expand_remote(pattern) if "://" in pattern else _expand_local(pattern))
@@ -205,9 +256,9 @@ def _digest(texts: Iterable[str]) -> str:
 # List files: .csv, .jsonl and .parquet tables with columns of URIs
 
 
-def _listed_pairs(source: str, mistakes: list[str]) -> Iterator[tuple[str, str]]:
+def _listed_pairs(source: str, mistakes: list[str]) -> Iterator[NamedPair]:
     try:
-        found = [(content, style) for content, style in _rows(source, ("content", "style"))]
+        found = [_pair(row) for row in _rows(source, ("content", "style"), ("content_mask", "style_mask"))]
     except (ImageError, ValueError) as error:
         reason = error.message if isinstance(error, ImageError) else error
         mistakes.append(f"pairs: {source}: {reason}")
@@ -217,8 +268,17 @@ def _listed_pairs(source: str, mistakes: list[str]) -> Iterator[tuple[str, str]]
     yield from found
 
 
-def _rows(source: str, columns: Sequence[str]) -> Iterator[tuple[str, ...]]:
-    """The rows of a list file in order, each with `columns` as URIs; other columns are ignored.
+def _pair(row: dict[str, list[str]]) -> NamedPair:
+    """A row of a list of pairs; several styles or masks are separated by ` + `, as tables show them."""
+    styles, masks = row["style"], row["style_mask"]
+    if len(masks) not in (0, len(styles)):
+        raise ValueError(f"expected a style_mask for each of {len(styles)} styles, found {len(masks)}")
+    content = NamedPicture(row["content"][0], *row["content_mask"])
+    return content, tuple(map(NamedPicture, styles, masks or [None] * len(styles)))
+
+
+def _rows(source: str, columns: Sequence[str], optional: Sequence[str] = ()) -> Iterator[dict[str, list[str]]]:
+    """The rows of a list file in order, with the URIs in each column; columns of other names are ignored.
 
     Relative paths start from the list's folder. Rows without any of the columns are skipped.
 
@@ -226,17 +286,20 @@ def _rows(source: str, columns: Sequence[str]) -> Iterator[tuple[str, ...]]:
         ImageError: The file cannot be read.
         ValueError: It is not such a table, lacks a column, or a row lacks one of several columns.
     """
-    table = _table(read_bytes(source), Path(urlsplit(source).path).suffix.lower(), columns)
+    table = _table(read_bytes(source), Path(urlsplit(source).path).suffix.lower(), (*columns, *optional))
     missing = [name for name in columns if name not in table.column_names]
     if missing:
         raise ValueError(f"expected a column {missing[0]!r}, found {', '.join(table.column_names)}")
-    for number, row in enumerate(table.select(list(columns)).to_pylist(), 1):
-        if not any(row.values()):
+    for number, row in enumerate(table.to_pylist(), 1):
+        if not any(row[name] for name in columns):
             continue
-        for name, value in row.items():
-            if not isinstance(value, str) or not value:
+        found = {name: row.get(name) or "" for name in optional} | {name: row[name] for name in columns}
+        for name, value in found.items():
+            if not isinstance(value, str) or (not value and name in columns):
                 raise ValueError(f"row {number}: expected text under {name!r}, found {value!r}")
-        yield tuple(_anchored(value, source) for value in row.values())
+        yield {
+            name: [_anchored(each, source) for each in value.split(" + ") if each] for name, value in found.items()
+        }
 
 
 def _table(data: bytes, suffix: str, columns: Sequence[str]) -> pa.Table:

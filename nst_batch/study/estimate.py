@@ -125,7 +125,7 @@ def estimate(
     configurations, notes = _configurations(study)
     note("opening the pictures …")
     begun = time.perf_counter()
-    listing = list_inputs(study.content, study.style, study.pairs)
+    listing = list_inputs(*study.inputs)
     plan = make_plan(study, listing, configurations=configurations, batch_size=machine.batch_size)
     worker_seconds = (time.perf_counter() - begun) * min(8, os.cpu_count() or 1)  # one worker would take
     sizes = plan.sizes()
@@ -139,7 +139,7 @@ def estimate(
         num_pairs=len(plan.pairs),
         num_configurations=len(configurations),
         num_batches=plan.num_batches,
-        num_pictures=len({*listing.content, *listing.style}),
+        num_pictures=len(listing.uris),
         sizes=tuple((*size, count) for size, count in sizes.most_common()),
         duplicates=plan.duplicates,
         bad_inputs=tuple(

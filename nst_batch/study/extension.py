@@ -58,13 +58,32 @@ def extension(plan: Plan, *, where: str, study: dict[str, Any], planned: PlanTab
 
 def readable_again(planned: PlanTable, listing: Listing) -> bool:
     """Whether a picture can be read that for some passing reason could not when the study was planned."""
-    old = planned(["content_uri", "content_sha256", "style_uris", "style_sha256s", "error_type"])
+    old = planned(["error_type", *(name for both in _PICTURES for name in both)])
     bad = old.filter(pc.is_in(old["error_type"], pa.array(sorted(TRANSIENT_KINDS))))
-    unread = set(bad.filter(pc.is_null(bad["content_sha256"]))["content_uri"].to_pylist())
-    uris, digests = (pc.list_flatten(bad[name]) for name in ("style_uris", "style_sha256s"))
-    unread |= set(uris.filter(pc.is_null(digests)).to_pylist())
-    candidates = [uri for uri in {*listing.content, *listing.style} if without_secrets(uri) in unread]
+    named = _named(bad)
+    unread = set(named.filter(pc.is_null(named["digest"]))["uri"].to_pylist())
+    candidates = [uri for uri in listing.uris if without_secrets(uri) in unread]
     return any(inspection.picture.sha256 is not None for inspection in inspect_all(candidates))
+
+
+_PICTURES = (
+    ("content_sha256", "content_uri"),
+    ("content_mask_sha256", "content_mask_uri"),
+    ("style_sha256s", "style_uris"),
+    ("style_mask_sha256s", "style_mask_uris"),
+)
+"""Columns of the plan."""
+
+
+def _named(planned: pa.Table) -> pa.Table:
+    """(digest, uri) of every picture and mask that rows of a plan name, each once."""
+    parts = []
+    for names in _PICTURES:
+        digests, uris = (planned[name] for name in names)
+        if pa.types.is_list(uris.type):
+            digests, uris = pc.list_flatten(digests), pc.list_flatten(uris)
+        parts.append(pa.table([digests, uris], ["digest", "uri"]).filter(pc.is_valid(uris)))
+    return pa.concat_tables(parts).group_by(["digest", "uri"]).aggregate([]).sort_by("uri")
 
 
 _Place = tuple[str | None, tuple[str, ...], str]
@@ -96,12 +115,8 @@ def _placed(trials: Iterator[Trial], places: dict[_Place, int], first: int) -> I
 
 def _gone(planned: PlanTable, plan: Plan) -> Iterator[str]:
     """Lines that name planned pictures of which the content is no longer in the study."""
-    pictures = (each for pair in plan.pairs for each in (pair.content, *pair.styles) if each)
-    there = {each.picture.sha256 for each in pictures}
-    old = planned(["content_sha256", "content_uri", "style_sha256s", "style_uris"])
-    contents = pa.table([old["content_sha256"], old["content_uri"]], ["digest", "uri"])
-    styles = pa.table([pc.list_flatten(old["style_sha256s"]), pc.list_flatten(old["style_uris"])], contents.schema)
-    named = pa.concat_tables([contents, styles]).group_by(["digest", "uri"]).aggregate([]).sort_by("uri")
+    there = plan.names()
+    named = _named(planned([name for both in _PICTURES for name in both]))
     gone = [row["uri"] for row in named.to_pylist() if row["digest"] is not None and row["digest"] not in there]
     yield from (f"{uri}: changed or gone" for uri in gone[:_SHOWN])  # the error shows them without secrets
     if len(gone) > _SHOWN:

@@ -39,6 +39,7 @@ from nst_batch.study.values import (
     NotNegative,
     Number,
     Pairing,
+    Place,
     PoolingName,
     Tile,
     WeightSets,
@@ -162,7 +163,13 @@ class Study:
     """Likewise."""
     pairs: Pairing = "cross"
     """cross: every content with every style; zip: first with first; blend: every content with all styles in
-    equal parts; or a list file with `content` and `style` columns."""
+    equal parts; or a list file with `content` and `style` columns, and perhaps `content_mask` and `style_mask`."""
+    content_masks: Place = ""
+    """Masks of the regions of content pictures, found by the pictures' names: a folder, a glob or a list file. Equal
+    colours of a trial's masks belong together, black is also what a picture without a mask has; regions that no
+    style has keep the content."""
+    style_masks: Place = ""
+    """Likewise, of style pictures."""
     image: ImageOptions = field(default_factory=ImageOptions)
     network: Network = field(default_factory=Network)
     grid: Grid = field(default_factory=Grid)
@@ -206,9 +213,15 @@ class Study:
         plain = self.to_dict()
         for key in ("content", "style"):
             plain[key] = [without_secrets(uri) for uri in plain[key]]
-        plain["pairs"] = without_secrets(self.pairs)
+        for key in ("pairs", "content_masks", "style_masks"):
+            plain[key] = without_secrets(plain[key])
         plain["network"]["weights"] = without_secrets(self.network.weights)
         return plain
+
+    @property
+    def inputs(self) -> tuple[Sequence[str], Sequence[str], str, str, str]:
+        """What `inputs.finding.list_inputs` is given."""
+        return self.content, self.style, self.pairs, self.content_masks, self.style_masks
 
     @property
     def num_configurations(self) -> int:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import sys
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from itertools import compress, islice, product
 from typing import Any
@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from nst_batch.errors import LayerError, StudyError, without_secrets
-from nst_batch.inputs.finding import Listing
+from nst_batch.inputs.finding import Listing, NamedPicture
 from nst_batch.inputs.images import fitted_size
 from nst_batch.inputs.inspecting import Inspection, inspect_all
 from nst_batch.records import Configuration, Picture, Trial, trial_id
@@ -91,7 +91,8 @@ class Plan:
 
     def names(self) -> dict[str, str]:
         """Where the weights and every picture that could be read are now, by the SHA-256 of what they hold."""
-        pictures = (each.picture for pair in self.pairs for each in pair.inspections)
+        pictures = [each.picture for pair in self.pairs for each in pair.inspections]
+        pictures += [picture.mask for picture in pictures if picture.mask]
         names = {picture.sha256: picture.uri for picture in pictures if picture.sha256 is not None}
         return names | {each.weights_sha256: each.weights for each in self.configurations}
 
@@ -151,13 +152,13 @@ def make_plan(study: Study, listing: Listing, *, configurations: Sequence[Config
     Raises:
         StudyError: `zip` was asked for with unequal numbers of pictures.
     """
-    uris = dict.fromkeys((*listing.content, *listing.style))
-    by_uri = dict(zip(uris, inspect_all(uris), strict=True))
+    by_uri = dict(zip(listing.uris, inspect_all(listing.uris), strict=True))
+    named = {each: _inspected(each, by_uri) for each in (*listing.content, *listing.style)}
     duplicates: list[tuple[str, str]] = []
     if listing.pairs is not None:
-        pairs = [PicturePair(by_uri[content], (by_uri[style],)) for content, style in listing.pairs]
+        pairs = [PicturePair(named[one], tuple(named[each] for each in several)) for one, several in listing.pairs]
     else:
-        content, style = ([by_uri[uri] for uri in side] for side in (listing.content, listing.style))
+        content, style = ([named[each] for each in side] for side in (listing.content, listing.style))
         if study.pairs != "zip":
             content, style = (list(_distinct(pictures, duplicates)) for pictures in (content, style))
         pairs = _pairs(study.pairs, content, style)
@@ -173,6 +174,18 @@ def make_plan(study: Study, listing: Listing, *, configurations: Sequence[Config
         bad=tuple(each for each in by_uri.values() if each.error_type),
         duplicates=tuple(duplicates),
     )
+
+
+def _inspected(named: NamedPicture, by_uri: Mapping[str, Inspection]) -> Inspection:
+    """A picture with its mask; what is wrong with the mask is wrong with the picture."""
+    found = by_uri[named.uri]
+    if named.mask is None:
+        return found
+    mask = by_uri[named.mask]
+    masked = replace(found, picture=replace(found.picture, mask=mask.picture))
+    if found.error_type or not mask.error_type:
+        return masked
+    return replace(masked, error_type=mask.error_type, error_message=f"its mask {mask.error_message}")
 
 
 def _distinct(pictures: Sequence[Inspection], duplicates: list[tuple[str, str]]) -> Iterator[Inspection]:

@@ -2,7 +2,7 @@
 
 - study.yaml:8: optimizer.nme: unknown key; did you mean 'name'?
 - --set grid.alpha[1]: expected a number of at least 0, found 'x'
-- --size: expected an integer from 16 to 8192, found 7
+- --size: expected an integer from 16 to 16384, found 7
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ PACKAGE = Path(__file__).parents[1]
 _SHORTCUTS: dict[str, KeyPath] = {
     "content": ("content",),
     "style": ("style",),
+    "protect": ("content_masks",),
     "weights": ("network", "weights"),
     "size": ("image", "size"),
     "steps": ("optimizer", "steps"),
@@ -34,6 +35,8 @@ _PATHS: dict[str, Callable[[str], bool]] = {
     "content": bool,
     "style": bool,
     "pairs": is_list_file,
+    "content_masks": bool,
+    "style_masks": bool,
     "weights": is_weights_file,
 }
 """Keys that may hold a local path, and when they do."""
@@ -49,6 +52,8 @@ class Overrides(TypedDict, total=False):
     """Replaces `content`."""
     style: Sequence[str] | None
     """Replaces `style`."""
+    protect: str | None
+    """Replaces `content_masks`."""
     weights: str | None
     """Replaces `network.weights`."""
     size: int | None
