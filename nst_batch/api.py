@@ -185,8 +185,8 @@ def run_study(
         study: A file, the name of a preset, or a `Study`.
         out: The run directory.
         reporter: Hears how it goes.
-        overrides: content, style, protect, weights, size, steps and overrides, as `study.reading.Overrides` says; only for a
-            file or a preset.
+        overrides: content, style, protect, weights, size, steps and overrides, as `study.reading.Overrides` says;
+            only for a file or a preset.
 
     Raises:
         StudyError, RunDirectoryError, WeightsError, ClusterError, Interrupted: As `nst_batch.run.run_study` says.

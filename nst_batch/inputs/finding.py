@@ -9,6 +9,7 @@ import os
 import posixpath
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import repeat
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit, urlunsplit
@@ -112,9 +113,8 @@ def _masked(
         if same != uri:
             mistakes.append(f"{key}: {same} and {uri} are masks of the same picture; keep one")
     if found and not any(_stem(each.uri) in found for each in pictures):
-        mistakes.append(
-            f"{key}: no mask in {pattern} has the name of a picture, as {_stem(pictures[0].uri)!r} is one"
-        )
+        named = ", ".join(repr(_stem(each.uri)) for each in pictures[:3]) or "none"
+        mistakes.append(f"{key}: expected masks with the names of pictures ({named}), found none in {pattern}")
     return {each: NamedPicture(each.uri, each.mask or found.get(_stem(each.uri))) for each in pictures}
 
 
@@ -274,7 +274,7 @@ def _pair(row: dict[str, list[str]]) -> NamedPair:
     if len(masks) not in (0, len(styles)):
         raise ValueError(f"expected a style_mask for each of {len(styles)} styles, found {len(masks)}")
     content = NamedPicture(row["content"][0], *row["content_mask"])
-    return content, tuple(map(NamedPicture, styles, masks or [None] * len(styles)))
+    return content, tuple(map(NamedPicture, styles, masks or repeat(None)))
 
 
 def _rows(source: str, columns: Sequence[str], optional: Sequence[str] = ()) -> Iterator[dict[str, list[str]]]:

@@ -24,7 +24,7 @@ import torch
 from scipy import ndimage
 from skimage import transform
 
-from nst_batch.cluster.pictures import PictureReader
+from nst_batch.cluster.pictures import PictureReader, Posed
 from nst_batch.errors import ImageError, QueryError
 from nst_batch.inputs import images, weights
 from nst_batch.records import Configuration, Scores, Trial, share_reached, transfer_scores
@@ -88,9 +88,9 @@ def _problems(reader: PictureReader, trials: Iterator[Trial], fetch: bool) -> It
         remote = next((picture.uri for picture in inputs if "://" in picture.uri), None)
         if remote and not fetch:
             raise QueryError(f"{remote}: a judge looks at the inputs, and this one is not fetched without --fetch")
-        for trial, problem in zip(batch, reader.problems(batch), strict=True):
-            if isinstance(problem, Problem):
-                yield trial, problem
+        for trial, posed in zip(batch, reader.problems(batch), strict=True):
+            if isinstance(posed, Posed):
+                yield trial, posed.problem
 
 
 # A network

@@ -63,7 +63,13 @@ def arrow_type(annotation: Any) -> pa.DataType:
         return pa.string()
     if origin is tuple:
         return list_of(arrow_type(arguments[0]))
-    scalars = {str: pa.string(), int: pa.int64(), float: pa.float64(), datetime: pa.timestamp("us", tz="UTC")}
+    scalars = {
+        str: pa.string(),
+        bool: pa.bool_(),
+        int: pa.int64(),
+        float: pa.float64(),
+        datetime: pa.timestamp("us", tz="UTC"),
+    }
     return scalars[annotation]
 
 

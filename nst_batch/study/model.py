@@ -165,9 +165,9 @@ class Study:
     """cross: every content with every style; zip: first with first; blend: every content with all styles in
     equal parts; or a list file with `content` and `style` columns, and perhaps `content_mask` and `style_mask`."""
     content_masks: Place = ""
-    """Masks of the regions of content pictures, found by the pictures' names: a folder, a glob or a list file. Equal
-    colours of a trial's masks belong together, black is also what a picture without a mask has; regions that no
-    style has keep the content."""
+    """Masks of the regions of content pictures, found by the pictures' names: a folder, a glob or a list file.
+    Equal colours of a trial's masks belong together, black is also what a picture without a mask has; regions that
+    no style has keep the content."""
     style_masks: Place = ""
     """Likewise, of style pictures."""
     image: ImageOptions = field(default_factory=ImageOptions)

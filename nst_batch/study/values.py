@@ -88,8 +88,8 @@ def _list_of_weights(value: object) -> object:
 
 
 Text = Annotated[str, must(str.strip, "text"), must(_is_one_line, "one line of text without control characters")]
-Place = Annotated[str, AfterValidator(lambda value: value and _line_of_text(value))]
-"""Text, or nothing."""
+Place = Annotated[str, must(_is_one_line, "one line of text without control characters")]
+"""Of files; empty for none."""
 Name = Annotated[Text, must(lambda value: len(value) <= 200, "at most 200 characters")]
 Integer = Annotated[int, Strict()]
 Number = Annotated[float, Strict(), AllowInfNan(False)]

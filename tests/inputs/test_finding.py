@@ -41,7 +41,7 @@ def photos(tmp_path: Path) -> Path:
 
 
 def contents(*patterns: object) -> list[str]:
-    return list(list_inputs([str(pattern) for pattern in patterns], [], "cross").content)
+    return [each.uri for each in list_inputs([str(pattern) for pattern in patterns], [], "cross").content]
 
 
 def test_a_folder_gives_its_pictures_at_any_depth_but_not_hidden_ones(photos: Path) -> None:
@@ -169,8 +169,9 @@ def test_pairs_may_be_listed(tmp_path: Path, suffix: str) -> None:
     columns = {"content": ["a.png", "b.png", "a.png"], "style": ["s.png", "s.png", "t.png"]}
     listing = list_inputs([], [], str(written(tmp_path / f"pairs{suffix}", columns)))
     a, b, s, t = (str(tmp_path / f"{name}.png") for name in "abst")
-    assert listing.pairs == ((a, s), (b, s), (a, t))
-    assert (listing.content, listing.style) == ((a, b), (s, t))
+    pairs = [(content.uri, *(style.uri for style in styles)) for content, styles in listing.pairs or ()]
+    assert pairs == [(a, s), (b, s), (a, t)]
+    assert listing.uris == (a, b, s, t)
 
 
 def test_a_list_of_pairs_with_a_hole_names_its_row(tmp_path: Path) -> None:

@@ -24,15 +24,17 @@ GOLDEN: dict[str, tuple[Picture | None, tuple[Picture, ...], dict[str, Any]]] = 
     "content alone": (CONTENT, (), {"style_layers": (), "beta": 0.0}),
     "blend": (CONTENT, (STYLE, OTHER), {}),
     "unread": (Picture(uri="gone.jpg", sha256=None), (STYLE,), {}),
+    "mask": (dataclasses.replace(CONTENT, mask=OTHER), (STYLE,), {}),
     "another network": (CONTENT, (STYLE,), {"arch": "vgg19", "pooling": "max", "precision": "bfloat16"}),
 }
 PINNED = {
-    "plain": "c11df1558ac31188bc0b8a7da929feef",
-    "style alone": "4305e37baa4ea01cafd65f8ea1b6bcdc",
-    "content alone": "3f77bdbf510c6b7ad9a503d1fb26347f",
-    "blend": "74add33159a574afdca0b075a6355650",
-    "unread": "870f7bfee93381068787ebdb7ed4b49c",
-    "another network": "63e499c8b92114d472201a4243cb383b",
+    "plain": "42a1aafefb8e98fb45541dedee9a7107",
+    "style alone": "8f44307394a5025685a4145034c6519a",
+    "content alone": "9a63922aeffbc54673be7897ff463187",
+    "blend": "781b907a30b8505f46a143015bf90f88",
+    "unread": "12bedf88eeb980d69bee205f8614b93e",
+    "mask": "eec94f1b38a561ebcdaf0de745e8fce9",
+    "another network": "3bc546b1d0dd6827ae379f2bba41757d",
 }
 
 

@@ -23,7 +23,8 @@ from tests import simulated
 
 GOLDEN = """
 study: string, trial_id: string, trial_index: int64, attempt: int64, status: string, error_type: string,
-error_message: string, content_uri: string, style_uri: string, content_sha256: string, style_sha256: string,
+error_message: string, content_uri: string, content_mask_uri: string, style_uri: string, style_mask_uri: string,
+content_sha256: string, style_sha256: string,
 configuration: string, arch: string, weights: string, weights_sha256: string, pooling: string,
 normalization: string, loss: string, content_layers: list<element: string>, style_layers: list<element: string>,
 style_layer_weights: list<element: double>, alpha: double, beta: double, tv_weight: double, style_scale: double,
@@ -55,13 +56,19 @@ def test_the_schemas_change_only_on_purpose() -> None:
         "trial_id: string, trial_index: int64, configuration: string, layer: string, content_distance: double, "
         "style_distance: double, content_baseline: double, style_baseline: double"
     )
+    assert spelled(tables.REGIONS) == (
+        "trial_id: string, trial_index: int64, configuration: string, label: int64, color: string, protected: bool, "
+        "area: double, content_distance: double, style_distance: double, content_kept: double, "
+        "style_taken: double, transfer_score: double"
+    )
     assert spelled(tables.PLAN) == (
         "trial_index: int64, trial_id: string, batch: int64, content_uri: string, "
         "style_uris: list<element: string>, content_sha256: string, style_sha256s: list<element: string>, "
-        "width: int64, height: int64, "
+        "content_mask_uri: string, style_mask_uris: list<element: string>, content_mask_sha256: string, "
+        "style_mask_sha256s: list<element: string>, width: int64, height: int64, "
         "configuration: string, error_type: string, error_message: string"
     )
-    assert tables.TRIALS.metadata[b"schema_version"] == b"2"
+    assert tables.TRIALS.metadata[b"schema_version"] == b"3"
 
 
 def test_every_field_of_the_records_is_a_column() -> None:

@@ -1,0 +1,131 @@
+"""Masks are ordinary inputs: part of a trial's identity, planned, resumed, verified; bad ones are failed rows."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image, ImageDraw
+
+from nst_batch.results.verify import verify
+from nst_batch.run import RunOptions, run_study
+from nst_batch.store.run_directory import RunDirectory
+from nst_batch.study.model import Study, study_from_dict
+from tests.pictures import file_of, gradient
+
+SIZE = 48
+LAYERS = {"style_layers": [["block1_conv1", "block2_conv1"]], "content_layers": ["block3_conv1"]}
+"""The deepest style layer sees 10×10 pixels."""
+
+
+def drawn(path: Path, *boxes: tuple[tuple[int, int, int, int], str], size: int = SIZE) -> str:
+    image = Image.new("RGB", (size, size), "black")
+    for box, color in boxes:
+        ImageDraw.Draw(image).rectangle(box, fill=color)
+    path.parent.mkdir(exist_ok=True)
+    path.write_bytes(file_of(image, "PNG"))
+    return str(path)
+
+
+def photo(path: Path, turns: int) -> str:
+    path.write_bytes(file_of(gradient(SIZE, SIZE).rotate(90 * turns), "PNG"))
+    return str(path)
+
+
+def study(folder: Path, **keys: Any) -> Study:
+    values: dict[str, Any] = {
+        "name": "regions", "image": {"size": SIZE}, "network": {"weights": "random:0", "pooling": "average"},
+        "optimizer": {"steps": 2}, "grid": LAYERS, "pairs": str(folder / "pairs.csv"),
+    }  # fmt: skip
+    return study_from_dict({key: value for key, value in (values | keys).items() if value is not None})
+
+
+LEFT, RIGHT, FACE = (0, 0, 23, 47), (24, 0, 47, 47), (30, 10, 45, 25)
+BAD = {
+    "missing": ("nowhere.png", "missing"),
+    "text": ("text.png", "not_an_image"),
+    "rainbow": ("rainbow.png", "bad_mask"),
+    "empty": ("edge.png", "bad_mask"),
+    "speck": ("speck.png", "bad_mask"),
+    "stranger": ("stranger.png", "bad_mask"),
+}
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A content, two styles, good masks, and a bad one of every kind."""
+    for turns, name in enumerate(("c.png", "s.png", "t.png")):
+        photo(tmp_path / name, turns)
+    drawn(tmp_path / "good.png", (RIGHT, "red"), (FACE, "white"))
+    drawn(tmp_path / "style.png", (RIGHT, "red"))
+    drawn(tmp_path / "all-red.png", ((0, 0, 47, 47), "red"))
+    (tmp_path / "text.png").write_text("no picture")
+    (tmp_path / "rainbow.png").write_bytes(file_of(gradient(SIZE, SIZE), "PNG"))
+    wide = Image.new("RGB", (400, 8), "black")
+    ImageDraw.Draw(wide).rectangle((0, 0, 1, 7), fill="red")  # one pixel wide at 400 pixels: nothing is left at 48
+    (tmp_path / "edge.png").write_bytes(file_of(wide, "PNG"))
+    drawn(tmp_path / "speck.png", ((2, 2, 6, 6), "red"))
+    drawn(tmp_path / "stranger.png", ((0, 0, 47, 47), "blue"))
+    return tmp_path
+
+
+def pairs(folder: Path, *masks: tuple[str, str]) -> None:
+    rows = [f"c.png,s.png + t.png,{content},{style}" for content, style in masks]
+    (folder / "pairs.csv").write_text("\n".join(["content,style,content_mask,style_mask", *rows]) + "\n")
+
+
+@pytest.mark.usefixtures("embedded_ray")
+def test_good_masks_are_scored_and_bad_ones_are_failed_rows(folder: Path) -> None:
+    good, bad = (
+        ("good.png", "style.png + all-red.png"),
+        [(name, "style.png + all-red.png") for name, _ in BAD.values()],
+    )
+    pairs(folder, good, ("", ""), *bad)
+    out = RunDirectory(str(folder / "out"))
+    progress = run_study(study(folder), RunOptions(out=out.directory.root))
+    assert (progress.ok, progress.failed) == (2, len(BAD))
+    rows = {Path(row["content_mask_uri"] or "none").name: row for row in out.table("trials").to_pylist()}
+    for name, kind in BAD.values():
+        assert rows[name]["error_type"] == kind, rows[name]
+        assert name in rows[name]["error_message"] or kind == "bad_mask"
+    regions = out.table("regions").to_pylist()
+    assert [(row["color"], row["protected"]) for row in regions] == [
+        ("#000000", False), ("#ff0000", False), ("#ffffff", True),
+    ]  # fmt: skip
+    assert {row["trial_id"] for row in regions} == {rows["good.png"]["trial_id"]}
+    assert sum(row["area"] for row in regions) == pytest.approx(1)
+    assert all((row["transfer_score"] is None) == row["protected"] for row in regions)
+    assert len({row["trial_id"] for row in rows.values()}) == len(rows)
+    assert verify(out).problems == []
+    assert run_study(study(folder), RunOptions(out=out.directory.root)).ok == 2  # nothing is computed again
+    drawn(folder / "speck.png", ((2, 2, 30, 30), "red"))
+    pairs(folder, good, ("", ""), *(each for each in bad if each[0] != "speck.png"))
+    with pytest.raises(Exception, match=r"speck.png: changed or gone"):
+        run_study(study(folder), RunOptions(out=out.directory.root))
+
+
+@pytest.mark.usefixtures("embedded_ray")
+def test_a_folder_of_masks_protects_what_is_white(folder: Path) -> None:
+    drawn(folder / "masks" / "c.jpg.png", (FACE, "white"))  # another name: taken for no picture's
+    drawn(folder / "masks" / "c.png", (FACE, "white"))
+    keys: dict[str, Any] = {"content": [str(folder / "c.png")], "style": [str(folder / "s.png")], "pairs": None}
+    chosen = study(folder, **keys, content_masks=str(folder / "masks"), optimizer={"steps": 12})
+    out = RunDirectory(str(folder / "out"))
+    assert run_study(chosen, RunOptions(out=out.directory.root)).ok == 1
+    regions = {row["color"]: row for row in out.table("regions").to_pylist()}
+    assert regions["#ffffff"]["protected"]
+    assert not regions["#000000"]["protected"]
+    plain = RunDirectory(str(folder / "plain"))
+    assert run_study(study(folder, **keys, optimizer={"steps": 12}), RunOptions(out=plain.directory.root)).ok == 1
+    left, top, right, bottom = FACE
+    content = np.asarray(Image.open(folder / "c.png")).astype(float)
+    changes = []
+    for run in (out, plain):
+        [row] = run.table("trials").to_pylist()
+        found = np.asarray(Image.open(folder / run.directory.root / row["image_path"])).astype(float)
+        changes.append((row["trial_id"], np.abs(found - content)[top:bottom, left:right].mean()))
+    (masked, little), (unmasked, much) = changes
+    assert masked != unmasked
+    assert little < 0.6 * much
