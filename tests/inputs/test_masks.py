@@ -26,7 +26,8 @@ def test_colours_are_labels_common_to_all_masks_of_a_trial() -> None:
     assert labels == {BLACK: 0, WHITE: 1, BLUE: 2, RED: 3}
     assert not content.is_soft
     plane = content.plane(labels)
-    assert (plane.dtype, plane.shape) == (np.uint8, (20, 20))
+    assert plane.dtype == np.uint8
+    assert plane.shape == (20, 20)
     assert (plane[:, :10] == 2).all()
     assert (plane[:, 10:] == 1).all()
     assert hexadecimal(RED) == "#ff0000"

@@ -57,8 +57,8 @@ def test_the_schemas_change_only_on_purpose() -> None:
         "style_distance: double, content_baseline: double, style_baseline: double"
     )
     assert spelled(tables.REGIONS) == (
-        "trial_id: string, trial_index: int64, configuration: string, label: int64, color: string, protected: bool, "
-        "area: double, content_distance: double, style_distance: double, content_kept: double, "
+        "trial_id: string, trial_index: int64, configuration: string, label: int64, color: string, "
+        "protected: bool, area: double, content_distance: double, style_distance: double, content_kept: double, "
         "style_taken: double, transfer_score: double"
     )
     assert spelled(tables.PLAN) == (
