@@ -35,9 +35,9 @@ check: $(VENV)/ready
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-chaos: $(VENV)/ready
+chaos: $(VENV)/ready  # NST_BATCH_CHAOS_SEED=7: other kills at other times; it is printed
 	NST_BATCH_CHAOS_KILLS=$${NST_BATCH_CHAOS_KILLS:-60} $(BIN)/pytest -rP \
-	  tests/promises/test_8_chaos.py tests/promises/test_8_sick_workers.py
+	  tests/promises/test_8_chaos.py tests/promises/test_8_sick_workers.py tests/promises/test_9_stale_writer.py
 
 bench: $(VENV)/ready
 	$(BIN)/python -m benchmarks.engine

@@ -140,7 +140,8 @@ _NETWORK_ERRORS = (
 )
 """Roots of the network libraries' exceptions that are not OSErrors."""
 _TRANSIENT_STATUS = (408, 425, 429)
-_NO_CREDENTIALS = ("NoCredentialsError", "DefaultCredentialsError", "ClientAuthenticationError")
+_NO_CREDENTIALS = {"NoCredentialsError", "DefaultCredentialsError", "ClientAuthenticationError"}
+"""Of botocore, Google and Azure; the last one's own subclasses too."""
 
 
 def network_errors() -> tuple[type[Exception], ...]:
@@ -176,7 +177,7 @@ def is_transient(error: Exception) -> bool:
     if (status := _status(cause)) is not None:
         return status >= 500 or status in _TRANSIENT_STATUS
     refused = isinstance(cause, PermissionError | IsADirectoryError)
-    return not refused and type(cause).__name__ not in _NO_CREDENTIALS
+    return not refused and _NO_CREDENTIALS.isdisjoint(each.__name__ for each in type(cause).__mro__)
 
 
 def _status(error: Exception) -> int | None:
@@ -191,10 +192,16 @@ def _status(error: Exception) -> int | None:
 # Secrets
 
 
-_USER = re.compile(r"(?<=://)[^/\s?#'\"<>]*@")
+_USER = re.compile(
+    r"""(?<=://)
+        (?!(?:(?<=abfs://)|(?<=abfss://))[^/\s:@]+@(?![^/\s]*@))  # Azure's container@account names no user
+        [^/\s?\#'"<>]*@""",
+    re.VERBOSE,
+)
 _SECRET = re.compile(
     r"""([?&;](?:[\w.%-]*(?:signature|token|secret|passw|credential|api[_-]?key|access[_-]?key)[\w.%-]*
-        |x-amz-[\w-]+|x-goog-[\w-]+|sig|key|key-pair-id|auth|policy|pwd)=)[^&;\#\s'"<>]*""",
+        |x-amz-[\w-]+|x-goog-[\w-]+|sig|key|key-pair-id|auth|policy|pwd)=)
+        (?:[^&;\#\s'"<>]*[^&;\#\s'"<>:,.)])?  # not what ends a clause after the URL""",
     re.IGNORECASE | re.VERBOSE,
 )
 

@@ -24,16 +24,9 @@ from nst_batch.inputs import weights
 from nst_batch.inputs.finding import Listing, list_inputs
 from nst_batch.inputs.fitting import least_bytes
 from nst_batch.interrupts import Interrupts, ended_by
-from nst_batch.records import (
-    ALGORITHM,
-    CPU_BATCH,
-    GPU_BATCH,
-    PROCESS_BYTES,
-    Configuration,
-    canonical_json,
-)
+from nst_batch.records import CPU_BATCH, GPU_BATCH, PROCESS_BYTES, Configuration, canonical_json
 from nst_batch.store.committer import Committer
-from nst_batch.store.run_directory import FORMAT_VERSION, LOGS, RunDirectory
+from nst_batch.store.run_directory import LOGS, RunDirectory
 from nst_batch.study.extension import extension, readable_again
 from nst_batch.study.model import Study
 from nst_batch.study.plan import BAD_INPUT_BATCH, Plan, make_plan
@@ -214,9 +207,9 @@ def _local_inputs(committer: Committer) -> list[str]:
 
 
 def _fingerprint(study: Study, listing: str, configurations: Sequence[Configuration]) -> str:
-    """Equal when planning again would give the same plan."""
+    """Equal when planning again would give the same plan; a directory of another algorithm is not opened at all."""
     identities = [configuration.identity() for configuration in configurations]
-    everything = [ALGORITHM, FORMAT_VERSION, study.to_dict(), listing, identities]
+    everything = [study.to_dict(), listing, identities]
     return hashlib.sha256(canonical_json(everything).encode()).hexdigest()
 
 

@@ -84,16 +84,17 @@ class RaisesAlways(SimulatedWorker):
 
 
 class Unreliable(SimulatedWorker):
-    """Of the workers of each Ray the first is sick: it raises, or answers slowly, or finds no picture."""
+    """Of the workers of each Ray the first is sick: in turn it raises, answers slowly, and finds no picture."""
 
     def run(self, trials: Sequence[Trial]) -> list[Result]:
         assert trials[0].content is not None
-        claim = Path(trials[0].content.uri).parent / f"{SICK}-{os.getppid()}"
+        folder = Path(trials[0].content.uri).parent
+        claim = folder / f"{SICK}-{os.getppid()}"
         if not claim.exists():
             claim.write_text(str(os.getpid()))
         if claim.read_text() != str(os.getpid()):
             return super().run(trials)
-        fault = ("raises", "is slow", "finds nothing")[os.getppid() % 3]
+        fault = ("raises", "is slow", "finds nothing")[len(list(folder.glob(f"{SICK}-*"))) % 3]
         if fault == "raises":
             raise RuntimeError("CUDA error: an illegal memory access was encountered")
         if fault == "finds nothing":

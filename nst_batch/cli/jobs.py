@@ -22,7 +22,7 @@ from nst_batch.cli.options import (
 from nst_batch.cli.printing import print_line, print_note, printable
 from nst_batch.cli.progress import TerminalReporter
 from nst_batch.cli.studies import confirmed
-from nst_batch.errors import Interrupted
+from nst_batch.errors import Interrupted, without_secrets
 from nst_batch.interrupts import Interrupts
 
 if TYPE_CHECKING:
@@ -48,6 +48,11 @@ def submit(
 
     Pictures, weights and --out must be at places that the cluster sees: shared paths or URLs. Ctrl-C detaches.
     """
+    if (shown := without_secrets(out)) != out:
+        raise typer.BadParameter(
+            f"--out {shown}: expected a place without user, password or signature, as everybody who sees the cluster "
+            "sees a job's command; give its nodes the credentials (AWS_ACCESS_KEY_ID and the like, or a role)"
+        )
     loaded = confirmed(study, options)
     names = ExecutionOptions.__annotations__.keys() - StudyOptions.__annotations__.keys() - {"yes"}
     flags = {name.replace("_", "-"): value for name, value in chosen(options, *sorted(names)).items()}

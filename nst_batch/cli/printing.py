@@ -1,6 +1,7 @@
 """Everything that reaches the terminal: lines, notes, rows as a table for people or as JSON, CSV or Parquet.
 
-What comes from outside (names of files, messages of other programs) cannot steer the terminal: see `printable`.
+What comes from outside (names of files, messages of other programs) neither steers the terminal nor shows a secret
+of a URL: see `printable`.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from decimal import Decimal
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from nst_batch.errors import QueryError
+from nst_batch.errors import QueryError, without_secrets
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -32,8 +33,8 @@ _UNPRINTABLE = re.compile("[\0-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\
 
 
 def printable(text: str) -> str:
-    r"""`text` with its control characters as escapes such as `\x1b`."""
-    return _UNPRINTABLE.sub(lambda found: ascii(found[0])[1:-1], text)
+    r"""`text` without secrets of URLs, and with its control characters as escapes such as `\x1b`."""
+    return _UNPRINTABLE.sub(lambda found: ascii(found[0])[1:-1], without_secrets(text))
 
 
 def print_line(text: str) -> None:

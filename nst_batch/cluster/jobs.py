@@ -94,7 +94,7 @@ class Jobs:
 
         Args:
             study: As `Study.to_dict` gives it, with absolute paths or URLs that the cluster can read.
-            out: The run directory, likewise.
+            out: The run directory, likewise; without secrets, as whoever sees the cluster sees it.
             options: Further arguments of `nst-batch run`.
         """
         python = self._cluster_python()[0]
@@ -108,11 +108,7 @@ class Jobs:
                     "working_dir": str(folder),
                     "env_vars": {"RAY_JOB_STOP_WAIT_TIME_S": str(STOP_SECONDS), "RAY_USAGE_STATS_ENABLED": "0"},
                 },
-                metadata={
-                    "nst_batch": nst_batch.__version__,
-                    "study": study["name"][:200],
-                    "out": without_secrets(out),
-                },
+                metadata={"nst_batch": nst_batch.__version__, "study": study["name"][:200], "out": out},
             )
         return job_id
 

@@ -200,7 +200,9 @@ def _ends(paths: Sequence[str]) -> str:
     for path in map(Path, dict.fromkeys(paths)):
         try:
             with path.open("rb") as file:
-                file.seek(max(0, path.stat().st_size - MAX_LOG_BYTES))
+                if (begin := path.stat().st_size - MAX_LOG_BYTES) > 0:
+                    file.seek(begin)
+                    file.readline()  # the rest of a line may be that of a URL, where no secret is known as one
                 texts.append(file.read().decode(errors="replace"))
         except OSError as error:
             texts.append(f"{path}: {error.strerror}")

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from nst_batch.cli.progress import TerminalReporter
-from nst_batch.cluster import job_log
+from nst_batch.cluster import job_log, slots
 from nst_batch.cluster.progress import Progress
 from tests import simulated
 
@@ -42,3 +44,13 @@ def test_a_job_prints_no_secret_of_a_url(capsys: pytest.CaptureFixture[str]) -> 
     assert "0f3" not in said
     events = [job_log.read_event(line) for line in said.splitlines()]
     assert [event["event"] for event in events if event] == ["note", "trial"]
+
+
+def test_a_log_that_is_cut_begins_with_a_whole_line(tmp_path: Path) -> None:
+    """The end of a URL does not look like one, and its secret would be kept."""
+    url, rest = (
+        b"http://me:hunter2@host/a.png\n",
+        b"x" * (slots.MAX_LOG_BYTES - len(b"ter2@host/a.png\n") - 1) + b"\n",
+    )
+    (tmp_path / "worker.out").write_bytes(url + rest)
+    assert slots._ends([str(tmp_path / "worker.out")]) == rest.decode()

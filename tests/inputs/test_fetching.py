@@ -14,11 +14,15 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import fsspec
 import pytest
 
 from nst_batch.errors import ImageError, StudyError, WeightsError, is_transient, network_errors
 from nst_batch.inputs import fetching, inspecting
+from tests.object_store import bucket
 from tests.pictures import file_of, gradient
+
+__all__ = ["bucket"]
 
 PNG = file_of(gradient(), "PNG")
 
@@ -214,19 +218,53 @@ def test_no_secret_of_a_url_is_in_what_is_said_of_it(server: tuple[type[_Server]
 
 
 @pytest.mark.parametrize(
-    ("module", "name", "status", "transient"),
+    ("module", "names", "status", "transient"),
     [
         ("azure.core.exceptions", "AzureError", None, True),
         ("azure.core.exceptions", "AzureError", 403, False),
+        ("azure.core.exceptions", "AzureError ClientAuthenticationError", None, False),
+        ("azure.core.exceptions", "AzureError ClientAuthenticationError CredentialUnavailableError", None, False),
         ("gcsfs.retry", "HttpError", 503, True),
-        ("google.auth.exceptions", "GoogleAuthError", None, True),
     ],
 )
 def test_errors_of_clients_that_are_no_oserrors_are_known(
-    module: str, name: str, status: int | None, transient: bool, monkeypatch: pytest.MonkeyPatch
+    module: str, names: str, status: int | None, transient: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """By name, as these libraries are not installed here."""
-    kind = type(name, (Exception,), {"status_code": status})
-    monkeypatch.setitem(sys.modules, module, types.SimpleNamespace(**{name: kind}))
+    """Each name a subclass of the one before. By name, as these libraries are not installed here."""
+    root, *below = names.split()
+    kind = first = type(root, (Exception,), {"status_code": status})
+    for name in below:
+        kind = type(name, (kind,), {})
+    monkeypatch.setitem(sys.modules, module, types.SimpleNamespace(**{root: first}))
     assert issubclass(kind, network_errors())
     assert is_transient(kind("no answer")) == transient
+
+
+def test_googles_own_errors_are_known() -> None:
+    login, answers = map(pytest.importorskip, ("google.auth.exceptions", "google.api_core.exceptions"))
+    passing = login.TransportError("no answer"), answers.ServiceUnavailable("later")
+    final = login.DefaultCredentialsError("none found"), answers.Forbidden("no")
+    assert all(isinstance(error, network_errors()) for error in (*passing, *final))
+    assert [is_transient(error) for error in (*passing, *final)] == [True, True, False, False]
+
+
+def test_what_s3_refuses_is_not_asked_again(bucket: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Through s3fs and botocore; `test_4_unreliable_stores` has the errors that pass."""
+    waited: list[float] = []
+    monkeypatch.setattr(fetching, "FIRST_WAIT_SECONDS", 9.0)
+    monkeypatch.setattr(time, "sleep", waited.append)
+    for url in (f"{bucket}/absent.png", "s3://no-such-bucket/a.png"):
+        with pytest.raises(ImageError, match="no such file"):
+            fetching.read_bytes(url)
+    for name in [name for name in os.environ if name.startswith("AWS_") and name != "AWS_ENDPOINT_URL"]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "none"))
+    monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "none"))
+    store = fsspec.get_filesystem_class("s3")
+    store.clear_instance_cache()
+    with pytest.raises(ImageError, match="NoCredentials|credentials") as caught:
+        fetching.read_bytes(f"{bucket}/a.png")
+    store.clear_instance_cache()
+    assert caught.value.kind == "unreadable"
+    assert [seconds for seconds in waited if seconds >= 9] == []

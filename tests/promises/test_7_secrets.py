@@ -3,37 +3,61 @@
 from __future__ import annotations
 
 import http.server
+import io
 import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import pyarrow.feather as feather
+import pyarrow.parquet as pq
 import pytest
+import torch
+from typer.testing import CliRunner
 
-from nst_batch.cluster.options import WorkerOptions
+from nst_batch.api import open_run
+from nst_batch.cli import app
+from nst_batch.cluster.options import ClusterOptions, WorkerOptions
+from nst_batch.cluster.progress import Reporter
 from nst_batch.cluster.worker import Worker
-from nst_batch.errors import StudyChangedError
+from nst_batch.errors import StudyChangedError, without_secrets
 from nst_batch.inputs import fetching
 from nst_batch.inputs.finding import list_inputs
 from nst_batch.inputs.weights import resolve
 from nst_batch.records import Outcome, Result
+from nst_batch.run import RunOptions, run_study
 from nst_batch.store.committer import Committer
 from nst_batch.store.run_directory import RunDirectory
 from nst_batch.study.estimate import estimate
 from nst_batch.study.extension import extension
 from nst_batch.study.model import Study, study_from_dict
 from nst_batch.study.plan import BAD_INPUT_BATCH, Plan, make_plan
-from tests import tiny
+from nst_batch.transfer.vgg import conv_shapes
+from tests import tiny, workers
 
-SECRETS = ("hunter2", "s1gn4ture")
+SECRETS = ("hunter2", "s1gn4ture", "hunter3")
+"""The last one is what `tests.workers` print before they come to harm."""
+
+
+def weights_file() -> bytes:
+    """VGG-11 in torchvision's format, with nothing in it."""
+    shapes = zip(conv_shapes("vgg11").values(), (0, 3, 6, 8, 11, 13, 16, 18), strict=True)
+    state: dict[str, torch.Tensor] = {}
+    for (out_channels, in_channels), position in shapes:
+        state[f"features.{position}.weight"] = torch.zeros(1).expand(out_channels, in_channels, 3, 3)
+        state[f"features.{position}.bias"] = torch.zeros(out_channels)
+    file = io.BytesIO()
+    torch.save(state, file)
+    return file.getvalue()
 
 
 class _Guarded(http.server.BaseHTTPRequestHandler):
-    """A picture for whoever comes with the signature; /forbidden is for nobody."""
+    """A picture, or weights, for whoever comes with the signature; /forbidden is for nobody."""
 
     def do_GET(self) -> None:
         allowed = "sig=s1gn4ture" in self.path and "forbidden" not in self.path
-        body = tiny.picture(len(self.path)) if allowed else b""
+        made = weights_file if ".pth" in self.path else lambda: tiny.picture(sum(self.path.encode()))
+        body = made() if allowed else b""
         self.send_response(200 if allowed else 403)
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
@@ -54,7 +78,7 @@ def study(monkeypatch: pytest.MonkeyPatch) -> Iterator[Study]:
         thread = threading.Thread(target=server.serve_forever)
         thread.start()
         url = f"http://me:hunter2@127.0.0.1:{server.server_address[1]}"
-        content = [f"{url}/{name}.png?sig=s1gn4ture" for name in ("a", "a-copy", "forbidden")]
+        content = [f"{url}/{name}.png?sig=s1gn4ture" for name in ("a", "copy-of-a", "forbidden")]
         yield study_from_dict(
             {
                 "name": "secret", "content": content, "style": f"{url}/style.png?sig=s1gn4ture",
@@ -108,3 +132,81 @@ def test_a_refused_change_names_pictures_without_their_secrets(study: Study, tmp
             list(extension(plan_of(fewer), where="run", study=study.shown(), planned=committer.run.plan))
     assert "***@127.0.0.1" in str(caught.value)
     assert not any(secret in str(caught.value) for secret in SECRETS)
+
+
+class Notes(Reporter):
+    """What a person is told."""
+
+    def __init__(self) -> None:
+        self.notes: list[str] = []
+
+    def note(self, text: str) -> None:
+        self.notes.append(text)
+
+
+def readable(folder: Path) -> Iterator[tuple[str, str]]:
+    """Name and content of every file of a run directory but the private ones."""
+    for path in sorted(folder.rglob("*")):
+        name = str(path.relative_to(folder))
+        if path.is_file() and not name.startswith("private/"):
+            if path.suffix == ".parquet":
+                yield name, str(pq.read_table(path).to_pylist())
+            elif path.suffix == ".arrow":
+                yield name, str(feather.read_table(path).to_pylist())
+            else:
+                yield name, path.read_bytes().decode(errors="replace")
+
+
+@pytest.mark.usefixtures("embedded_ray")
+def test_nothing_that_a_run_leaves_or_says_holds_a_secret(
+    study: Study, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
+    names = ("good-a", "good-b", "raise-1", "kill-1", "forbidden")
+    content = [study.content[0].replace("/a.png", f"/{name}.png") for name in names]
+    network = {"arch": "vgg11", "weights": study.content[0].replace("/a.png", "/weights.pth")}
+    told, out = Notes(), tmp_path / "out"
+    cluster = ClusterOptions(cpus_per_worker=1, max_workers=2)
+    options = RunOptions(out=str(out), cluster=cluster, worker_class=workers.SimulatedWorker, batch_size=1)
+    values = study.to_dict() | {"content": content, "network": network}
+    assert run_study(study_from_dict(values), options, told).failed == 3
+    run = open_run(out)
+    assert run.report(fetch=False)
+    shown = dict(readable(out)) | {"notes": str(told.notes)}
+    for command in ("status", "show", "verify"):
+        shown[command] = CliRunner().invoke(app, [command, str(out)]).output
+    assert {
+        "study.json",
+        "plan/part-00000.parquet",
+        "trials/part-00000.parquet",
+        "report/index.html",
+    } <= shown.keys()
+    assert any(name.startswith("logs/") for name in shown)
+    assert "weights.pth?sig=***" in shown["trials/part-00000.parquet"]
+    for name, text in shown.items():
+        assert not [secret for secret in SECRETS if secret in text], name
+    assert "hunter2" in str(pq.read_table(out / "private" / "names.parquet").to_pylist()), "fetching needs it"
+
+
+@pytest.mark.parametrize("out", ["s3://me:hunter2@bucket/run", "https://host/run?sig=s1gn4ture"])
+def test_a_job_whose_command_would_show_a_secret_is_not_submitted(out: str) -> None:
+    ended = CliRunner().invoke(app, ["submit", "demo", "--out", out, "--address", "http://127.0.0.1:9"])
+    assert ended.exit_code == 2
+    assert f"{without_secrets(out)}: expected a place without user, password or signature" in ended.output
+    assert not any(secret in ended.output for secret in SECRETS)
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("https://host/a.png?sig=0f3: forbidden", "https://host/a.png?sig=***: forbidden"),
+        ("https://host/a.png?size=3&token=a:b:c: gone", "https://host/a.png?size=3&token=***: gone"),
+        ("(https://me:p@ss@host/a?sig=0f3), not read.", "(https://***@host/a?sig=***), not read."),
+        ("url='s3://me:pw@bucket/a'", "url='s3://***@bucket/a'"),
+        ("abfs://photos@account/a.png", "abfs://photos@account/a.png"),
+        ("abfs://me:pw@account/a.png", "abfs://***@account/a.png"),
+    ],
+)
+def test_only_what_is_secret_is_hidden(text: str, shown: str) -> None:
+    """Azure's container@account names no user, and a message goes on after its URL."""
+    assert without_secrets(text) == without_secrets(shown) == shown

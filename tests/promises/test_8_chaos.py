@@ -24,6 +24,7 @@ from tests.driver import WORKER, Driver, alive
 from tests.promises.test_1_recorded_once import Reader
 
 KILLS = int(os.environ.get("NST_BATCH_CHAOS_KILLS", "6"))
+SEED = int(os.environ.get("NST_BATCH_CHAOS_SEED", "1"))
 NUM_PICTURES = 20
 ALPHAS = [round(0.1 * step, 1) for step in range(1, 2 * KILLS + 1)]
 PACE_SECONDS = 0.04
@@ -88,7 +89,8 @@ def undisturbed(folder: Path) -> Path:
 def test_nothing_is_lost_or_told_twice_whatever_is_killed(
     tmp_path: Path, embedded_ray: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    rng = random.Random(int(os.environ.get("NST_BATCH_CHAOS_SEED", "1")))
+    print(f"\nNST_BATCH_CHAOS_SEED={SEED}: what is killed, and when")  # noqa: T201
+    rng = random.Random(SEED)
     photos = tiny.collection(
         tmp_path, [f"good-{number:02d}" for number in range(NUM_PICTURES)], seconds=PACE_SECONDS
     )
@@ -102,7 +104,7 @@ def test_nothing_is_lost_or_told_twice_whatever_is_killed(
         (photos / workers.SECONDS).write_text("0")
         last = Driver(tmp_path, "--set", f"grid.alpha={ALPHAS}", "--address", embedded_ray)
         code, said = last.end(seconds=600)
-    print(f"\nkills: {dict(kills)}; reads while it ran: {reader.reads}; trials: {NUM_PICTURES * len(ALPHAS)}")  # noqa: T201
+    print(f"kills: {dict(kills)}; reads while it ran: {reader.reads}; trials: {NUM_PICTURES * len(ALPHAS)}")  # noqa: T201
     assert code == 0, said
     assert reader.wrong == ""
     assert kills, "the study ended before anything was killed; make it longer"
