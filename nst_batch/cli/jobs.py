@@ -50,7 +50,7 @@ def submit(
     """
     if (shown := without_secrets(out)) != out:
         raise typer.BadParameter(
-            f"--out {shown}: expected a place without user, password or signature, as everybody who sees the cluster "
+            f"--out {shown}: expected a place without user, password or signature, as whoever sees the cluster "
             "sees a job's command; give its nodes the credentials (AWS_ACCESS_KEY_ID and the like, or a role)"
         )
     loaded = confirmed(study, options)

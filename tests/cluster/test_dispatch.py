@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import ray
 
-from nst_batch.cluster import dispatch, retries
+from nst_batch.cluster import dispatch, retries, slots
 from nst_batch.cluster.options import ClusterOptions
 from nst_batch.cluster.progress import Progress, Reporter
 from nst_batch.errors import ClusterError
@@ -65,12 +65,14 @@ def test_a_trial_that_always_kills_its_worker_is_found_among_forty_good_ones(tmp
     tiny.assert_whole(tmp_path / "out")
 
 
-def test_every_way_to_die_is_survived_and_bounded(tmp_path: Path) -> None:
+def test_every_way_to_die_is_survived_and_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(slots, "MAX_LOGS", 4)
     photos = tiny.collection(tmp_path, [*good(3), "segfault-1", "abort-1", "exit-1"])
     progress = run(tmp_path, batch_size=1)
     assert (progress.ok, progress.failed, progress.worker_deaths) == (3, 3, 9)
     for row in failed_rows(tmp_path):
         assert workers.calls(photos)[row["trial_id"]] == row["attempt"] == 3
+    assert len(list((tmp_path / "out" / "logs").iterdir())) == 4
 
 
 def test_an_exception_is_that_of_the_one_trial_that_raised(tmp_path: Path) -> None:

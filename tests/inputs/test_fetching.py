@@ -263,7 +263,7 @@ def test_what_s3_refuses_is_not_asked_again(bucket: str, monkeypatch: pytest.Mon
     monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "none"))
     store = fsspec.get_filesystem_class("s3")
     store.clear_instance_cache()
-    with pytest.raises(ImageError, match="NoCredentials|credentials") as caught:
+    with pytest.raises(ImageError, match="credentials") as caught:
         fetching.read_bytes(f"{bucket}/a.png")
     store.clear_instance_cache()
     assert caught.value.kind == "unreadable"

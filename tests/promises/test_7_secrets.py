@@ -13,6 +13,7 @@ import pyarrow.feather as feather
 import pyarrow.parquet as pq
 import pytest
 import torch
+from PIL import Image
 from typer.testing import CliRunner
 
 from nst_batch.api import open_run
@@ -34,6 +35,7 @@ from nst_batch.study.model import Study, study_from_dict
 from nst_batch.study.plan import BAD_INPUT_BATCH, Plan, make_plan
 from nst_batch.transfer.vgg import conv_shapes
 from tests import tiny, workers
+from tests.pictures import file_of
 
 SECRETS = ("hunter2", "s1gn4ture", "hunter3")
 """The last one is what `tests.workers` print before they come to harm."""
@@ -56,8 +58,11 @@ class _Guarded(http.server.BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         allowed = "sig=s1gn4ture" in self.path and "forbidden" not in self.path
-        made = weights_file if ".pth" in self.path else lambda: tiny.picture(sum(self.path.encode()))
-        body = made() if allowed else b""
+        body = b""
+        if allowed and "mask" in self.path:
+            body = file_of(Image.new("RGB", (24, 20)), "PNG")
+        elif allowed:
+            body = weights_file() if ".pth" in self.path else tiny.picture(sum(self.path.encode()))
         self.send_response(200 if allowed else 403)
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
@@ -164,24 +169,23 @@ def test_nothing_that_a_run_leaves_or_says_holds_a_secret(
     monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
     names = ("good-a", "good-b", "raise-1", "kill-1", "forbidden")
     content = [study.content[0].replace("/a.png", f"/{name}.png") for name in names]
+    mask, pairs = study.content[0].replace("/a.png", "/mask.png"), tmp_path / "pairs.csv"
+    listed = ["content,style,content_mask", *(f"{uri},{study.style[0]},{mask}" for uri in content)]
+    pairs.write_text("\n".join(listed))
     network = {"arch": "vgg11", "weights": study.content[0].replace("/a.png", "/weights.pth")}
     told, out = Notes(), tmp_path / "out"
     cluster = ClusterOptions(cpus_per_worker=1, max_workers=2)
     options = RunOptions(out=str(out), cluster=cluster, worker_class=workers.SimulatedWorker, batch_size=1)
-    values = study.to_dict() | {"content": content, "network": network}
+    values = study.to_dict() | {"content": content, "pairs": str(pairs), "network": network}
     assert run_study(study_from_dict(values), options, told).failed == 3
     run = open_run(out)
     assert run.report(fetch=False)
     shown = dict(readable(out)) | {"notes": str(told.notes)}
     for command in ("status", "show", "verify"):
         shown[command] = CliRunner().invoke(app, [command, str(out)]).output
-    assert {
-        "study.json",
-        "plan/part-00000.parquet",
-        "trials/part-00000.parquet",
-        "report/index.html",
-    } <= shown.keys()
+    assert {"study.json", "plan/part-00000.parquet", "report/index.html"} <= shown.keys()
     assert any(name.startswith("logs/") for name in shown)
+    assert "mask.png?sig=***" in shown["plan/part-00000.parquet"]
     assert "weights.pth?sig=***" in shown["trials/part-00000.parquet"]
     for name, text in shown.items():
         assert not [secret for secret in SECRETS if secret in text], name

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import threading
+from collections.abc import Iterator
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from nst_batch.cluster.options import ClusterOptions
 from nst_batch.cluster.progress import Progress
-from nst_batch.inputs import weights
+from nst_batch.inputs import fetching, weights
 from nst_batch.inputs.finding import list_inputs
 from nst_batch.run import RunOptions, run_study
 from nst_batch.store.committer import Committer
@@ -66,5 +70,59 @@ def test_a_picture_that_could_not_be_read_for_a_moment_is_read_again(tmp_path: P
     assert (run(study, out).ok, run(study, out, retry_failed=True).failed) == (3, 1)
     away.rename(photos / "two.png")
     again = run(study, out)
+    assert (again.num_trials, again.ok, again.failed) == (4, 4, 0)
+    tiny.assert_whole(out)
+
+
+class _Site(SimpleHTTPRequestHandler):
+    """The folder of the server, but for what it holds a `.503` of: that is not to be had for the moment."""
+
+    def __init__(self, request: Any, address: Any, server: Any) -> None:
+        super().__init__(request, address, server, directory=str(server.folder))
+
+    def do_GET(self) -> None:
+        if Path(f"{self.translate_path(self.path)}.503").exists():
+            self.send_error(503)
+        else:
+            super().do_GET()
+
+    def log_message(self, *_: Any) -> None: ...
+
+
+@pytest.fixture
+def site(tmp_path: Path) -> Iterator[str]:
+    """The URL of the folder `photos`."""
+    with ThreadingHTTPServer(("127.0.0.1", 0), _Site) as server:
+        vars(server)["folder"] = tmp_path / "photos"
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        yield f"http://127.0.0.1:{server.server_address[1]}"
+        server.shutdown()
+        thread.join()
+
+
+@pytest.mark.usefixtures("embedded_ray")
+@pytest.mark.parametrize("passing", [True, False])
+def test_what_planning_found_bad_is_looked_at_again(
+    tmp_path: Path, site: str, passing: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Pictures that a list names on a server, where nothing but reading them tells that they are good by now.
+
+    An error that may pass is never taken for the last word; that a picture itself was bad is, until one asks.
+    """
+    monkeypatch.setattr(fetching, "FIRST_WAIT_SECONDS", 0.0)
+    photos = tiny.collection(tmp_path, NAMES)
+    (tmp_path / "list.csv").write_text("uri\n" + "".join(f"{site}/{name}.png\n" for name in NAMES))
+    study, out = tiny.study(tmp_path, content=[str(tmp_path / "list.csv")]), tmp_path / "out"
+    good, refusal = (photos / "two.png").read_bytes(), photos / "two.png.503"
+    (photos / "two.png").write_bytes(good if passing else good[:-30])
+    if passing:
+        refusal.touch()
+    first = run(study, out)
+    assert (first.ok, first.failed) == (3, 1)
+    (photos / "two.png").write_bytes(good)
+    refusal.unlink(missing_ok=True)
+    assert run(study, out).failed == (0 if passing else 1)
+    again = run(study, out, retry_failed=True)
     assert (again.num_trials, again.ok, again.failed) == (4, 4, 0)
     tiny.assert_whole(out)
