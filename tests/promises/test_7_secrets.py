@@ -176,7 +176,7 @@ def test_nothing_that_a_run_leaves_or_says_holds_a_secret(
     told, out = Notes(), tmp_path / "out"
     cluster = ClusterOptions(cpus_per_worker=1, max_workers=2)
     options = RunOptions(out=str(out), cluster=cluster, worker_class=workers.SimulatedWorker, batch_size=1)
-    values = study.to_dict() | {"content": content, "pairs": str(pairs), "network": network}
+    values = study.to_dict() | {"content": [], "style": [], "pairs": str(pairs), "network": network}
     assert run_study(study_from_dict(values), options, told).failed == 3
     run = open_run(out)
     assert run.report(fetch=False)
