@@ -25,6 +25,12 @@ HALVES = {
     "second": (("china", "mosaic"), ("chelsea", "tissue"), ("motorcycle", "mosaic"), ("scene", "tissue")),
 }
 """Pairs of content and style; no picture is in both halves."""
+SIX = (
+    ("rocket", "swirl"), ("china", "mosaic"), ("coffee", "woodcut"), ("chelsea", "swirl"), ("astronaut", "mosaic"),
+    ("china", "woodcut"),
+)  # fmt: skip
+"""Pairs of both halves' pictures and one more, for a larger size."""
+SIX_SIZE = 200
 LAYERS = "[block1_conv2, block2_conv2, block3_conv3, block4_conv1, block4_conv2, block5_conv3]"
 ALPHAS = "[0.005, 0.05, 0.5, 5.0, 50.0]"
 """What is varied together, on the first pair of each half."""
@@ -39,7 +45,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=80)
     parser.add_argument("--run", action="store_true")
     chosen = parser.parse_args()
-    for half, pairs in HALVES.items():
+    for half, pairs in (*HALVES.items(), ("six", SIX)):
         _write(chosen.folder / half, pairs)
     for command in commands(chosen.folder, chosen.weights, chosen.size, chosen.steps):
         print("nst-batch", *command, flush=True)
@@ -48,12 +54,12 @@ def main() -> None:
 
 
 def commands(folder: Path, weights: str, size: int, steps: int) -> list[list[str]]:
-    """The seven experiments on both halves, then layers and ratios on a pair of each."""
+    """The seven experiments on both halves and on six pairs, then layers and ratios on a pair of each."""
     network = ["--weights", weights, "--set", "network.normalization=caffe"]
     found = []
-    for half in HALVES:
+    for half, pixels in (*dict.fromkeys(HALVES, size).items(), ("six", SIX_SIZE)):
         pairs = ["--set", f"pairs={folder.absolute() / half / 'pairs.csv'}"]
-        edge = ["--size", str(size), "--steps", str(steps)]
+        edge = ["--size", str(pixels), "--steps", str(steps)]
         found.append(
             ["run", "week7_content_layers", *pairs, *edge, *network, "--out", str(folder / f"{half}-week7")]
         )

@@ -2,8 +2,10 @@
 
     python examples/draw.py [OUT]
 
-writes OUT/content/{scene,still_life,abstract}.jpg and OUT/style/{swirl,mosaic,woodcut}.jpg, 640x480. Everything is
-computed from fixed seeds, so the pictures are nobody's but this project's, and a second run draws the same ones.
+writes OUT/content/{scene,still_life,abstract}.jpg and OUT/style/{swirl,mosaic,woodcut}.jpg, 640x480, and masks for
+the scene (OUT/masks/content) in two styles (OUT/masks/style): black above the shore takes the swirls, red below it
+the mosaic, and the white house keeps its own look. Everything is computed from fixed seeds, so the pictures are
+nobody's but this project's, and a second run draws the same ones.
 """
 
 import argparse
@@ -306,6 +308,20 @@ def draw(name: str, height: int = HEIGHT) -> Image.Image:
     return _image(values).resize((round(height * ASPECT), height), Image.Resampling.LANCZOS)
 
 
+HOUSE = ((0.615, 0.575), (0.635, 0.515), (0.7, 0.515), (0.725, 0.575), (0.725, 0.632), (0.615, 0.632))  # x, y
+
+
+def masks(height: int = HEIGHT) -> dict[str, Image.Image]:
+    """Of the scene and of two styles: what is above the shore in black, below it in red, the house in white."""
+    width = round(height * ASPECT)
+    found = {name: Image.new("RGB", (width, height)) for name in ("content/scene", "style/swirl", "style/mosaic")}
+    drawing = ImageDraw.Draw(found["content/scene"])
+    drawing.rectangle((0, round(SHORE * height), width, height), fill="red")
+    drawing.polygon([(x * width, y * height) for x, y in HOUSE], fill="white")
+    found["style/mosaic"].paste("red", (0, 0, width, height))
+    return found
+
+
 def main() -> None:
     """Draws every picture under OUT and says what was written."""
     parser = argparse.ArgumentParser(description="Draw the example content and style pictures.")
@@ -317,6 +333,10 @@ def main() -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         draw(name).save(path, quality=QUALITY, optimize=True, progressive=True)
         print(f"{path}: {path.stat().st_size // 1000} kB, {time.perf_counter() - start:.1f} s")
+    for name, mask in masks().items():
+        path = out / "masks" / f"{name}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        mask.save(path)
 
 
 if __name__ == "__main__":
