@@ -21,7 +21,7 @@ _READ_ATTEMPTS = 50
 
 @dataclass(frozen=True)
 class Snapshot:
-    """The tables at one moment: a table is the rows of `files` and those of `rest`, each trial once.
+    """The tables at one moment: a table is the rows of `paths` and those of `rest`, each trial once.
 
     Where staged rows replace rows of a published part (a retry, or an extension that goes on in the last part), the
     whole part is read into `rest`, so that nobody has to leave rows out. Such parts are few at any moment.
@@ -39,12 +39,8 @@ class Snapshot:
         """The published files that are to be read as they are, relative to the run directory."""
         return [f"{name}/{part}" for part in self.parts if part not in self.replaced]
 
-    def files(self, name: str) -> list[str]:
-        """The same as paths or URLs that DuckDB or pyarrow can open."""
-        return [self.run.directory.url(path) for path in self.paths(name)]
-
     def rest(self, name: str, columns: Sequence[str] | None = None) -> pa.Table:
-        """The rows of a table that are not in `files`, in order of `trial_index`."""
+        """The rows of a table that are not in `paths`, in order of `trial_index`."""
         published = self._read(name, [f"{name}/{part}" for part in self.replaced], columns)
         staged = rows.split(self.segment, name).select(published.schema.names).replace_schema_metadata()
         return rows.replaced(published, self.segment["trial_index"], staged)

@@ -293,19 +293,6 @@ def test_every_reader_reads_every_column_by_plain_glob(tmp_path: Path, name: str
     assert {path.suffix for path in (tmp_path / name).iterdir()} == {".parquet"}
 
 
-def test_a_snapshot_is_all_that_a_query_needs(tmp_path: Path) -> None:
-    run = planned(tmp_path, 40)
-    commit_all(run, range(20))
-    snapshot = run.snapshot()
-    files, rest = snapshot.files("curves"), snapshot.rest("curves")
-    assert (len(files), rest.num_rows) == (1, 4)
-    rows = duckdb.execute(
-        "SELECT trial_index FROM read_parquet($files) UNION ALL SELECT trial_index FROM rest ORDER BY ALL",
-        {"files": files},
-    ).fetchall()
-    assert [index for (index,) in rows] == list(range(20))
-
-
 def test_a_part_with_newer_staged_rows_is_in_the_rest_of_a_snapshot(tmp_path: Path) -> None:
     run = planned(tmp_path, 32)
     with Committer(run) as committer:
