@@ -197,14 +197,13 @@ def num_trials(study: Study) -> int:
     """How many trials a study has at most; duplicates are not known before pictures are opened. 0: unknown."""
     from nst_batch.errors import StudyError
     from nst_batch.inputs.finding import list_inputs
+    from nst_batch.study.plan import named_pairs
 
     try:
-        listing = list_inputs(*study.inputs)
+        pairs = named_pairs(study.pairs, list_inputs(*study.inputs))
     except StudyError:
         return 0  # whoever runs the study says so, and where
-    contents, styles = len(listing.content) or 1, len(listing.style) or 1
-    listed = contents * styles if study.pairs == "cross" else contents
-    return study.num_configurations * (listed if listing.pairs is None else len(listing.pairs))
+    return study.num_configurations * len(pairs)
 
 
 # What `plan` prints for a person

@@ -115,19 +115,14 @@ def contact_sheet(
         if labels and len(labels) != count:
             raise ValueError(f"expected {count} {name} labels, found {len(labels)}")
     layout = _Layout(tile_edge, max(tile_edge * 3 // 4, 110) if row_labels else 0)
-    strips: list[Image.Image] = []
-    for band in layout.bands(columns, repeated_columns):
-        if strips:
-            strips.append(Image.new("RGB", (strips[0].width, 1), _LINE))
-        if column_labels:
-            heads = [layout.label.block(column_labels[column], tile_edge, _LABEL_LINES) for column in band]
-            strips.append(layout.strip(heads, align=1))
-        for row, label in zip(rows, row_labels or [""] * len(rows), strict=True):
-            strips.append(layout.row([row[column] for column in band if column < len(row)], label))
-    width = max(strip.width for strip in strips)
+    chosen = layout.bands(columns, repeated_columns)
+    bands = [layout.band(band, rows, column_labels, row_labels or [""] * len(rows)) for band in chosen]
+    width = max(band.width for band in bands)
+    line = Image.new("RGB", (width, 1), _LINE)
     above = [layout.title.block(title, width, _PARAGRAPH_LINES)] if title else []
     below = [layout.small.block(caption, width, _PARAGRAPH_LINES)] if caption else []
-    return ImageOps.expand(_stacked([*above, *strips, *below], layout.gap), 2 * layout.gap, _PAPER)
+    ruled = [each for band in bands for each in (line, band)][1:]
+    return ImageOps.expand(_stacked([*above, *ruled, *below], layout.gap), 2 * layout.gap, _PAPER)
 
 
 class _Layout:
@@ -152,6 +147,22 @@ class _Layout:
         size = -(-len(others) // bands)
         for band in range(bands):
             yield [*range(others.start), *others[band * size : (band + 1) * size]]
+
+    def band(
+        self,
+        columns: Sequence[int],
+        rows: Sequence[Sequence[Tile]],
+        column_labels: Sequence[str],
+        row_labels: Sequence[str],
+    ) -> Image.Image:
+        """Some columns of the grid, with their labels."""
+        heads = [
+            self.label.block(column_labels[each], self.tile, _LABEL_LINES) for each in columns if column_labels
+        ]
+        strips = [self.strip(heads, align=1)] if heads else []
+        for row, label in zip(rows, row_labels, strict=True):
+            strips.append(self.row([row[each] for each in columns if each < len(row)], label))
+        return _stacked(strips, self.gap)
 
     def strip(
         self, images: Sequence[Image.Image], label: Image.Image | None = None, align: float = 0

@@ -171,7 +171,20 @@ def curves_plot(curves: Mapping[str, Any]) -> Spec:
     term = alt.param(name="term", value=TERMS[0], bind=alt.binding_radio(options=list(TERMS), name="loss "))
     only = alt.param(name="shown", value=names[0] if len(names) == 1 else None, bind=choice)
     steps = alt.param(name="steps", value=curves["steps"])
+    return _finished(
+        _curve_marks(names).add_params(term, only, steps),
+        title="Loss curves",
+        subtitle="Relative to the initial picture: medians over pairs, or one configuration's trials with the "
+        "middle 80%. Losses of different layers differ in scale: compare the shapes only.",
+        datasets={
+            "medians": [row for name in names for row in _medians(curves["steps"], groups[name])],
+            "trials": [trial for name in names for trial in groups[name][:MAX_LINES]],
+        },
+    )
 
+
+def _curve_marks(names: Sequence[str]) -> alt.LayerChart | alt.FacetChart:
+    """Of the loss `term`: a median of each configuration, or the trials of the one that is `shown`."""
     x = alt.X("step:Q", title="step", scale=alt.Scale(nice=False))
     y = alt.Y("value:Q", title="loss / initial loss", scale=alt.Scale(type="log", nice=False))
     numbers = [alt.Tooltip("step:Q"), alt.Tooltip("value:Q", title="loss / initial", format=".3~g")]
@@ -189,22 +202,12 @@ def curves_plot(curves: Mapping[str, Any]) -> Spec:
         .transform_filter("datum.value > 0")
         .encode(x=x, y=y, detail="trial:N", tooltip=[alt.Tooltip("pair:N"), *numbers])
     )
-    chart = alt.layer(
+    return alt.layer(
         band,
         single.mark_line(color="gray", strokeWidth=0.7),
         medians.mark_line(strokeWidth=2).encode(y=y, color=_per_curve("label:N", names)),
         single.mark_point(opacity=0, size=60),
         medians.mark_point(opacity=0, size=90).encode(y=y),
-    )
-    return _finished(
-        chart.add_params(term, only, steps),
-        title="Loss curves",
-        subtitle="Relative to the initial picture: medians over pairs, or one configuration's trials with the "
-        "middle 80%. Losses of different layers differ in scale: compare the shapes only.",
-        datasets={
-            "medians": [row for name in names for row in _medians(curves["steps"], groups[name])],
-            "trials": [trial for name in names for trial in groups[name][:MAX_LINES]],
-        },
     )
 
 

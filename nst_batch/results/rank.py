@@ -5,6 +5,13 @@ all the network's convolutions say of the finished picture, whatever was optimis
 configurations get ranks, 1 for the best and the average where they tie; the mean of these over pairs is what they
 are ordered by, so no pair outvotes the others (Demšar, "Statistical comparisons of classifiers over multiple data
 sets", JMLR 2006, section 3.2.2). Ranks by content and by style are never averaged: along a trade-off they cancel.
+
+Columns of a ranking: `rank` (equal where `mean_rank` is), what differs between the configurations, `weights`; the
+means of `transfer_score` (with its interval `score_low` to `score_high`), `content_kept` and `style_taken`;
+`mean_rank` with its interval `low` to `high` (95%, bootstrap over pairs; NULL with fewer than 5 pairs); `won` (the
+share of pairs in which it is first; ties count in parts); `pareto` (no other keeps more and takes more); the mean
+ranks by content and style alone and the mean distances; `pairs`, `failed`, `configuration`. A failed trial is last
+in its pair. Curves have columns of their own, see `tradeoff.table`.
 """
 
 from __future__ import annotations
@@ -48,12 +55,7 @@ def rank(
 ) -> pa.Table:
     """The configurations of a run, best first; a run in progress is ranked on what has ended.
 
-    Columns: `rank` (equal where `mean_rank` is), what differs between the configurations, `weights`; the means of
-    `transfer_score` (with its interval `score_low` to `score_high`), `content_kept` and `style_taken`; `mean_rank`
-    with its interval `low` to `high` (95%, bootstrap over pairs; NULL with fewer than 5 pairs); `won` (the share of
-    pairs in which it is first; ties count in parts); `pareto` (no other keeps more and takes more); the mean ranks
-    by content and style alone and the mean distances; `pairs`, `failed`, `configuration`. A failed trial is last
-    in its pair. What a reader must know beside the numbers is in `notes(table)`.
+    What a reader must know beside the numbers is in `notes(table)`.
 
     Args:
         by: What the order follows; content, kept_at_… and area as they make sense.
@@ -73,22 +75,13 @@ def rank(
     names = list(dict.fromkeys((*judges, OWN)))
     everything = Cells.of(trials, _measures(run, trials, names, fetch), list(run.configurations))
     cells = everything.compared()
-    order = by if over else _order(cells, by)
-    if over:
-        table = tradeoff.table(cells, run.configurations, over, by)
-    else:
-        table = _table(cells, run.configurations, order, names[1:])
-        cells.notes += _agreement(cells, names)
+    table, found = _compared(cells, run.configurations, by, over, names)
     if votes:
         chosen = read_votes(votes, run.configurations)
-        table = with_votes(table, chosen, everything, {_named(name, names): name for name in names})
-        cells.notes += notes(table)
-    if judges and names[0] != OWN:
-        cells.notes.insert(0, f"Scores are those of the judge {names[0]}, not of the run's own network.")
-    if order != by:
-        cells.notes.append(f"Ranked by {order} alone: the study has no other pictures.")
-    cells.notes += _small_print(cells, [run.configurations[identity] for identity in cells.configurations])
-    return table.replace_schema_metadata({"notes": json.dumps(cells.notes, ensure_ascii=False)})
+        table, seen = with_votes(table, chosen, everything, {_named(name, names): name for name in names})
+        found += seen
+    found = [*_heading(names[0]), *cells.notes, *found, *_small_print(cells, run.configurations, by)]
+    return table.replace_schema_metadata({"notes": json.dumps(found, ensure_ascii=False)})
 
 
 def notes(ranking: pa.Table) -> list[str]:
@@ -136,9 +129,19 @@ def _judged(run: RunDirectory, trials: pa.Table, judge: str, fetch: bool) -> Map
 # The table
 
 
+def _compared(
+    cells: Cells, configurations: Mapping[str, Configuration], by: RankBy, over: str | None, judges: Sequence[str]
+) -> tuple[pa.Table, list[str]]:
+    """The configurations, or their curves along an axis, best first; and how far judges agree on configurations."""
+    if over:
+        return tradeoff.table(cells, configurations, over, by), []
+    return _table(cells, configurations, by, judges[1:]), list(_agreement(cells, judges))
+
+
 def _table(
-    cells: Cells, configurations: Mapping[str, Configuration], order: str, others: Sequence[str]
+    cells: Cells, configurations: Mapping[str, Configuration], by: RankBy, others: Sequence[str]
 ) -> pa.Table:
+    order = _order(cells, by)
     chosen = [configurations[identity] for identity in cells.configurations]
     ranks = {name: stats.rankdata(-values, axis=1) for name, values in cells.measures.items()}
     values = labelled(chosen, ranks[order], _scores(cells) if "score" in ranks else {})
@@ -174,6 +177,11 @@ def _order(cells: Cells, by: RankBy) -> str:
 # Notes
 
 
+def _heading(judge: str) -> Iterator[str]:
+    if judge != OWN:
+        yield f"Scores are those of the judge {judge}, not of the run's own network."
+
+
 def _agreement(cells: Cells, judges: Sequence[str]) -> Iterator[str]:
     """How far judges agree: Kendall's tau between their mean ranks, and within each pair."""
     if len(cells.configurations) < 2:
@@ -192,8 +200,10 @@ def _agreement(cells: Cells, judges: Sequence[str]) -> Iterator[str]:
         yield f"{one} and {other}: Kendall's tau {overall:.2f} between their orders; {within}."
 
 
-def _small_print(cells: Cells, configurations: Sequence[Configuration]) -> Iterator[str]:
-    """What few pairs, shared pictures, failures and random weights mean for the numbers."""
+def _small_print(cells: Cells, configurations: Mapping[str, Configuration], by: RankBy) -> Iterator[str]:
+    """What missing scores, few pairs, shared pictures, failures and random weights mean for the numbers."""
+    if by == "score" and by not in cells.measures:
+        yield f"Ranked by {_order(cells, by)} alone: the study has no other pictures."
     pairs = len(cells.pictures)
     contents, styles = (len({each[side] for each in cells.pictures}) for side in (0, 1))
     if pairs < MIN_PAIRS:
@@ -202,9 +212,9 @@ def _small_print(cells: Cells, configurations: Sequence[Configuration]) -> Itera
     elif max(contents, styles) < pairs:
         shared = f"The {pairs:,} pairs share pictures ({contents:,} contents, {styles:,} styles)"
         yield f"{shared}; the interval takes them as independent and is rather too narrow."
-    if len(configurations) == 1:
+    if len(cells.configurations) == 1:
         yield "There is one configuration only: nothing to compare."
     if failed := int(cells.failed(next(iter(cells.measures))).sum()):
         yield f"{failed:,} failed trials count as last in their pairs."
-    if any(each.weights.startswith("random") for each in configurations):
+    if any(configurations[identity].weights.startswith("random") for identity in cells.configurations):
         yield "RANDOM weights: the network is untrained, and so are the features that judge here."

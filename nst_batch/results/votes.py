@@ -64,8 +64,10 @@ def _vote(entry: dict[str, Any]) -> Vote:
     return Vote(pictures, better, worse, tie=entry.get("tie") is True)
 
 
-def with_votes(table: pa.Table, votes: Sequence[Vote], cells: Cells, judges: Mapping[str, str]) -> pa.Table:
-    """A ranking in the order of votes, with each configuration's strength; its notes say who agrees with them.
+def with_votes(
+    table: pa.Table, votes: Sequence[Vote], cells: Cells, judges: Mapping[str, str]
+) -> tuple[pa.Table, list[str]]:
+    """A ranking in the order of votes, with each configuration's strength; and notes of who agrees with them.
 
     Args:
         table: With `configuration` and `mean_rank`.
@@ -94,8 +96,7 @@ def with_votes(table: pa.Table, votes: Sequence[Vote], cells: Cells, judges: Map
         if name in cells.measures and (found := agreement(cells, name, votes)):
             share, count, at_least, at_most = found
             notes.append(f"{shown} agrees with {share:.0%} of {count:,} votes ({at_least:.0%} to {at_most:.0%}).")
-    table = table.take(pa.array(np.argsort(-strengths, kind="stable")))
-    return table.replace_schema_metadata({"notes": json.dumps(notes, ensure_ascii=False)})
+    return table.take(pa.array(np.argsort(-strengths, kind="stable"))), notes
 
 
 def wins(votes: Sequence[Vote], configurations: Sequence[str]) -> Floats:

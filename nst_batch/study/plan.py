@@ -155,16 +155,13 @@ def make_plan(study: Study, listing: Listing, *, configurations: Sequence[Config
     by_uri = dict(zip(listing.uris, inspect_all(listing.uris), strict=True))
     named = {each: _inspected(each, by_uri) for each in (*listing.content, *listing.style)}
     duplicates: list[tuple[str, str]] = []
-    if listing.pairs is not None:
-        pairs = [PicturePair(named[one], tuple(named[each] for each in several)) for one, several in listing.pairs]
-    else:
-        content, style = ([named[each] for each in side] for side in (listing.content, listing.style))
-        if study.pairs != "zip":
-            content, style = (list(_distinct(pictures, duplicates)) for pictures in (content, style))
-        pairs = _pairs(study.pairs, content, style)
+    if study.pairs in ("cross", "blend"):
+        content, style = (tuple(_distinct(side, named, duplicates)) for side in (listing.content, listing.style))
+        listing = replace(listing, content=content, style=style)
     once: dict[Any, PicturePair] = {}
-    for pair in pairs:  # the same two contents under other names would be the same trial
-        once.setdefault(pair.identity, pair)
+    for one, several in named_pairs(study.pairs, listing):
+        pair = PicturePair(one and named[one], tuple(named[each] for each in several))
+        once.setdefault(pair.identity, pair)  # the same two contents under other names would be the same trial
     pairs = sorted(once.values(), key=lambda pair: _largest_first(*_size(pair, configurations[0])))
     return Plan(
         study=study,
@@ -188,29 +185,41 @@ def _inspected(named: NamedPicture, by_uri: Mapping[str, Inspection]) -> Inspect
     return replace(masked, error_type=mask.error_type, error_message=f"its mask {mask.error_message}")
 
 
-def _distinct(pictures: Sequence[Inspection], duplicates: list[tuple[str, str]]) -> Iterator[Inspection]:
+def _distinct(
+    pictures: Iterable[NamedPicture],
+    inspected: Mapping[NamedPicture, Inspection],
+    duplicates: list[tuple[str, str]],
+) -> Iterator[NamedPicture]:
     """Leaves out pictures whose content was there before, good or bad."""
-    seen: dict[str, Inspection] = {}
+    seen: dict[str, NamedPicture] = {}
     for each in pictures:
-        same = seen.setdefault(each.picture.identity, each)
+        same = seen.setdefault(inspected[each].picture.identity, each)
         if same is each:
             yield each
         else:
-            duplicates.append((without_secrets(each.picture.uri), without_secrets(same.picture.uri)))
+            duplicates.append((without_secrets(each.uri), without_secrets(same.uri)))
 
 
-def _pairs(how: str, content: Sequence[Inspection], style: Sequence[Inspection]) -> list[PicturePair]:
-    contents: Sequence[Inspection | None] = content or [None]
-    if not style:
-        return [PicturePair(each, ()) for each in contents]
-    if how == "blend":
-        return [PicturePair(each, tuple(style)) for each in contents]
+def named_pairs(how: str, listing: Listing) -> Sequence[tuple[NamedPicture | None, tuple[NamedPicture, ...]]]:
+    """The pairs that a study means, before a picture is opened: a content, or None, and its styles.
+
+    Args:
+        how: `Study.pairs`.
+
+    Raises:
+        StudyError: `zip` was asked for with unequal numbers of pictures.
+    """
+    if listing.pairs is not None:
+        return listing.pairs
+    contents, styles = listing.content or (None,), listing.style
+    if how == "blend" or not styles:
+        return [(content, styles) for content in contents]
     if how == "zip":
-        if len(contents) != len(style):
-            counts = f"{len(content)} and {len(style)}"
+        if len(contents) != len(styles):
+            counts = f"{len(listing.content)} and {len(styles)}"
             raise StudyError(f"pairs: zip needs as many contents as styles, found {counts}; use cross or a list")
-        return [PicturePair(each, (other,)) for each, other in zip(contents, style, strict=True)]
-    return [PicturePair(each, (other,)) for each, other in product(contents, style)]
+        return [(content, (style,)) for content, style in zip(contents, styles, strict=True)]
+    return [(content, (style,)) for content, style in product(contents, styles)]
 
 
 def _size(pair: PicturePair, configuration: Configuration) -> tuple[int, int]:

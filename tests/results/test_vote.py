@@ -3,17 +3,20 @@ from __future__ import annotations
 import json
 import re
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from typer.testing import CliRunner
 
+from nst_batch.cli import app
 from nst_batch.errors import QueryError
 from nst_batch.results import vote
 from nst_batch.results.vote import write_vote_page
 from nst_batch.store.run_directory import RunDirectory
 from tests import browser, small_run
+from tests.small_run import distances_of
 
 LAYERS = ("block1_conv1", "block3_conv1", "block4_conv2")
 
@@ -93,10 +96,10 @@ def count(page: browser.Browser) -> str:
     return str(page.run("return document.getElementById('count').textContent"))
 
 
-def saved(page: browser.Browser, folder: Path) -> dict[str, Any]:
-    """The file that a click on the button saves."""
+def saved(page: browser.Browser, folder: Path, save: Callable[[], None]) -> dict[str, Any]:
+    """What is in the file that `save` makes the browser save in a folder."""
     page.command("Browser.setDownloadBehavior", behavior="allow", downloadPath=str(folder))
-    page.click("#save")
+    save()
     for _ in range(100):
         if (folder / "votes.json").exists():
             return dict(json.loads((folder / "votes.json").read_text()))
@@ -127,7 +130,7 @@ class TestInChromium:
             else:
                 page.press(choice)
         assert count(page) == "6 votes."
-        file = saved(page, tmp_path)
+        file = saved(page, tmp_path, lambda: page.click("#save"))
         assert file["run"] == "<i>layers"
         found = [(each["better"], each["worse"]) for each in file["votes"]]
         turned = [False, True, False, True, False, False]
@@ -138,7 +141,8 @@ class TestInChromium:
         known = {(pair["content_sha256"], pair["style_sha256"]) for pair in pairs}
         assert {(each["content_sha256"], each["style_sha256"]) for each in file["votes"]} == known
         assert all(re.fullmatch(r"\d{4}-\d\d-\d\dT[\d:.]+Z", each["at"]) for each in file["votes"])
-        # Six comparisons are all that there are, and each was asked once.
+        # Every two configurations on some pair first; six comparisons are all that there are, each was asked once.
+        assert len({frozenset(names) for names in seen[:3]}) == 3
         assert (
             len({(each["content_sha256"], frozenset((each["better"], each["worse"]))) for each in file["votes"]})
             == 6
@@ -160,4 +164,57 @@ class TestInChromium:
         assert bottom <= 844  # everything at one glance, without scrolling
         page.click("[data-choice=right]")
         assert count(page) == "5 votes."
+        page.resize(844, 390)
+        bottom = page.run("return document.getElementById('save').getBoundingClientRect().bottom")
+        assert bottom <= 390  # nor when it is turned
         assert page.log("browser") == []
+
+
+@pytest.mark.slow
+def test_what_a_person_votes_orders_the_ranking_of_the_run(tmp_path: Path) -> None:
+    """From `vote` to `rank --votes`, with the page's own file between them."""
+    shares = [(0.6, 0.5), (0.8, 0.6), (0.1, 0.2)]  # the scores' order is 1, 0, 2
+    run = layers_run(tmp_path, distances=lambda _, at: distances_of(*shares[at]))
+    first, second, third = run.configurations
+    written = CliRunner().invoke(app, ["vote", str(tmp_path / "run"), "--output", str(tmp_path / "pages")])
+    assert written.exit_code == 0
+    url = Path(written.stdout.strip()).as_uri()
+    with browser.opened(url, tmp_path / "profile", 1000, 800) as page:
+        vote_by_taste(page, [second, third, first])
+        saved(page, tmp_path, lambda: page.press("s"))
+    table = CliRunner().invoke(
+        app, ["rank", str(tmp_path / "run"), "--votes", str(tmp_path / "votes.json"), "--format", "json"]
+    )
+    assert table.exit_code == 0
+    rows = json.loads(table.stdout)
+    assert [(row["configuration"], row["votes"]) for row in rows] == [(second, 4), (third, 4), (first, 4)]
+    assert [row["rank"] for row in rows] == [1, 3, 2]  # by the scores
+    strengths = [row["strength"] for row in rows]
+    assert strengths == sorted(strengths, reverse=True)
+    assert strengths[0] > 0 > strengths[2]
+    assert "Ordered by 6 votes" in table.stderr
+    assert "Votes and mean_rank: Kendall's tau 0.33 between their orders." in table.stderr
+    assert "own agrees with 80% of 5 votes (38% to 96%)." in table.stderr
+
+
+def vote_by_taste(page: browser.Browser, taste: list[str]) -> None:
+    """Compares all three pictures of both pairs, best first in `taste`, by mouse and by keyboard in turn.
+
+    The last two look alike at first sight; and the first vote is wrong, and taken back.
+    """
+    pairs = page.run("return JSON.parse(document.getElementById('data').textContent)")["pairs"]
+    names = {url: name for pair in pairs for name, url in pair["pictures"].items()}
+    page.press("right")
+    page.click("#undo")
+    assert count(page) == "0 votes."
+    alike = {*taste[1:]}
+    for number in range(6):
+        left, right = (names[url] for url in shown(page))
+        choice = "left" if taste.index(left) < taste.index(right) else "right"
+        if {left, right} == alike:
+            choice, alike = "tie", set()
+        if number % 2:
+            page.press({"tie": "down"}.get(choice, choice))
+        else:
+            page.click(f"[data-choice={choice}]")
+    assert count(page) == "6 votes."

@@ -16,17 +16,23 @@ function keep() {
 
 const isOf = (pair) => (vote) => vote.content_sha256 === pair.content_sha256 && vote.style_sha256 === pair.style_sha256;
 const shuffled = (list) => list.map((each) => [Math.random(), each]).sort(([a], [b]) => a - b).map(([, each]) => each);
+// The one for which the first measure is least, among equals the second, and so on; then any.
+const least = (list, ...measures) => measures.reduce((rest, measure) => {
+  const lowest = Math.min(...rest.map(measure));
+  return rest.filter((each) => measure(each) === lowest);
+}, shuffled(list))[0];
+const count = (list, ...names) =>
+  list.filter(({ better, worse }) => names.every((name) => name === better || name === worse)).length;
 
-// The pair with the fewest votes, and of its pictures the two that were judged least often, not the same two again.
+// The pair with the fewest votes. Of its pictures two that were not compared yet, then two configurations that were
+// compared least often on any pair, then those with the fewest votes.
 function next() {
-  const [pair] = shuffled(pairs).sort((a, b) => votes.filter(isOf(a)).length - votes.filter(isOf(b)).length);
+  const pair = least(pairs, (each) => votes.filter(isOf(each)).length);
   const own = votes.filter(isOf(pair));
   const names = Object.keys(pair.pictures);
-  const together = (a, b) => own.filter(({ better, worse }) => [better, worse].includes(a) && [better, worse].includes(b)).length;
-  const count = (name) => own.filter(({ better, worse }) => name === better || name === worse).length;
   const couples = names.flatMap((a, i) => names.slice(i + 1).map((b) => [a, b]));
-  const [couple] = shuffled(couples).sort((a, b) =>
-    together(...a) - together(...b) || count(a[0]) + count(a[1]) - count(b[0]) - count(b[1]));
+  const couple = least(couples,
+    ([a, b]) => count(own, a, b), ([a, b]) => count(votes, a, b), ([a, b]) => count(votes, a) + count(votes, b));
   return { pair, names: shuffled(couple) };
 }
 
