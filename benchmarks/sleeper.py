@@ -8,7 +8,8 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 
 from nst_batch.cluster.options import WorkerOptions
-from nst_batch.records import Configuration, Curve, LayerDistance, Outcome, Result, Trial
+from nst_batch.records import Configuration, Curve, Outcome, Result, Trial
+from nst_batch.scores import LayerDistance
 from nst_batch.vocabulary import conv_layers
 
 IMAGE_BYTES = 150_000

@@ -15,6 +15,7 @@ from typing import Any
 import nst_batch
 from nst_batch.cluster.connection import Cluster
 from nst_batch.cluster.dispatch import Dispatcher
+from nst_batch.cluster.interrupts import Interrupts, ended_by
 from nst_batch.cluster.options import ClusterOptions, WorkerOptions
 from nst_batch.cluster.progress import Progress, Reporter, RunProgress
 from nst_batch.cluster.retries import failure
@@ -23,7 +24,6 @@ from nst_batch.errors import ClusterError, Interrupted, without_secrets
 from nst_batch.inputs import weights
 from nst_batch.inputs.finding import Listing, list_inputs
 from nst_batch.inputs.fitting import least_bytes
-from nst_batch.interrupts import Interrupts, ended_by
 from nst_batch.records import CPU_BATCH, GPU_BATCH, PROCESS_BYTES, Configuration, canonical_json
 from nst_batch.store.committer import Committer
 from nst_batch.store.run_directory import LOGS, RunDirectory

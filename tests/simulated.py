@@ -8,18 +8,8 @@ from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from typing import Any
 
-from nst_batch.records import (
-    Configuration,
-    Curve,
-    LayerDistance,
-    Losses,
-    Outcome,
-    Picture,
-    Result,
-    Trial,
-    transfer_scores,
-    trial_id,
-)  # fmt: skip
+from nst_batch.records import Configuration, Curve, Losses, Outcome, Picture, Result, Trial, trial_id
+from nst_batch.scores import LayerDistance, transfer_scores  # fmt: skip
 from nst_batch.vocabulary import conv_layers
 
 STUDY: dict[str, Any] = {"name": "simulated", "fingerprint": "f00d", "code_version": "0"}

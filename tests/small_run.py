@@ -13,7 +13,8 @@ import numpy as np
 from PIL import Image
 
 from nst_batch.inputs.images import encode
-from nst_batch.records import Configuration, Curve, LayerDistance, Picture, Result, Trial, transfer_scores, trial_id
+from nst_batch.records import Configuration, Curve, Picture, Result, Trial, trial_id
+from nst_batch.scores import LayerDistance, transfer_scores
 from nst_batch.store.committer import Committer
 from nst_batch.store.run_directory import RunDirectory
 from nst_batch.vocabulary import conv_layers

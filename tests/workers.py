@@ -23,7 +23,8 @@ import psutil
 from nst_batch.cluster.options import WorkerOptions
 from nst_batch.errors import ImageError
 from nst_batch.inputs.fetching import read_bytes
-from nst_batch.records import Configuration, Curve, LayerDistance, Outcome, Result, Trial
+from nst_batch.records import Configuration, Curve, Outcome, Result, Trial
+from nst_batch.scores import LayerDistance
 from nst_batch.vocabulary import conv_layers
 from tests.pictures import file_of, gradient
 

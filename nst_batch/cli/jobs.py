@@ -22,8 +22,8 @@ from nst_batch.cli.options import (
 from nst_batch.cli.printing import print_line, print_note, printable
 from nst_batch.cli.progress import TerminalReporter
 from nst_batch.cli.studies import confirmed
+from nst_batch.cluster.interrupts import Interrupts
 from nst_batch.errors import Interrupted, without_secrets
-from nst_batch.interrupts import Interrupts
 
 if TYPE_CHECKING:
     from nst_batch.cluster.jobs import Jobs

@@ -15,8 +15,8 @@ import typer
 from nst_batch import __version__
 from nst_batch.cli import answers, care, jobs, studies
 from nst_batch.cli.printing import print_line, print_note
+from nst_batch.cluster.interrupts import Interrupts
 from nst_batch.errors import Interrupted, NstBatchError
-from nst_batch.interrupts import Interrupts
 
 app = typer.Typer(
     name="nst-batch",

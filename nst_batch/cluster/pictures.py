@@ -18,6 +18,7 @@ from nst_batch.transfer import Problem, Regions, TargetImage, regions_mistake
 from nst_batch.vocabulary import Fit, scaled_size
 
 _KEPT = 64  # decoded pictures, at their working size
+_KEPT_BYTES = 256 << 20
 
 
 class Source(NamedTuple):
@@ -50,7 +51,7 @@ class Posed(NamedTuple):
 
 
 class PictureReader:
-    """Reads the pictures of batches side by side; the last ones are kept for the next batch.
+    """Reads the pictures of batches side by side; the last ones are kept for the next batch, if they are small.
 
     Args:
         pool: Who reads and decodes.
@@ -64,6 +65,9 @@ class PictureReader:
         """The problem that each trial is, or what is wrong with one of its pictures."""
         wanted = dict.fromkeys(source for trial in trials for source in _sources(trial))
         found = dict(zip(wanted, self._pool.map(self._tried, wanted), strict=True))
+        largest = max((each.image.pixels.nbytes for each in found.values() if isinstance(each, Fitted)), default=0)
+        if self._read.cache_info().currsize * largest > _KEPT_BYTES:
+            self._read.cache_clear()
         return [_problem(trial, [found[source] for source in _sources(trial)]) for trial in trials]
 
     def _tried(self, source: Source) -> Fitted | ImageError:
@@ -124,10 +128,10 @@ def _with_regions(trial: Trial, fitted: Sequence[Fitted]) -> tuple[list[TargetIm
     content, *styles = (
         [each.regions for each in pictures] if trial.content else [None, *(p.regions for p in pictures)]
     )
-    reason = regions_mistake(content, styles, trial.configuration.style_layers, trial.configuration.arch)
-    if reason:
-        raise ImageError("bad_mask", masked[0].uri, reason)
-    return pictures, tuple(map(hexadecimal, labels))
+    colors, chosen = tuple(map(hexadecimal, labels)), trial.configuration
+    if reason := regions_mistake(content, styles, chosen.style_layers, chosen.arch, colors):
+        raise ImageError("bad_mask", " + ".join(dict.fromkeys(mask.uri for mask in masked)), reason)
+    return pictures, colors
 
 
 def _regioned(fitted: Fitted, labels: dict[Color, int]) -> TargetImage:

@@ -27,7 +27,8 @@ from nst_batch.cluster.pictures import PictureReader
 from nst_batch.errors import ImageError, WeightsError
 from nst_batch.inputs import images, memory, weights
 from nst_batch.inputs.fitting import fitting, part_size
-from nst_batch.records import Configuration, LayerDistance, Outcome, Result, Trial, transfer_scores
+from nst_batch.records import Configuration, Outcome, Result, Trial
+from nst_batch.scores import LayerDistance, transfer_scores
 from nst_batch.transfer import (
     Problem,
     Solution,

@@ -4,24 +4,18 @@ from __future__ import annotations
 
 import fnmatch
 import hashlib
-import io
 import os
-import posixpath
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import repeat
 from pathlib import Path, PurePosixPath
-from typing import Any, NamedTuple
-from urllib.parse import urlsplit, urlunsplit
+from typing import Any
+from urllib.parse import urlsplit
 
 import fsspec
-import pyarrow as pa
-import pyarrow.csv
-import pyarrow.json
-import pyarrow.parquet
 
 from nst_batch.errors import ImageError, StudyError, network_errors
-from nst_batch.inputs.fetching import patiently, read_bytes
+from nst_batch.inputs.fetching import patiently
+from nst_batch.inputs.lists import NamedPair, NamedPicture, listed_pairs, rows
 from nst_batch.vocabulary import OBJECT_STORES, is_list_file, url_mistake
 
 PICTURE_SUFFIXES = frozenset(
@@ -31,17 +25,6 @@ PICTURE_SUFFIXES = frozenset(
 _GLOB = frozenset("*?[")
 _Found = Iterable[tuple[str, str]]
 """(uri, stamp): the stamp changes when the file does, as far as that can be seen without opening it."""
-
-
-class NamedPicture(NamedTuple):
-    """A picture that a study names, and the mask of its regions."""
-
-    uri: str
-    mask: str | None = None
-
-
-NamedPair = tuple[NamedPicture, tuple[NamedPicture, ...]]
-"""A content with its styles."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -82,17 +65,17 @@ def list_inputs(
     stamps: dict[str, str] = {}
     contents = [NamedPicture(uri) for uri in _expand_all("content", content, mistakes, stamps)]
     styles = [NamedPicture(uri) for uri in _expand_all("style", style, mistakes, stamps)]
-    listed = list(_listed_pairs(pairs, mistakes)) if is_list_file(pairs) else None
+    listed = list(listed_pairs(pairs, mistakes)) if is_list_file(pairs) else None
     if listed is not None:
         contents, styles = [each for each, _ in listed], [style for _, row in listed for style in row]
         stamps = {each.uri: _stamp(each.uri) for each in (*contents, *styles)}
-    masked = _masked("content_masks", content_masks, contents, mistakes, stamps)
-    masked |= _masked("style_masks", style_masks, styles, mistakes, stamps)
+    content_of = _masked("content_masks", content_masks, contents, mistakes, stamps)
+    style_of = _masked("style_masks", style_masks, styles, mistakes, stamps)
     if mistakes:
         raise StudyError(mistakes)
     if listed is not None:
-        listed = [(masked[one], tuple(masked[each] for each in several)) for one, several in listed]
-    contents, styles = (list(dict.fromkeys(masked[each] for each in side)) for side in (contents, styles))
+        listed = [(content_of[one], tuple(style_of[each] for each in several)) for one, several in listed]
+    contents, styles = list(dict.fromkeys(content_of.values())), list(dict.fromkeys(style_of.values()))
     stamps |= {each.mask: _stamp(each.mask) for each in (*contents, *styles) if each.mask}
     fingerprint = _digest([*map(repr, contents), "", *map(repr, styles), "", *stamps.values(), repr(listed)])
     return Listing(
@@ -149,7 +132,7 @@ def _expand(pattern: str) -> _Found:
     if "://" in pattern and (mistake := url_mistake(pattern)) is not None:
         raise ValueError(mistake)
     if is_list_file(urlsplit(pattern).path if "://" in pattern else pattern):
-        return [(uri, _stamp(uri)) for row in _rows(pattern, ("uri",)) for uri in row["uri"]]
+        return [(uri, _stamp(uri)) for row in rows(pattern, ("uri",)) for uri in row["uri"]]
     if urlsplit(pattern).scheme in ("http", "https"):
         return [(pattern, "")]
     return sorted(_expand_remote(pattern) if "://" in pattern else _expand_local(pattern))
@@ -251,74 +234,3 @@ def _digest(texts: Iterable[str]) -> str:
     for text in texts:
         digest.update(text.encode(errors="surrogateescape") + b"\n")
     return digest.hexdigest()
-
-
-# List files: .csv, .jsonl and .parquet tables with columns of URIs
-
-
-def _listed_pairs(source: str, mistakes: list[str]) -> Iterator[NamedPair]:
-    try:
-        found = [_pair(row) for row in _rows(source, ("content", "style"), ("content_mask", "style_mask"))]
-    except (ImageError, ValueError) as error:
-        reason = error.message if isinstance(error, ImageError) else error
-        mistakes.append(f"pairs: {source}: {reason}")
-        return
-    if not found:
-        mistakes.append(f"pairs: {source}: the list is empty")
-    yield from found
-
-
-def _pair(row: dict[str, list[str]]) -> NamedPair:
-    """A row of a list of pairs; several styles or masks are separated by ` + `, as tables show them."""
-    styles, masks = row["style"], row["style_mask"]
-    if len(masks) not in (0, len(styles)):
-        raise ValueError(f"expected a style_mask for each of {len(styles)} styles, found {len(masks)}")
-    content = NamedPicture(row["content"][0], *row["content_mask"])
-    return content, tuple(map(NamedPicture, styles, masks or repeat(None)))
-
-
-def _rows(source: str, columns: Sequence[str], optional: Sequence[str] = ()) -> Iterator[dict[str, list[str]]]:
-    """The rows of a list file in order, with the URIs in each column; columns of other names are ignored.
-
-    Relative paths start from the list's folder. Rows without any of the columns are skipped.
-
-    Raises:
-        ImageError: The file cannot be read.
-        ValueError: It is not such a table, lacks a column, or a row lacks one of several columns.
-    """
-    table = _table(read_bytes(source), Path(urlsplit(source).path).suffix.lower(), (*columns, *optional))
-    missing = [name for name in columns if name not in table.column_names]
-    if missing:
-        raise ValueError(f"expected a column {missing[0]!r}, found {', '.join(table.column_names)}")
-    for number, row in enumerate(table.to_pylist(), 1):
-        if not any(row[name] for name in columns):
-            continue
-        found = {name: row.get(name) or "" for name in optional} | {name: row[name] for name in columns}
-        for name, value in found.items():
-            if not isinstance(value, str) or (not value and name in columns):
-                raise ValueError(f"row {number}: expected text under {name!r}, found {value!r}")
-        yield {
-            name: [_anchored(each, source) for each in value.split(" + ") if each] for name, value in found.items()
-        }
-
-
-def _table(data: bytes, suffix: str, columns: Sequence[str]) -> pa.Table:
-    file = io.BytesIO(data)
-    if suffix == ".parquet":
-        schema = pa.parquet.read_schema(file)
-        return pa.parquet.read_table(file, columns=[name for name in columns if name in schema.names] or None)
-    if suffix == ".csv":
-        texts = pa.csv.ConvertOptions(column_types=dict.fromkeys(columns, pa.string()))
-        multiline = pa.csv.ParseOptions(newlines_in_values=True)
-        return pa.csv.read_csv(file, convert_options=texts, parse_options=multiline)
-    return pa.json.read_json(file)
-
-
-def _anchored(value: str, source: str) -> str:
-    if "://" in value or Path(value).is_absolute():
-        return value
-    if "://" not in source:
-        return str(Path(source).parent / value)
-    place = urlsplit(source)
-    path = posixpath.normpath(posixpath.join(posixpath.dirname(place.path) or "/", value))
-    return urlunsplit((place.scheme, place.netloc, path, "", ""))

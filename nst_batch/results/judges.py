@@ -13,6 +13,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from itertools import islice
 from typing import Any, get_args
 
@@ -27,9 +28,10 @@ from skimage import transform
 from nst_batch.cluster.pictures import PictureReader, Posed
 from nst_batch.errors import ImageError, QueryError
 from nst_batch.inputs import images, weights
-from nst_batch.records import Configuration, Scores, Trial, share_reached, transfer_scores
+from nst_batch.records import Configuration, Trial
 from nst_batch.results.pictures import finished_picture
 from nst_batch.results.statistics import Floats
+from nst_batch.scores import Scores, share_reached, transfer_scores
 from nst_batch.store.run_directory import RunDirectory
 from nst_batch.transfer import Problem, TargetImage, Targets, build_targets, layer_distances
 from nst_batch.transfer.problem import resized
@@ -82,8 +84,9 @@ def judged(run: RunDirectory, trials: pa.Table, judge: str, *, fetch: bool = Fal
 
 
 def _problems(reader: PictureReader, trials: Iterator[Trial], fetch: bool) -> Iterator[tuple[Trial, Problem]]:
-    """Each trial whose pictures are still what they were."""
-    while batch := list(islice(trials, _BATCH)):
+    """Each trial whose pictures are still what they were. They are judged whole: no mask is read."""
+    unmasked = map(_without_masks, trials)
+    while batch := list(islice(unmasked, _BATCH)):
         inputs = (picture for trial in batch for picture in (trial.content, *trial.styles) if picture)
         remote = next((picture.uri for picture in inputs if "://" in picture.uri), None)
         if remote and not fetch:
@@ -91,6 +94,11 @@ def _problems(reader: PictureReader, trials: Iterator[Trial], fetch: bool) -> It
         for trial, posed in zip(batch, reader.problems(batch), strict=True):
             if isinstance(posed, Posed):
                 yield trial, posed.problem
+
+
+def _without_masks(trial: Trial) -> Trial:
+    content = trial.content and replace(trial.content, mask=None)
+    return replace(trial, content=content, styles=tuple(replace(style, mask=None) for style in trial.styles))
 
 
 # A network

@@ -21,8 +21,9 @@ import pyarrow.parquet as pq
 
 from nst_batch.errors import ImageError, RunDirectoryError
 from nst_batch.inputs.fetching import sha256
-from nst_batch.records import TERMS, LayerDistance, Outcome, Result, Trial, transfer_scores, trial_id
+from nst_batch.records import TERMS, Outcome, Result, Trial, trial_id
 from nst_batch.results.pictures import picture_bytes
+from nst_batch.scores import LayerDistance, transfer_scores
 from nst_batch.store import tables
 from nst_batch.store.rows import identity, result_row
 from nst_batch.store.run_directory import SUCCESS, RunDirectory, part_name

@@ -61,7 +61,7 @@ def _pair(overview: Overview, number: int) -> dict[str, Any]:
     names = (["content"] if pair.content else []) + ["style"] * len(pair.styles)
     originals = [(name, overview.input(each, _EDGE)) for name, each in zip(names, pair.pictures, strict=True)]
     return {
-        "content_sha256": pair.content and pair.content.sha256,
+        "content_sha256": pair.content and blend_sha256((pair.content,)),
         "style_sha256": blend_sha256(pair.styles),
         "pictures": {key: data_url(tile.image, quality=85) for key, tile in tiles.items() if tile.image},
         "originals": [

@@ -54,7 +54,7 @@ def write_plan(
     plan = copy.deepcopy({name: old[name] for name in _NO_PLAN})
     known = run.private_names()
     secret, replaced = _secret(known | dict(names)), dict[int, dict[str, Any]]()
-    added = _added(trials, plan, secret, replaced)
+    added = _added(trials, plan, replaced)
     while chunk := list(islice(added, ROWS_PER_FILE)):
         _write_file(write, plan["num_plan_files"], chunk)
         plan["num_plan_files"] += 1
@@ -76,22 +76,17 @@ def write_plan(
 
 
 def _added(
-    trials: Iterable[Trial], plan: dict[str, Any], secret: dict[str, str], replaced: dict[int, dict[str, Any]]
+    trials: Iterable[Trial], plan: dict[str, Any], replaced: dict[int, dict[str, Any]]
 ) -> Iterator[dict[str, Any]]:
     """The PLAN rows of the trials that go on from `plan`, which takes them into account.
 
     Args:
-        secret: Takes up their names that hold secrets, by SHA-256.
         replaced: Takes up the rows of trials that the plan has already, by `trial_index`.
     """
     num_planned = plan["num_trials"]
     for trial in trials:
-        chosen = trial.configuration
-        pictures = [each for each in (trial.content, *trial.styles) if each]
-        uris = {picture.sha256: picture.uri for picture in pictures if picture.sha256 is not None}
-        secret |= _secret(uris | {chosen.weights_sha256: chosen.weights})
-        if (key := rows.identity(chosen)) not in plan["configurations"]:
-            plan["configurations"][key] = rows.stored(chosen)
+        if (key := rows.identity(trial.configuration)) not in plan["configurations"]:
+            plan["configurations"][key] = rows.stored(trial.configuration)
         if trial.trial_index < num_planned:
             replaced[trial.trial_index] = rows.plan_row(trial)
             continue

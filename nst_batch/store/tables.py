@@ -17,7 +17,8 @@ from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from nst_batch.records import TERMS, Configuration, LayerDistance, Outcome, RegionScores, Trial
+from nst_batch.records import TERMS, Configuration, Outcome, Trial
+from nst_batch.scores import LayerDistance, RegionScores
 
 SCHEMA_VERSION = 3
 """Raised when a column is added, removed or changes its meaning; kept in every file's metadata."""

@@ -18,6 +18,7 @@ from nst_batch.errors import WeightsError, without_secrets
 from nst_batch.inputs import weights
 from nst_batch.inputs.finding import list_inputs
 from nst_batch.inputs.fitting import held_bytes, operations
+from nst_batch.inputs.inspecting import Inspection
 from nst_batch.records import PROCESS_BYTES, Configuration
 from nst_batch.study.calibration import Machine
 from nst_batch.study.model import Study
@@ -127,11 +128,12 @@ def estimate(
     begun = time.perf_counter()
     listing = list_inputs(*study.inputs)
     plan = make_plan(study, listing, configurations=configurations, batch_size=machine.batch_size)
-    worker_seconds = (time.perf_counter() - begun) * min(8, os.cpu_count() or 1)  # one worker would take
-    sizes = plan.sizes()
-    if sizes:
+    opening = (time.perf_counter() - begun) * min(8, os.cpu_count() or 1)  # one worker would take
+    worker_seconds = seconds = 0.0
+    if sizes := plan.sizes():
         note(f"measuring on {machine.name} …")
-        worker_seconds += _computing_seconds(machine, study, configurations, sizes)
+        worker_seconds = opening + _computing_seconds(machine, study, configurations, sizes)
+        seconds = worker_seconds / max(1, min(machine.num_workers, plan.num_batches)) + START_SECONDS
     return Estimate(
         study=study.name,
         num_trials=plan.num_trials,
@@ -142,22 +144,21 @@ def estimate(
         num_pictures=len(listing.uris),
         sizes=tuple((*size, count) for size, count in sizes.most_common()),
         duplicates=plan.duplicates,
-        bad_inputs=tuple(
-            (without_secrets(each.picture.uri), each.error_type or "", each.error_message or "")
-            for each in plan.bad
-        ),
+        bad_inputs=tuple(map(_reason, plan.bad)),
         device=machine.name,
         num_workers=machine.num_workers,
         memory_bytes=_memory_bytes(machine, study, configurations, sizes) if sizes else 0,
-        worker_seconds=worker_seconds if sizes else 0.0,
-        seconds=worker_seconds / max(1, min(machine.num_workers, plan.num_batches)) + START_SECONDS
-        if sizes
-        else 0.0,
+        worker_seconds=worker_seconds,
+        seconds=seconds,
         gpu_hour_price=gpu_hour_price,
         deadline_seconds=deadline_seconds,
         disk_bytes=_disk_bytes(study, plan, sizes),
         notes=tuple(notes),
     )
+
+
+def _reason(bad: Inspection) -> tuple[str, str, str]:
+    return without_secrets(bad.picture.uri), bad.error_type or "", bad.error_message or ""
 
 
 def _configurations(study: Study) -> tuple[tuple[Configuration, ...], list[str]]:

@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 from nst_batch.errors import TRANSIENT_KINDS, StudyChangedError, without_secrets
 from nst_batch.inputs.finding import Listing
 from nst_batch.inputs.inspecting import inspect_all
-from nst_batch.records import Trial
+from nst_batch.records import Picture, Trial
 from nst_batch.study.plan import BAD_INPUT_BATCH, Ids, Plan, packed
 
 _SHOWN = 5
@@ -86,28 +86,44 @@ def _named(planned: pa.Table) -> pa.Table:
     return pa.concat_tables(parts).group_by(["digest", "uri"]).aggregate([]).sort_by("uri")
 
 
-_Place = tuple[str | None, tuple[str, ...], str]
-"""The names of a trial's pictures and the identity of its configuration."""
+_Place = tuple[Any, ...]
+"""The names of a trial's pictures and masks, and the identity of its configuration."""
 
 
 def _places(planned: PlanTable, known: Ids, wanted: Ids) -> dict[_Place, int]:
     """The `trial_index` of each trial whose picture was bad and that is no longer wanted."""
-    old = planned(["trial_index", "content_uri", "style_uris", "configuration", "error_type"])
+    names = [uris for _, uris in _PICTURES]
+    old = planned(["trial_index", "configuration", "error_type", *names])
     gone = pc.and_(pc.is_valid(old["error_type"]), pa.array(np.isin(known, wanted, invert=True)))
     return {
-        (row["content_uri"], tuple(row["style_uris"]), row["configuration"]): row["trial_index"]
+        (*(_hashable(row[name]) for name in names), row["configuration"]): row["trial_index"]
         for row in old.filter(gone).to_pylist()
     }
+
+
+def _hashable(names: str | list[str | None] | None) -> str | tuple[str | None, ...] | None:
+    return tuple(names) if isinstance(names, list) else names
+
+
+def _place(trial: Trial) -> _Place:
+    """Names as a plan shows them; no masks at all are an empty list."""
+    shown = [_shown(each) for each in (trial.content, *trial.styles)]
+    (content, content_mask), styles = shown[0], shown[1:]
+    masks = tuple(mask for _, mask in styles) if any(mask for _, mask in styles) else ()
+    return content, content_mask, tuple(uri for uri, _ in styles), masks, trial.configuration.identity()
+
+
+def _shown(picture: Picture | None) -> tuple[str | None, str | None]:
+    """The names of a picture and its mask."""
+    if picture is None:
+        return None, None
+    return without_secrets(picture.uri), without_secrets(picture.mask.uri) if picture.mask else None
 
 
 def _placed(trials: Iterator[Trial], places: dict[_Place, int], first: int) -> Iterator[Trial]:
     """Numbers trials from `first`, but for those that have a place already."""
     for trial in trials:
-        index = None
-        if places:
-            content = without_secrets(trial.content.uri) if trial.content else None
-            styles = tuple(without_secrets(style.uri) for style in trial.styles)
-            index = places.pop((content, styles, trial.configuration.identity()), None)
+        index = places.pop(_place(trial), None) if places else None
         if index is None:
             index, first = first, first + 1
         yield replace(trial, trial_index=index)

@@ -7,6 +7,7 @@ A study is checked alike whether it is read from a file, from `study.json`, or w
 from __future__ import annotations
 
 import itertools
+import json
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field, fields
@@ -165,9 +166,7 @@ class Study:
     """cross: every content with every style; zip: first with first; blend: every content with all styles in
     equal parts; or a list file with `content` and `style` columns, and perhaps `content_mask` and `style_mask`."""
     content_masks: Place = ""
-    """Masks of the regions of content pictures, found by the pictures' names: a folder, a glob or a list file.
-    Equal colours of a trial's masks belong together, black is also what a picture without a mask has; regions that
-    no style has keep the content."""
+    """Masks of content pictures, by their names. Equal colours belong together; what no style has is kept."""
     style_masks: Place = ""
     """Likewise, of style pictures."""
     image: ImageOptions = field(default_factory=ImageOptions)
@@ -205,18 +204,11 @@ class Study:
 
     def to_dict(self) -> dict[str, Any]:
         """The study as JSON can hold it; `study_from_dict` reads it back."""
-        plain: dict[str, Any] = to_jsonable_python(self)
-        return plain
+        return dict(to_jsonable_python(self))
 
     def shown(self) -> dict[str, Any]:
         """As `to_dict`, without the secrets of URLs: what a run directory and a message may hold."""
-        plain = self.to_dict()
-        for key in ("content", "style"):
-            plain[key] = [without_secrets(uri) for uri in plain[key]]
-        for key in ("pairs", "content_masks", "style_masks"):
-            plain[key] = without_secrets(plain[key])
-        plain["network"]["weights"] = without_secrets(self.network.weights)
-        return plain
+        return dict(json.loads(without_secrets(json.dumps(self.to_dict()))))  # a secret ends before a quote
 
     @property
     def inputs(self) -> tuple[Sequence[str], Sequence[str], str, str, str]:

@@ -14,9 +14,10 @@ import numpy as np
 import numpy.typing as npt
 
 from nst_batch.errors import LayerError, StudyError, without_secrets
-from nst_batch.inputs.finding import Listing, NamedPicture
+from nst_batch.inputs.finding import Listing
 from nst_batch.inputs.images import fitted_size
 from nst_batch.inputs.inspecting import Inspection, inspect_all
+from nst_batch.inputs.lists import NamedPicture
 from nst_batch.records import Configuration, Picture, Trial, trial_id
 from nst_batch.study.model import Study
 from nst_batch.vocabulary import conv_layers, layer_shape, scaled_size

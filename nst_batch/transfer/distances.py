@@ -8,7 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from nst_batch.records import LayerDistance, RegionScores
+from nst_batch.scores import LayerDistance, RegionScores
 from nst_batch.transfer.losses import STYLE, gram_matrix, position_rows
 from nst_batch.transfer.problem import Problem, resized
 from nst_batch.transfer.regions import Regions

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import torch
 from torch import Tensor
@@ -77,10 +78,10 @@ def solve(targets: Targets, problems: Sequence[Problem], options: SolveOptions) 
     order = sorted(range(len(problems)), key=lambda index: -depth[index])
     ordered = [problems[index] for index in order]
     halvings = num_stages(ordered[0].height, ordered[0].width) if options.pyramid == "auto" else 0
-    initial = _initial(network, [reduced(problem, halvings) for problem in ordered])
-    for left in range(halvings, 0, -1):
-        coarse = _descend(targets, [reduced(problem, left) for problem in ordered], initial, options)
-        initial = _initial(network, [reduced(problem, left - 1) for problem in ordered], coarse.images)
+    stages = [[reduced(problem, left) for problem in ordered] for left in range(halvings, -1, -1)]
+    initial = _initial(network, stages[0])
+    for coarse, finer in pairwise(stages):
+        initial = _initial(network, finer, _descend(targets, coarse, initial, options).images)
     run = _descend(targets, ordered, initial, options)
     if targets.judge is not targets:
         with torch.no_grad():

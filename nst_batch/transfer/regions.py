@@ -18,6 +18,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
+from itertools import product
 from typing import NamedTuple
 
 import torch
@@ -162,44 +163,48 @@ def receptive_field(arch: str, layer: str) -> int:
 
 
 def regions_mistake(
-    content: Regions | None, styles: Sequence[Regions | None], style_layers: Sequence[str], arch: str
+    content: Regions | None,
+    styles: Sequence[Regions | None],
+    style_layers: Sequence[str],
+    arch: str,
+    names: Sequence[object] = range(MAX_REGIONS),
 ) -> str | None:
     """Why these masks cannot be used, for a person who can change it; None where they can.
 
     Args:
         content, styles: Of the pictures at their working sizes; None for one without a mask, all of label 0.
         style_layers: Those of the style loss.
+        names: What a person calls the regions, by label.
     """
     own = content.labels if content else (0,)
     offered = {label for style in styles for label in (style.labels if style else (0,))}
     styled = [label for label in own if label in offered]
     if styles and not styled:
         return (
-            f"expected a label that the masks of the content and of a style have, found {_list(own)} in the "
-            f"content's and {_list(sorted(offered))} in the styles'; give regions that belong together equal labels"
+            f"expected a region that the masks of the content and of a style have, found {_list(own, names)} in "
+            f"the content's and {_list(sorted(offered), names)} in the styles'; give regions that belong together "
+            f"one colour (what has no mask is black)"
         )
     deepest = max(style_layers, key=layer_names(arch).index, default=None)
     side = receptive_field(arch, deepest) if deepest else 0
     named = [("the content's", content), *((f"style {number}'s", style) for number, style in enumerate(styles, 1))]
-    for label in styled:
-        for name, regions in named:
-            if regions is None or label not in regions.labels:
-                continue
+    for label, (name, regions) in product(styled, named):
+        if regions is not None and label in regions.labels:
             area = float(regions.weights(label).sum(dtype=torch.float64))
             height, width = regions.plane.shape
             if not area:
                 return (
-                    f"region {label} of {name} mask is empty at {width}×{height} pixels, where its picture is "
-                    f"cropped and resized; move it into the part that is left, or choose fit: keep"
+                    f"region {names[label]} of {name} mask is empty at {width}×{height} pixels, where its picture "
+                    f"is cropped and resized; move it into the part that is left, or choose fit: keep"
                 )
             if area < side**2:
                 return (
-                    f"region {label} of {name} mask has {area:.0f} pixels at {width}×{height}, fewer than the "
-                    f"{side}×{side} that a position of {deepest} sees; choose a larger size, shallower style "
+                    f"region {names[label]} of {name} mask has {area:.0f} pixels at {width}×{height}, fewer than "
+                    f"the {side}×{side} that a position of {deepest} sees; choose a larger size, shallower style "
                     f"layers or a larger region"
                 )
     return None
 
 
-def _list(labels: Sequence[int]) -> str:
-    return " and ".join(map(str, labels))
+def _list(labels: Sequence[int], names: Sequence[object]) -> str:
+    return " and ".join(str(names[label]) for label in labels)

@@ -14,7 +14,8 @@ from nst_batch.cluster.options import WorkerOptions
 from nst_batch.cluster.worker import Worker
 from nst_batch.errors import WeightsError
 from nst_batch.inputs import fetching, memory, weights
-from nst_batch.records import Picture, Result, Trial, transfer_scores, trial_id
+from nst_batch.records import Picture, Result, Trial, trial_id
+from nst_batch.scores import transfer_scores
 from nst_batch.transfer import Problem, solve
 from tests import tiny
 from tests.simulated import configuration

@@ -81,7 +81,9 @@ def in_this_process(study_file: Path, out: str) -> None:
     plan = make_plan(study, listing, configurations=chosen, batch_size=1)
     worker = Worker(WorkerOptions(device="cpu", format="webp"))
     with Committer(RunDirectory(out)) as committer:
-        committer.write_plan({"name": study.name, "fingerprint": "", "code_version": ""}, plan.trials())
+        committer.write_plan(
+            {"name": study.name, "fingerprint": "", "code_version": ""}, plan.trials(), plan.names()
+        )
         for trial in committer.run.iter_plan():
             if trial.batch == BAD_INPUT_BATCH:
                 refused = Outcome(status="failed", error_type=trial.error_type, error_message=trial.error_message)

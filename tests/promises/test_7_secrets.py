@@ -109,7 +109,7 @@ def test_tables_study_json_and_what_planning_says_hold_no_secret(study: Study, t
     worker = Worker(WorkerOptions(device="cpu"))
     with Committer(RunDirectory(str(tmp_path / "run"))) as committer:
         written = {"name": "secret", "fingerprint": "", "code_version": "", "study": study.shown()}
-        committer.write_plan(written, plan.trials())
+        committer.write_plan(written, plan.trials(), plan.names())
         for trial in committer.run.iter_plan():
             refused = Outcome(status="failed", error_type=trial.error_type, error_message=trial.error_message)
             results = (
@@ -131,7 +131,7 @@ def test_a_refused_change_names_pictures_without_their_secrets(study: Study, tmp
     plan = plan_of(study)
     with Committer(RunDirectory(str(tmp_path / "run"))) as committer:
         written = {"name": "secret", "fingerprint": "", "code_version": "", "study": study.shown()}
-        committer.write_plan(written, plan.trials())
+        committer.write_plan(written, plan.trials(), plan.names())
         fewer = study_from_dict(study.to_dict() | {"content": [study.content[0].replace("/a.", "/other-name.")]})
         with pytest.raises(StudyChangedError, match="changed or gone") as caught:
             list(extension(plan_of(fewer), where="run", study=study.shown(), planned=committer.run.plan))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -9,10 +11,16 @@ import numpy as np
 import pytest
 from PIL import Image, ImageDraw
 
+from nst_batch.inputs.finding import list_inputs
+from nst_batch.results.rank import rank
 from nst_batch.results.verify import verify
+from nst_batch.results.vote import write_vote_page
 from nst_batch.run import RunOptions, run_study
+from nst_batch.store.committer import Committer
 from nst_batch.store.run_directory import RunDirectory
+from nst_batch.study.extension import extension
 from nst_batch.study.model import Study, study_from_dict
+from nst_batch.study.plan import Plan, make_plan
 from tests.pictures import file_of, gradient
 
 SIZE = 48
@@ -89,7 +97,9 @@ def test_good_masks_are_scored_and_bad_ones_are_failed_rows(folder: Path) -> Non
     rows = {Path(row["content_mask_uri"] or "none").name: row for row in out.table("trials").to_pylist()}
     for name, kind in BAD.values():
         assert rows[name]["error_type"] == kind, rows[name]
-        assert name in rows[name]["error_message"] or kind == "bad_mask"
+        assert name in rows[name]["error_message"]
+    assert "region #ff0000 of the content's mask is empty" in rows["edge.png"]["error_message"]
+    assert "found #0000ff in the content's and" in rows["stranger.png"]["error_message"]
     regions = out.table("regions").to_pylist()
     assert [(row["color"], row["protected"]) for row in regions] == [
         ("#000000", False), ("#ff0000", False), ("#ffffff", True),
@@ -129,3 +139,49 @@ def test_a_folder_of_masks_protects_what_is_white(folder: Path) -> None:
     (masked, little), (unmasked, much) = changes
     assert masked != unmasked
     assert little < 0.6 * much
+
+
+def test_a_picture_that_is_content_and_style_has_a_mask_as_each(folder: Path) -> None:
+    drawn(folder / "masks" / "c.png", (FACE, "white"))
+    keys: dict[str, Any] = {"content": [str(folder / "c.png")], "style": [str(folder / "c.png")], "pairs": None}
+    masks = str(folder / "masks")
+    for given in ({"content_masks": masks}, {"style_masks": masks}):
+        listing = list_inputs(*study(folder, **keys, **given).inputs)
+        [content], [style] = listing.content, listing.style
+        assert [bool(content.mask), bool(style.mask)] == ["content_masks" in given, "style_masks" in given]
+
+
+def test_a_mask_that_could_not_be_read_is_replaced_in_its_own_row(folder: Path) -> None:
+    """Two trials of the same pictures with different masks: each has a place of its own in the plan."""
+    pairs(folder, ("late.png", ""), ("later.png", ""))
+    chosen = study(folder, pairs=str(folder / "pairs.csv"))
+    configurations = list(chosen.configurations(weights_sha256="0" * 64, normalization="imagenet"))
+
+    def plan() -> Plan:
+        return make_plan(chosen, list_inputs(*chosen.inputs), configurations=configurations, batch_size=1)
+
+    run = RunDirectory(str(folder / "out"))
+    with Committer(run) as committer:
+        committer.write_plan({"name": "regions", "study": chosen.shown()}, plan().trials())
+        drawn(folder / "late.png", (FACE, "white"))
+        drawn(folder / "later.png", (LEFT, "white"))
+        added = extension(plan(), where="out", study=chosen.shown(), planned=run.plan)
+        committer.write_plan({"name": "regions", "study": chosen.shown()}, added)
+    planned = list(run.iter_plan())
+    names = [Path(trial.content.mask.uri).name for trial in planned if trial.content and trial.content.mask]
+    assert names == ["late.png", "later.png"]
+    assert [trial.error_type for trial in planned] == [None, None]
+
+
+@pytest.mark.usefixtures("embedded_ray")
+def test_votes_know_a_masked_pair_and_a_judge_reads_no_mask(folder: Path) -> None:
+    pairs(folder, ("good.png", "style.png + all-red.png"))
+    run = RunDirectory(str(folder / "out"))
+    assert run_study(study(folder, grid=LAYERS | {"alpha": [0.5, 5]}), RunOptions(out=run.directory.root)).ok == 2
+    page = Path(write_vote_page(run)).read_text()
+    [told] = map(json.loads, re.findall(r'<script type="application/json"[^>]*>(.*?)</script>', page, re.DOTALL))
+    recorded = set(run.table("trials")["content_sha256"].to_pylist())
+    assert {pair["content_sha256"] for pair in told["pairs"]} == recorded
+    for mask in ("good.png", "style.png", "all-red.png"):
+        (folder / mask).unlink()
+    assert rank(run, judges=["pixels"]).num_rows == 2

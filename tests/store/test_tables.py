@@ -17,7 +17,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nst_batch import vocabulary
-from nst_batch.records import TERMS, Configuration, Curve, LayerDistance, Losses, Outcome, Picture, Result, Trial
+from nst_batch.records import TERMS, Configuration, Curve, Losses, Outcome, Picture, Result, Trial
+from nst_batch.scores import LayerDistance
 from nst_batch.store import rows, tables
 from tests import simulated
 

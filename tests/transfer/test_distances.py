@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from nst_batch.records import Scores, transfer_scores
+from nst_batch.scores import Scores, transfer_scores
 from nst_batch.transfer import Problem, SolveOptions, Targets, Vgg, layer_distances, solve
 from nst_batch.transfer.problem import resized
 from tests.transfer.problems import network, picture, problem, targets, weights

@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from nst_batch.records import Configuration, RegionScores
+from nst_batch.records import Configuration
+from nst_batch.scores import RegionScores
 from nst_batch.study.reading import load_study
 from nst_batch.transfer import (
     Objective,

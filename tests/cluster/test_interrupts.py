@@ -71,7 +71,12 @@ def test_a_signal_while_it_starts_ends_it_as_well(tmp_path: Path, seconds: float
 def script(body: str) -> subprocess.Popen[str]:
     """A process that handles signals and says `ready`."""
     text = "\n".join(
-        ["import time", "from nst_batch import interrupts", "interrupts.GRACE_SECONDS = 2.0", *body.split(";")]
+        [
+            "import time",
+            "from nst_batch.cluster import interrupts",
+            "interrupts.GRACE_SECONDS = 2.0",
+            *body.split(";"),
+        ]
     )
     process = subprocess.Popen(
         [sys.executable, "-c", text], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
@@ -120,7 +125,7 @@ def test_outside_of_held_a_signal_raises_also_through_blanket_excepts() -> None:
 
 def test_handlers_are_put_back() -> None:
     text = (
-        "import signal; from nst_batch.interrupts import Interrupts\n"
+        "import signal; from nst_batch.cluster.interrupts import Interrupts\n"
         "before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]\n"
         "with Interrupts(), Interrupts(): pass\n"
         "assert before == [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]\n"
