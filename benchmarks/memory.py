@@ -51,10 +51,10 @@ def run_steps(targets: Targets, size: int, steps: int) -> None:
 
 
 def main() -> None:
-    """Warms up at a tiny size, so that libraries and weights do not count."""
+    """Warms up at a small size, so that libraries and weights do not count."""
     targets = Targets(network())
     keep_freed_memory()  # as a worker does
-    run_steps(targets, 32, 2)
+    run_steps(targets, 256, 2)
     gc.collect()
     Path("/proc/self/clear_refs").write_text("5")  # VmHWM begins again
     before = resident_bytes("VmRSS")

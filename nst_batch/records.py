@@ -29,7 +29,7 @@ from nst_batch.vocabulary import (
     Status,
 )
 
-ALGORITHM = 5
+ALGORITHM = 6
 """Version of what a trial computes. Part of every trial_id: raise it when results change on purpose."""
 
 
@@ -37,8 +37,8 @@ GPU_BATCH = 16
 """Trials per batch on GPUs, at most; a worker whose memory holds fewer works through it in parts."""
 CPU_BATCH = 1
 """On a CPU: convolutions of a single image fill the cores."""
-PROCESS_BYTES = 700_000_000
-"""Of a worker before it computes anything: Python, torch, Ray and a VGG."""
+PROCESS_BYTES = 1_000_000_000
+"""Of a worker before it computes anything: Python, torch, Ray and a VGG, its kernels transformed too."""
 MAX_CPUS_PER_WORKER = 4
 """Cores that a worker takes where there are no GPUs: with more, convolutions of one image gain little."""
 

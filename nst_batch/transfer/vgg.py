@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from nst_batch.transfer import winograd
 from nst_batch.vocabulary import (
     CHANNELS,
     CONVS_PER_BLOCK,
@@ -56,8 +57,8 @@ class _FrozenConv(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, flipped: Tensor) -> Tensor:
-        y = functional.conv2d(x, weight, bias, padding=weight.shape[-1] // 2).relu_()
+    def forward(ctx: Any, x: Tensor, kernel: Tensor, bias: Tensor, flipped: Tensor) -> Tensor:
+        y = _convolved(x, kernel, bias).relu_()
         ctx.save_for_backward(y, flipped)
         return y
 
@@ -65,8 +66,14 @@ class _FrozenConv(torch.autograd.Function):
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None, None]:
         y, flipped = ctx.saved_tensors
         gradient = torch.ops.aten.threshold_backward(gradients[0], y, 0)
-        gradient = functional.conv2d(gradient, flipped, padding=flipped.shape[-1] // 2)
-        return gradient, None, None, None
+        return _convolved(gradient, flipped), None, None, None
+
+
+def _convolved(x: Tensor, kernel: Tensor, bias: Tensor | None = None) -> Tensor:
+    """With a kernel as it is, OxIxKxK, or transformed for `winograd.convolved`, 36xIxO."""
+    if kernel.dim() == 3:
+        return winograd.convolved(x, kernel, bias)
+    return functional.conv2d(x, kernel, bias, padding=kernel.shape[-1] // 2)
 
 
 class Vgg:
@@ -95,7 +102,8 @@ class Vgg:
         self.layers = layer_names(arch)
         after = NORMALIZED_AFTER.get(arch)
         self._response_normalized = self.layers[self.layers.index(after) + 1] if after else None
-        self._kernels: dict[str, tuple[Tensor, Tensor, Tensor]] = {}
+        self._kernels: dict[str, tuple[Tensor, Tensor, Tensor]] = {}  # each with its bias, and flipped
+        self._transformed: dict[str, tuple[Tensor, Tensor, Tensor]] = {}  # of layers that were large enough so far
         for name in conv_shapes(arch):
             if f"{name}.weight" in weights:
                 kernel = weights[f"{name}.weight"].detach()
@@ -153,5 +161,14 @@ class Vgg:
         if name.endswith("pool"):
             pool = functional.max_pool2d if self.pooling == "max" else functional.avg_pool2d
             return pool(x, 2)
-        y: Tensor = _FrozenConv.apply(x, *self._kernels[name])
+        y: Tensor = _FrozenConv.apply(x, *self._kernel(name, x))
         return y
+
+    def _kernel(self, name: str, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Kernel, bias and flipped kernel for features like x."""
+        kernel, bias, flipped = self._kernels[name]
+        if not winograd.pays(kernel, x):
+            return kernel, bias, flipped
+        if name not in self._transformed:
+            self._transformed[name] = winograd.transformed(kernel), bias, winograd.transformed(flipped)
+        return self._transformed[name]

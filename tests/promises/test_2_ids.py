@@ -28,13 +28,13 @@ GOLDEN: dict[str, tuple[Picture | None, tuple[Picture, ...], dict[str, Any]]] = 
     "another network": (CONTENT, (STYLE,), {"arch": "vgg19", "pooling": "max", "precision": "bfloat16"}),
 }
 PINNED = {
-    "plain": "42a1aafefb8e98fb45541dedee9a7107",
-    "style alone": "8f44307394a5025685a4145034c6519a",
-    "content alone": "9a63922aeffbc54673be7897ff463187",
-    "blend": "781b907a30b8505f46a143015bf90f88",
-    "unread": "12bedf88eeb980d69bee205f8614b93e",
-    "mask": "eec94f1b38a561ebcdaf0de745e8fce9",
-    "another network": "3bc546b1d0dd6827ae379f2bba41757d",
+    "plain": "89e75a3303c00c4b297791d7c489838f",
+    "style alone": "03e32f4d7f33454f3696b23cc132c42e",
+    "content alone": "d392f4bcbb3bc69e0bac4f2fdd8f3db7",
+    "blend": "c2571d99c7b96862b820c87c204db6db",
+    "unread": "834161f1dac6e5b2832816e19ca7b989",
+    "mask": "de8263cd08c23b901da65481fc03e3b3",
+    "another network": "d1f6b75b462f2f4e08b9a3e15fad5b0a",
 }
 
 

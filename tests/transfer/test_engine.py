@@ -41,13 +41,13 @@ def test_alone_or_together_is_the_same(optimizer: str) -> None:
 
 
 def test_in_float32_a_batch_changes_what_rounding_changes() -> None:
-    """A batch is multiplied in another order. Where two positions are left of an image, steps amplify that."""
+    """A batch is multiplied in another order, which steps amplify: some tenfold every two."""
     posed, cache = mixed(), targets()
     together = solve(cache, posed, PLAIN)
     for one, found in zip(posed, together, strict=True):
         [alone] = solve(cache, [one], PLAIN)
-        rtol = 0.2 if one.content_layers == ("block5_conv3",) else 1e-3
-        torch.testing.assert_close(totals(found), totals(alone), rtol=rtol, atol=0)
+        torch.testing.assert_close(totals(found)[:8], totals(alone)[:8], rtol=1e-4, atol=0)
+        torch.testing.assert_close(totals(found), totals(alone), rtol=0.2, atol=0)
     for found, again in zip(together, solve(cache, posed, PLAIN), strict=True):
         assert found.curve == again.curve
         assert found.image.equal(again.image)

@@ -424,8 +424,8 @@ def test_receptive_fields_are_the_known_ones(layer: str, side: int) -> None:
 
 
 def test_a_layer_sees_no_further_than_its_receptive_field() -> None:
-    image = torch.rand(1, 3, 64, 64, requires_grad=True)
-    deep = network("max").features(image, [["block3_conv2"]])["block3_conv2"]
+    image = torch.rand(1, 3, 64, 64, dtype=torch.float64, requires_grad=True)
+    deep = network("max", torch.float64).features(image, [["block3_conv2"]])["block3_conv2"]
     (gradient,) = torch.autograd.grad(deep[0, :, 8, 8].sum(), image)
     seen = gradient[0].abs().sum(0).nonzero()
     assert (seen.amax(0) - seen.amin(0) + 1 <= receptive_field("vgg16", "block3_conv2")).all()
