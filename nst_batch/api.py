@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Unpack
 
 import pyarrow as pa
 
+from nst_batch.errors import without_secrets
 from nst_batch.store.run_directory import RunDirectory
 from nst_batch.vocabulary import ExportKind, RankBy
 
@@ -41,7 +42,7 @@ class Run:
         self.directory = RunDirectory.existing(os.fspath(url))
 
     def __repr__(self) -> str:
-        return f"Run({self.directory.directory.root!r})"
+        return f"Run({without_secrets(self.directory.directory.root)!r})"
 
     @property
     def study(self) -> dict[str, Any]:

@@ -145,6 +145,12 @@ class Trial:
     error_message: str | None = None
     """Why this trial cannot run; found while planning."""
 
+    @property
+    def files(self) -> tuple[Picture, ...]:
+        """Its pictures, then their masks."""
+        pictures = [each for each in (self.content, *self.styles) if each]
+        return (*pictures, *(each.mask for each in pictures if each.mask))
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Losses:

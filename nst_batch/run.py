@@ -100,7 +100,7 @@ def _plan(
     _tell(plan, reporter)
     trials = plan.trials()
     if run.exists():
-        trials = extension(plan, where=run.directory.url(), study=run.study["study"], planned=run.plan)
+        trials = extension(plan, run, run.study["study"], run.directory.url())
     committer.write_plan(_study_json(study, fingerprint), trials, plan.names())
 
 
@@ -108,7 +108,7 @@ def _may_be_better(run: RunDirectory, listing: Listing, options: RunOptions) -> 
     """Whether trials that could not run for want of a picture may be able to by now."""
     if options.retry_failed:
         return len(run.plan(["error_type"])["error_type"].drop_null()) > 0
-    return readable_again(run.plan, listing)
+    return readable_again(run, listing)
 
 
 def _balanced(plan: Plan, num_workers: int) -> Plan:
@@ -202,8 +202,8 @@ def _local_inputs(committer: Committer) -> list[str]:
     trial = next(committer.run.iter_plan(skip=committer.ended), None)
     if trial is None:
         return []
-    pictures = [picture.uri for picture in (trial.content, *trial.styles) if picture]
-    return [path for path in (*pictures, trial.configuration.weights) if Path(path).is_file()]
+    names = [*(file.uri for file in trial.files), trial.configuration.weights]
+    return [path for path in names if Path(path).is_file()]
 
 
 def _fingerprint(study: Study, listing: str, configurations: Sequence[Configuration]) -> str:

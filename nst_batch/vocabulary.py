@@ -14,6 +14,7 @@ import math
 import re
 from dataclasses import dataclass
 from typing import Any, Literal
+from urllib.parse import urlsplit
 
 from nst_batch.errors import LayerError
 
@@ -140,9 +141,14 @@ def scaled_size(size: int, scale: float) -> int:
     return max(1, round(size * scale))
 
 
+def url_path(name: str) -> str:
+    """The path in a URL; a local name is one."""
+    return urlsplit(name).path if "://" in name else name
+
+
 def is_list_file(name: str) -> bool:
     """Whether `name` is a list of pictures rather than a picture or a word."""
-    return name.lower().endswith(LIST_SUFFIXES)
+    return url_path(name).lower().endswith(LIST_SUFFIXES)
 
 
 def url_mistake(url: str) -> str | None:

@@ -116,7 +116,7 @@ def some_distances(pair: int, position: int) -> tuple[float, float]:
 
 
 def write(
-    path: Path,
+    path: Path | str,
     trials: Sequence[Trial],
     *,
     distances: Distances = some_distances,

@@ -213,8 +213,11 @@ def described(found: Estimate) -> str:
     """An estimate as text."""
     lines = [f"{found.study}: {found.num_trials:,} trials", ""]
     lines += (f"  {label:<10}{text}" for label, text in _estimate_rows(found))
-    lines += _listed("bad inputs, whose trials will be recorded as failed", [each[2] for each in found.bad_inputs])
-    same = [f"{left} has the same content as {other}" for left, other in found.duplicates]
+    lines += _listed(
+        "bad inputs, whose trials will be recorded as failed",
+        [str(each["error_message"]) for each in found.bad_inputs],
+    )
+    same = ["{picture} has the same content as {same_as}".format(**each) for each in found.duplicates]
     lines += _listed("duplicates, left out", same)
     return "\n".join((*lines, *(f"\nnote: {note}" for note in found.notes)))
 
@@ -225,7 +228,7 @@ def _estimate_rows(found: Estimate) -> Iterator[tuple[str, str]]:
     yield "trials", grid + (f"; {failing:,} cannot run" if failing else "")
     bad, same = len(found.bad_inputs), len(found.duplicates)
     yield "pictures", f"{found.num_pictures - bad:,} good, {bad:,} bad, {same:,} duplicates"
-    shown = [f"{width}×{height} ({count:,})" for width, height, count in found.sizes[:4]]
+    shown = ["{width}×{height} ({num_trials:,})".format(**each) for each in found.sizes[:4]]
     more = [f"and {len(found.sizes) - 4} more"] if len(found.sizes) > 4 else []
     yield "sizes", ", ".join([*shown, *more]) or "none"
     yield "batches", f"{found.num_batches:,}"

@@ -30,19 +30,8 @@ FORMATS = ("JPEG", "PNG", "WEBP", "TIFF", "GIF", "AVIF", "JPEG2000", "BMP", "PPM
 """What is read, by Pillow's names; animations give their first frame."""
 
 PILLOW_ERRORS = (
-    OSError,
-    SyntaxError,
-    ValueError,
-    TypeError,
-    LookupError,
-    ArithmeticError,
-    AttributeError,
-    AssertionError,
-    EOFError,
-    MemoryError,
-    RuntimeError,
-    struct.error,
-    zlib.error,
+    *(OSError, SyntaxError, ValueError, TypeError, LookupError, ArithmeticError, AttributeError, AssertionError),
+    *(EOFError, MemoryError, RuntimeError, struct.error, zlib.error),
 )
 """What Pillow's readers raise on damaged or hostile files, found by fuzzing and in their source."""
 

@@ -120,9 +120,7 @@ def _read_remote(uri: str, limit_bytes: int) -> bytes:
 
     try:
         return patiently(read)
-    except (ImportError, ValueError) as error:  # a protocol that is not allowed, or whose package is not installed
-        raise _image_error(uri, error) from error
-    except network_errors() as error:
+    except (*network_errors(), ImportError, ValueError) as error:  # of protocols not allowed, or not installed
         raise _image_error(uri, error) from error
 
 

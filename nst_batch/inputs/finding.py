@@ -6,7 +6,8 @@ import fnmatch
 import hashlib
 import os
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any
 from urllib.parse import urlsplit
@@ -15,16 +16,14 @@ import fsspec
 
 from nst_batch.errors import ImageError, StudyError, network_errors
 from nst_batch.inputs.fetching import patiently
-from nst_batch.inputs.lists import NamedPair, NamedPicture, listed_pairs, rows
-from nst_batch.vocabulary import OBJECT_STORES, is_list_file, url_mistake
+from nst_batch.inputs.lists import NamedPair, NamedPicture, listed_pairs, listed_pictures
+from nst_batch.vocabulary import OBJECT_STORES, is_list_file, url_mistake, url_path
 
 PICTURE_SUFFIXES = frozenset(
     {".avif", ".bmp", ".gif", ".jfif", ".jp2", ".jpeg", ".jpg", ".pbm", ".pgm", ".png", ".ppm", ".tga"}
     | {".tif", ".tiff", ".webp"}
 )
 _GLOB = frozenset("*?[")
-_Found = Iterable[tuple[str, str]]
-"""(uri, stamp): the stamp changes when the file does, as far as that can be seen without opening it."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -41,8 +40,7 @@ class Listing:
     @property
     def uris(self) -> tuple[str, ...]:
         """Of all pictures and masks, each once."""
-        named = [*self.content, *self.style]
-        return tuple(dict.fromkeys([*(each.uri for each in named), *(each.mask for each in named if each.mask)]))
+        return _uris((*self.content, *self.style))
 
 
 def list_inputs(
@@ -61,115 +59,120 @@ def list_inputs(
         StudyError: Something named matches no picture, or a folder or list file cannot be read; all of them at
             once.
     """
-    mistakes: list[str] = []
-    stamps: dict[str, str] = {}
-    contents = [NamedPicture(uri) for uri in _expand_all("content", content, mistakes, stamps)]
-    styles = [NamedPicture(uri) for uri in _expand_all("style", style, mistakes, stamps)]
-    listed = list(listed_pairs(pairs, mistakes)) if is_list_file(pairs) else None
-    if listed is not None:
+    search, listed = _Search(), None
+    contents = [NamedPicture(uri) for uri in search.uris("content", content)]
+    styles = [NamedPicture(uri) for uri in search.uris("style", style)]
+    if is_list_file(pairs):
+        listed = []
+        with search.told(f"pairs: {pairs}"):
+            listed = listed_pairs(pairs)
         contents, styles = [each for each, _ in listed], [style for _, row in listed for style in row]
-        stamps = {each.uri: _stamp(each.uri) for each in (*contents, *styles)}
-    content_of = _masked("content_masks", content_masks, contents, mistakes, stamps)
-    style_of = _masked("style_masks", style_masks, styles, mistakes, stamps)
-    if mistakes:
-        raise StudyError(mistakes)
+    content_of = search.masked("content_masks", content_masks, contents)
+    style_of = search.masked("style_masks", style_masks, styles)
+    if search.mistakes:
+        raise StudyError(search.mistakes)
     if listed is not None:
         listed = [(content_of[one], tuple(style_of[each] for each in several)) for one, several in listed]
     contents, styles = list(dict.fromkeys(content_of.values())), list(dict.fromkeys(style_of.values()))
-    stamps |= {each.mask: _stamp(each.mask) for each in (*contents, *styles) if each.mask}
-    fingerprint = _digest([*map(repr, contents), "", *map(repr, styles), "", *stamps.values(), repr(listed)])
+    stamps = [search.versions.get(uri) or _stamp(uri) for uri in _uris([*contents, *styles])]
     return Listing(
         content=tuple(contents),
         style=tuple(styles),
         pairs=None if listed is None else tuple(listed),
-        fingerprint=fingerprint,
+        fingerprint=hashlib.sha256(repr((contents, styles, listed, stamps)).encode()).hexdigest(),
     )
 
 
-def _masked(
-    key: str, pattern: str, pictures: Sequence[NamedPicture], mistakes: list[str], stamps: dict[str, str]
-) -> dict[NamedPicture, NamedPicture]:
-    """The pictures with the masks of their names; those that have one, and those without, stay as they are."""
-    found: dict[str, str] = {}
-    for uri in _expand_all(key, [pattern] if pattern else [], mistakes, stamps):
-        same = found.setdefault(_stem(uri), uri)
-        if same != uri:
-            mistakes.append(f"{key}: {same} and {uri} are masks of the same picture; keep one")
-    if found and not any(_stem(each.uri) in found for each in pictures):
-        named = ", ".join(repr(_stem(each.uri)) for each in pictures[:3]) or "none"
-        mistakes.append(f"{key}: expected masks with the names of pictures ({named}), found none in {pattern}")
-    return {each: NamedPicture(each.uri, each.mask or found.get(_stem(each.uri))) for each in pictures}
+def _uris(pictures: Sequence[NamedPicture]) -> tuple[str, ...]:
+    masks = (each.mask for each in pictures if each.mask)
+    return tuple(dict.fromkeys([*(each.uri for each in pictures), *masks]))
 
 
-def _stem(uri: str) -> str:
-    return PurePosixPath(urlsplit(uri).path if "://" in uri else uri).stem
+@dataclass(frozen=True, slots=True)
+class _Search:
+    """What was found wrong, and of what version remote files are."""
 
+    mistakes: list[str] = field(default_factory=list)
+    versions: dict[str, str] = field(default_factory=dict)
+    """By URI, where listing a folder or bucket told it."""
 
-# Folders, globs, URLs
-
-
-def _expand_all(key: str, patterns: Sequence[str], mistakes: list[str], stamps: dict[str, str]) -> Iterator[str]:
-    for pattern in patterns:
+    @contextmanager
+    def told(self, what: str) -> Iterator[None]:
+        """Takes up why something cannot be listed."""
         try:
-            found = list(_expand(pattern))
-        except _failures() as error:
+            yield
+        except (*network_errors(), ImageError, ValueError, ImportError) as error:
             reason = error.message if isinstance(error, ImageError) else str(error) or type(error).__name__
-            mistakes.append(f"{key}: {pattern}: cannot be listed: {reason}")
-            continue
-        if not found:
-            mistakes.append(f"{key}: no pictures match {pattern!r}; expected files, a directory, a glob or a URL")
-        stamps.update(found)
-        yield from (uri for uri, _ in found)
+            self.mistakes.append(f"{what}: {reason}")
+
+    def uris(self, key: str, patterns: Sequence[str]) -> Iterator[str]:
+        """The pictures that the entries of a study's key mean."""
+        for pattern in patterns:
+            found: list[str] | None = None
+            with self.told(f"{key}: {pattern}: cannot be listed"):
+                found = self._expanded(pattern)
+            if found == []:
+                expected = "expected files, a directory, a glob or a URL"
+                self.mistakes.append(f"{key}: no pictures match {pattern!r}; {expected}")
+            yield from found or ()
+
+    def masked(self, key: str, pattern: str, pictures: Sequence[NamedPicture]) -> dict[NamedPicture, NamedPicture]:
+        """The pictures with the masks of their names; those that have one, and those without, stay as they are."""
+        found: dict[str, str] = {}
+        for uri in self.uris(key, [pattern] if pattern else []):
+            if (same := found.setdefault(_stem(uri), uri)) != uri:
+                self.mistakes.append(f"{key}: {same} and {uri} are masks of the same picture; keep one")
+        owners: dict[str, str] = {}
+        for each in pictures:
+            stem = _stem(each.uri)
+            if stem in found and (same := owners.setdefault(stem, each.uri)) != each.uri and not each.mask:
+                both = f"{found[stem]} could be the mask of {same} and of {each.uri}"
+                self.mistakes.append(f"{key}: {both}; rename one, or name masks in a list of pairs")
+        if found and not owners:
+            named = ", ".join(repr(_stem(each.uri)) for each in pictures[:3]) or "none"
+            wanted = f"expected masks with the names of pictures ({named})"
+            self.mistakes.append(f"{key}: {wanted}, found none in {pattern}")
+        return {each: NamedPicture(each.uri, each.mask or found.get(_stem(each.uri))) for each in pictures}
+
+    def _expanded(self, pattern: str) -> list[str]:
+        if "://" in pattern and (mistake := url_mistake(pattern)) is not None:
+            raise ValueError(mistake)
+        if is_list_file(pattern):
+            return listed_pictures(pattern)
+        if urlsplit(pattern).scheme in ("http", "https"):
+            return [pattern]
+        return sorted(self._remote(pattern) if "://" in pattern else _local(pattern))
+
+    def _remote(self, pattern: str) -> Iterator[str]:
+        filesystem, root = fsspec.core.url_to_fs(pattern, use_listings_cache=False)
+        for name, entry in patiently(lambda: _entries(filesystem, root, urlsplit(pattern).scheme)).items():
+            if entry.get("type") != "directory":
+                version = entry.get("ETag") or entry.get("etag") or entry.get("mtime") or entry.get("created")
+                uri = filesystem.unstrip_protocol(name)
+                self.versions[uri] = f"{entry.get('size')} {version}"
+                yield uri
 
 
-def _failures() -> tuple[type[Exception], ...]:
-    """What listing may raise; asked for when something was raised, as network libraries are loaded by their use."""
-    return (*network_errors(), ImageError, ValueError, ImportError)
-
-
-def _expand(pattern: str) -> _Found:
-    """The pictures that one entry means."""
-    if "://" in pattern and (mistake := url_mistake(pattern)) is not None:
-        raise ValueError(mistake)
-    if is_list_file(urlsplit(pattern).path if "://" in pattern else pattern):
-        return [(uri, _stamp(uri)) for row in rows(pattern, ("uri",)) for uri in row["uri"]]
-    if urlsplit(pattern).scheme in ("http", "https"):
-        return [(pattern, "")]
-    return sorted(_expand_remote(pattern) if "://" in pattern else _expand_local(pattern))
-
-
-def _expand_local(pattern: str) -> Iterator[tuple[str, str]]:
+def _local(pattern: str) -> Iterator[str]:
     path = Path(pattern)
+    found: Iterable[Path] = [path] if os.path.lexists(path) else []
     if path.is_dir():
-        found: Iterable[Path] = (each for each in _files_below(path) if _is_picture(each.relative_to(path)))
+        below = _globbed(path, ("**", "*"), hidden=False)
+        found = (each for each in below if _is_picture(each.relative_to(path)))
     elif _GLOB & set(pattern) and not path.exists():
-        anchor = Path(path.anchor or ".")
-        found = _globbed(anchor, path.relative_to(path.anchor).parts)
-    else:
-        found = [path] if path.exists() or path.is_symlink() else []
-    yield from ((str(file), _stamp(str(file))) for file in found if not file.is_dir())
+        found = _globbed(Path(path.anchor or "."), path.relative_to(path.anchor).parts)
+    return (str(file) for file in found if not file.is_dir())
 
 
-def _files_below(folder: Path) -> Iterator[Path]:
-    """The files in a folder and its folders; one that cannot be listed is an OSError with its path."""
-
-    def fail(error: OSError) -> None:
-        raise error
-
-    for root, folders, files in os.walk(folder, onerror=fail):
-        folders[:] = [name for name in folders if not name.startswith(".")]
-        yield from (Path(root, name) for name in files)
-
-
-def _globbed(folder: Path, parts: Sequence[str]) -> Iterator[Path]:
+def _globbed(folder: Path, parts: Sequence[str], *, hidden: bool = True) -> Iterator[Path]:
     """What `Path.glob` finds, which leaves out what it cannot list; here that is an OSError with its path."""
     if not parts:
         yield folder
     elif parts[0] == "**":
         yield from _globbed(folder, parts[1:])
         for entry in _entries_of(folder):
-            if entry.is_dir(follow_symlinks=False):
-                yield from _globbed(Path(entry.path), parts)
+            if entry.is_dir(follow_symlinks=False) and (hidden or not entry.name.startswith(".")):
+                yield from _globbed(Path(entry.path), parts, hidden=hidden)
     elif _GLOB & set(parts[0]):
         for entry in _entries_of(folder):
             if fnmatch.fnmatchcase(entry.name, parts[0]) and (len(parts) == 1 or entry.is_dir()):
@@ -181,14 +184,6 @@ def _globbed(folder: Path, parts: Sequence[str]) -> Iterator[Path]:
 def _entries_of(folder: Path) -> list[os.DirEntry[str]]:
     with os.scandir(folder) as entries:
         return list(entries)
-
-
-def _expand_remote(pattern: str) -> Iterator[tuple[str, str]]:
-    filesystem, root = fsspec.core.url_to_fs(pattern, use_listings_cache=False)
-    for name, entry in patiently(lambda: _entries(filesystem, root, urlsplit(pattern).scheme)).items():
-        if entry.get("type") != "directory":
-            version = entry.get("ETag") or entry.get("etag") or entry.get("mtime") or entry.get("created")
-            yield filesystem.unstrip_protocol(name), f"{entry.get('size')} {version}"
 
 
 def _entries(filesystem: Any, root: str, protocol: str) -> dict[str, dict[str, Any]]:
@@ -214,8 +209,12 @@ def _remote_files(filesystem: Any, folder: str) -> Iterator[dict[str, Any]]:
             yield entry
 
 
-def _is_picture(path: PurePosixPath | Path) -> bool:
+def _is_picture(path: PurePosixPath) -> bool:
     return path.suffix.lower() in PICTURE_SUFFIXES and not any(part.startswith(".") for part in path.parts)
+
+
+def _stem(uri: str) -> str:
+    return PurePosixPath(url_path(uri)).stem
 
 
 def _stamp(uri: str) -> str:
@@ -227,10 +226,3 @@ def _stamp(uri: str) -> str:
     except (OSError, ValueError) as error:
         return f"unreadable: {type(error).__name__}"
     return f"{found.st_size} {found.st_mtime_ns}"
-
-
-def _digest(texts: Iterable[str]) -> str:
-    digest = hashlib.sha256()
-    for text in texts:
-        digest.update(text.encode(errors="surrogateescape") + b"\n")
-    return digest.hexdigest()

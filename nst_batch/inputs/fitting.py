@@ -59,13 +59,10 @@ def held_bytes(
 def _num_features(arch: str, layers: Sequence[str], height: int, width: int, tile: int) -> int:
     """Numbers held at the peak.
 
-    Of a whole image, every activation up to the deepest layer is kept for the backward pass. At the peak, near the
-    image, there are besides them the gradients that the losses left at their layers, and four tensors of the
-    largest layer's size: the gradient there before and after its ReLU, the one being computed, and what a
-    convolution library needs for itself, which was measured as none to two of these.
-
-    In strips, what is kept are the poolings and the blocks of a single strip. While a strip is computed again,
-    there are besides them its own activations, as for a whole image, and the gradient of the largest pooling.
+    Of a whole image: every activation up to the deepest layer, the gradients that the losses left at their layers,
+    and four tensors of the largest layer's size (its gradient before and after the ReLU, the next one, and what a
+    convolution library takes: measured, none to two). In strips: the poolings and the blocks of a single strip,
+    and, while a strip is computed again, its activations and the gradient of the largest pooling.
     """
     kept, pooled, working = 0, [0], 0
     for index, sizes in enumerate(_blocks(arch, layers, height, width)):
@@ -93,14 +90,13 @@ def fitting(
 ) -> MemoryLayout:
     """How to hold one problem: whole, else in as few strips as fit, else with pairs in bfloat16 and then fewer.
 
+    What takes the least, if nothing fits.
+
     Args:
         layers: Those that the losses look at.
         available: Bytes of memory for the whole of a worker.
         tile: Rows of a strip, 0 for the whole; None chooses.
-        num_pairs: That are wanted: no more than there are steps, and none without L-BFGS.
-
-    Returns:
-        What fits; if nothing does, what takes the least.
+        num_pairs: That L-BFGS may keep at most.
     """
     layouts = [
         MemoryLayout(tile=rows, num_pairs=min(count, num_pairs), pair_precision=precision)

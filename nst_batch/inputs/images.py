@@ -31,17 +31,9 @@ _COLOR_FLOOR = 1e-5
 
 
 def fitted_size(width: int, height: int, size: int, fit: Fit) -> tuple[int, int]:
-    """The (width, height) that `resize` gives to a picture of `width` × `height` pixels.
-
-    Raises:
-        ValueError: A length is less than 1, or `fit` is unknown.
-    """
-    if min(width, height, size) < 1:
-        raise ValueError(f"expected lengths of at least 1 pixel, found {width}×{height} to be fitted to {size}")
-    if fit in ("crop", "stretch"):
-        return size, size
+    """The (width, height) that `resize` gives to a picture of `width` × `height` pixels."""
     if fit != "keep":
-        raise ValueError(f"expected fit to be crop, stretch or keep, found {fit!r}")
+        return size, size
     longer = max(width, height)
     # Rounded half up, in integers: the same on every machine.
     rows, columns = ((2 * edge * size + longer) // (2 * longer) for edge in (height, width))
@@ -89,13 +81,7 @@ def to_array(image: Image.Image) -> Pixels:
 
 
 def from_array(pixels: npt.NDArray[np.floating[Any]]) -> Image.Image:
-    """An RGB picture from a 3xHxW array: values are clamped to [0, 1] and rounded to 255ths; NaN is black.
-
-    Raises:
-        ValueError: The shape is not 3xHxW.
-    """
-    if pixels.ndim != 3 or pixels.shape[0] != 3:
-        raise ValueError(f"expected an array of shape 3xHxW, found {'x'.join(map(str, pixels.shape))}")
+    """An RGB picture from a 3xHxW array: values are clamped to [0, 1] and rounded to 255ths; NaN is black."""
     finite = np.nan_to_num(pixels.astype(np.float32), nan=0.0, posinf=1.0, neginf=0.0)
     levels = np.rint(finite.clip(0, 1) * 255).astype(np.uint8)
     return Image.fromarray(np.ascontiguousarray(levels.transpose(1, 2, 0)))
@@ -131,12 +117,7 @@ def transfer_luminance(result: Pixels, content: Pixels) -> Pixels:
     Args:
         result: 3xHxW in [0, 1].
         content: 3xHxW in [0, 1], of the same size.
-
-    Raises:
-        ValueError: The sizes differ.
     """
-    if result.shape != content.shape:
-        raise ValueError(f"expected two pictures of one size, found {result.shape[1:]} and {content.shape[1:]}")
     change = np.tensordot(_LUMINANCE, result.astype(np.float64) - content, axes=1)
     return (content + change).clip(0, 1).astype(np.float32)
 

@@ -1,4 +1,4 @@
-"""List files: .csv, .jsonl and .parquet tables with columns of URIs."""
+"""List files: .csv, .jsonl and .parquet tables with columns of URIs, relative ones from the list's own folder."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import io
 import posixpath
 from collections.abc import Iterator, Sequence
 from itertools import repeat
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 from urllib.parse import urlsplit, urlunsplit
 
@@ -15,8 +15,8 @@ import pyarrow.csv
 import pyarrow.json
 import pyarrow.parquet
 
-from nst_batch.errors import ImageError
 from nst_batch.inputs.fetching import read_bytes
+from nst_batch.vocabulary import url_path
 
 
 class NamedPicture(NamedTuple):
@@ -30,42 +30,45 @@ NamedPair = tuple[NamedPicture, tuple[NamedPicture, ...]]
 """A content with its styles."""
 
 
-def listed_pairs(source: str, mistakes: list[str]) -> Iterator[NamedPair]:
-    """The pairs in a list file with columns `content`, `style` and perhaps `content_mask` and `style_mask`.
-
-    Args:
-        mistakes: Takes up why the file cannot be used.
-    """
-    try:
-        found = [_pair(row) for row in rows(source, ("content", "style"), ("content_mask", "style_mask"))]
-    except (ImageError, ValueError) as error:
-        reason = error.message if isinstance(error, ImageError) else error
-        mistakes.append(f"pairs: {source}: {reason}")
-        return
-    if not found:
-        mistakes.append(f"pairs: {source}: the list is empty")
-    yield from found
-
-
-def _pair(row: dict[str, list[str]]) -> NamedPair:
-    """A row of a list of pairs; several styles or masks are separated by ` + `, as tables show them."""
-    styles, masks = row["style"], row["style_mask"]
-    if len(masks) not in (0, len(styles)):
-        raise ValueError(f"expected a style_mask for each of {len(styles)} styles, found {len(masks)}")
-    content = NamedPicture(row["content"][0], *row["content_mask"])
-    return content, tuple(map(NamedPicture, styles, masks or repeat(None)))
-
-
-def rows(source: str, columns: Sequence[str], optional: Sequence[str] = ()) -> Iterator[dict[str, list[str]]]:
-    """The rows of a list file in order, with the URIs in each column; columns of other names are ignored.
-
-    Relative paths start from the list's folder. Rows without any of the columns are skipped.
+def listed_pictures(source: str) -> list[str]:
+    """The URIs in a list file with a column `uri`.
 
     Raises:
         ImageError: The file cannot be read.
-        ValueError: It is not such a table, lacks a column, or a row lacks one of several columns.
+        ValueError: It is not such a table, or a row has no text there.
     """
-    table = _table(read_bytes(source), Path(urlsplit(source).path).suffix.lower(), (*columns, *optional))
+    return [_anchored(row["uri"], source) for _, row in _rows(source, ("uri",))]
+
+
+def listed_pairs(source: str) -> list[NamedPair]:
+    """The pairs in a list file with columns `content`, `style` and perhaps `content_mask` and `style_mask`.
+
+    Several styles, and their masks, are separated by ` + `, as tables show them.
+
+    Raises:
+        ImageError, ValueError: As for `listed_pictures`; or a row has not as many masks as styles.
+    """
+    pairs = []
+    for number, row in _rows(source, ("content", "style"), ("content_mask", "style_mask")):
+        content, mask = (_anchored(row[name], source) for name in ("content", "content_mask"))
+        styles, masks = (
+            [_anchored(each, source) for each in row[name].split(" + ") if each] for name in ("style", "style_mask")
+        )
+        if len(masks) not in (0, len(styles)):
+            wanted = f"a style_mask for each of {len(styles)} styles"
+            raise ValueError(f"row {number}: expected {wanted}, found {len(masks)}")
+        several = tuple(map(NamedPicture, styles, masks or repeat(None)))
+        pairs.append((NamedPicture(content, mask or None), several))
+    if not pairs:
+        raise ValueError("the list is empty")
+    return pairs
+
+
+def _rows(
+    source: str, columns: Sequence[str], optional: Sequence[str] = ()
+) -> Iterator[tuple[int, dict[str, str]]]:
+    """The rows in order, numbered from 1; those without any of the columns are skipped, other columns ignored."""
+    table = _table(read_bytes(source), PurePosixPath(url_path(source)).suffix.lower(), (*columns, *optional))
     missing = [name for name in columns if name not in table.column_names]
     if missing:
         raise ValueError(f"expected a column {missing[0]!r}, found {', '.join(table.column_names)}")
@@ -76,9 +79,7 @@ def rows(source: str, columns: Sequence[str], optional: Sequence[str] = ()) -> I
         for name, value in found.items():
             if not isinstance(value, str) or (not value and name in columns):
                 raise ValueError(f"row {number}: expected text under {name!r}, found {value!r}")
-        yield {
-            name: [_anchored(each, source) for each in value.split(" + ") if each] for name, value in found.items()
-        }
+        yield number, found
 
 
 def _table(data: bytes, suffix: str, columns: Sequence[str]) -> pa.Table:
@@ -93,11 +94,11 @@ def _table(data: bytes, suffix: str, columns: Sequence[str]) -> pa.Table:
     return pa.json.read_json(file)
 
 
-def _anchored(value: str, source: str) -> str:
-    if "://" in value or Path(value).is_absolute():
-        return value
+def _anchored(name: str, source: str) -> str:
+    if not name or "://" in name or Path(name).is_absolute():
+        return name
     if "://" not in source:
-        return str(Path(source).parent / value)
+        return str(Path(source).parent / name)
     place = urlsplit(source)
-    path = posixpath.normpath(posixpath.join(posixpath.dirname(place.path) or "/", value))
+    path = posixpath.normpath(posixpath.join(posixpath.dirname(place.path) or "/", name))
     return urlunsplit((place.scheme, place.netloc, path, "", ""))

@@ -18,7 +18,7 @@ from urllib.parse import urlparse
 
 from nst_batch.errors import WeightsError, network_cause, network_errors
 from nst_batch.inputs import fetching
-from nst_batch.vocabulary import CONVS_PER_BLOCK, NORMALIZED_AFTER, Normalization, Pooling, kernel_side
+from nst_batch.vocabulary import NORMALIZED_AFTER, Normalization, Pooling, kernel_side, layer_names
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -128,21 +128,15 @@ def _downloaded(url: str, path: Path, download: bool) -> Path:
         fetching.fetch(url, partial)
         _check_digest(partial, path.name, f"what came from {url} is damaged; try again")
         partial.replace(path)
-    except (ImportError, ValueError) as error:
-        raise _no_download(url, path, error) from error
-    except network_errors() as error:
-        raise _no_download(url, path, error) from error
+    except (*network_errors(), ImportError, ValueError) as error:
+        cause = network_cause(error)
+        raise WeightsError(
+            f"weights cannot be downloaded from {url}: {str(cause) or type(cause).__name__}; download them "
+            f"elsewhere and put them at {path}, or {WAYS_OUT}"
+        ) from error
     finally:
         partial.unlink(missing_ok=True)
     return path
-
-
-def _no_download(url: str, path: Path, error: Exception) -> WeightsError:
-    cause = network_cause(error)
-    return WeightsError(
-        f"weights cannot be downloaded from {url}: {str(cause) or type(cause).__name__}; download them elsewhere "
-        f"and put them at {path}, or {WAYS_OUT}"
-    )
 
 
 def _check_digest(path: Path, name: str, damaged: str) -> None:
@@ -176,13 +170,11 @@ def _named(state: Mapping[str, Tensor], arch: str, path: Path) -> dict[str, Tens
     from nst_batch.transfer.vgg import conv_shapes
 
     named: dict[str, Tensor] = {}
-    problems = []
-    for (name, (out_channels, in_channels)), position in zip(
-        conv_shapes(arch).items(), _positions(arch), strict=True
-    ):
+    problems, positions = [], _positions(arch)
+    for name, (out_channels, in_channels) in conv_shapes(arch).items():
         side = kernel_side(name, arch)
         for kind, shape in (("weight", (out_channels, in_channels, side, side)), ("bias", (out_channels,))):
-            key = f"features.{position}.{kind}"
+            key = f"features.{positions[name]}.{kind}"
             tensor = state.get(key)
             if not isinstance(tensor, torch.Tensor):
                 problems.append(f"{key} ({name}) is missing")
@@ -199,16 +191,10 @@ def _named(state: Mapping[str, Tensor], arch: str, path: Path) -> dict[str, Tens
     return named
 
 
-def _positions(arch: str) -> list[int]:
-    """Where torchvision's `features` has its convolutions.
-
-    Each takes two places with its ReLU, each pooling one, and so does a local response normalisation.
-    """
-    positions: list[int] = []
-    at = 0
-    for block, count in enumerate(CONVS_PER_BLOCK[arch], 1):
-        for index in range(1, count + 1):
-            positions.append(at)
-            at += 3 if f"block{block}_conv{index}" == NORMALIZED_AFTER.get(arch) else 2
-        at += 1
+def _positions(arch: str) -> dict[str, int]:
+    """Where each layer begins in torchvision's `features`, in which ReLUs and normalisations take places too."""
+    positions, at = {}, 0
+    for name in layer_names(arch):
+        positions[name] = at
+        at += (1 if name.endswith("pool") else 2) + (name == NORMALIZED_AFTER.get(arch))
     return positions

@@ -227,7 +227,7 @@ def _provenance(run: RunDirectory, session: Session) -> dict[str, str]:
     several = ", ".join(f"list(DISTINCT {name} ORDER BY {name}) AS {name}" for name in _HARDWARE)
     totals = "sum(seconds) AS seconds, max(peak_memory_bytes) AS peak"
     [row] = session.query(f"SELECT {several}, {totals} FROM trials").to_pylist()
-    facts = {"study": str(run.study["name"]), "run directory": run.directory.url()}
+    facts = {"study": str(run.study["name"]), "run directory": without_secrets(run.directory.url())}
     facts["planned"] = str(run.study.get("created_at", "unknown"))[:19]
     for name in _HARDWARE:
         values = [value for value in row[name] or () if value is not None]

@@ -35,7 +35,7 @@ from nst_batch.errors import RunDirectoryError
 from nst_batch.records import Result, Trial
 from nst_batch.store import rows, tables
 from nst_batch.store.files import STAGING
-from nst_batch.store.lock import RunLock, check_writable, run_lock
+from nst_batch.store.lock import check_writable, run_lock
 from nst_batch.store.plan_files import write_plan
 from nst_batch.store.run_directory import PROGRESS, SUCCESS, RunDirectory, image_path, part_name
 from nst_batch.store.status import STATES, Mask, TrialStatus
@@ -61,7 +61,6 @@ class Committer:
         RunDirectoryError: If it holds something else, or cannot be written.
     """
 
-    _lock: RunLock
     _status: TrialStatus
     _published: npt.NDArray[np.uint16]
     """The published attempt of every trial, 0 for none."""
@@ -75,8 +74,7 @@ class Committer:
     def __init__(
         self, run: RunDirectory, *, segment_rows: int = SEGMENT_ROWS, flush_seconds: float = FLUSH_SECONDS
     ) -> None:
-        self.run = run
-        self._directory = run.directory
+        self.run, self._directory = run, run.directory
         self._segment_rows, self._flush_seconds = segment_rows, flush_seconds
         self._writer, self._num_segments = secrets.token_hex(4), 0
         self._flushed_at = time.monotonic()
@@ -85,8 +83,7 @@ class Committer:
     def __enter__(self) -> Self:
         check_writable(self.run)
         with ExitStack() as stack:
-            self._lock = run_lock(self._directory)
-            stack.enter_context(self._lock)
+            self._lock = stack.enter_context(run_lock(self._directory))
             self._pool = stack.enter_context(ThreadPoolExecutor(_IMAGES_AT_ONCE, "nst-batch images"))
             self._recover()
             self._stack = stack.pop_all()
@@ -97,18 +94,14 @@ class Committer:
             if not isinstance(error, RunDirectoryError):
                 self.flush()
 
-    # What has ended
-
     @property
     def ended(self) -> Mask:
-        """True at the `trial_index` of every trial that has ended: committed now or recorded before."""
+        """True at the `trial_index` of every trial that has ended, now or in an earlier run."""
         return self._status.ended
 
     def counts(self) -> dict[str, int]:
         """The trials by state: pending, ok, failed, diverged."""
         return self._status.counts()
-
-    # Planning
 
     def write_plan(
         self, study: dict[str, Any], trials: Iterable[Trial], names: Mapping[str, str] | None = None

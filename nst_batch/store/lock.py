@@ -2,9 +2,9 @@
 
 On a local disk the lock is the kernel's (`flock` on the file `lock`): it goes when its process dies, however that
 happens. In an object store it is a lease: an object that its holder rewrites every few seconds, and that counts as
-dead once nobody has seen it change for long enough. Clocks of different machines are never compared.
+dead once it has not changed for long enough. Clocks of different machines are never compared.
 
-The file is made before any other and stays, and so tells a run that was killed before it had a plan from somebody's
+The lock is made before any other and stays, and so tells a run that was killed before it had a plan from somebody's
 folder. Nothing that the program did not write is ever changed or removed.
 """
 
@@ -13,17 +13,19 @@ from __future__ import annotations
 import fcntl
 import json
 import logging
+import math
 import os
+import re
 import secrets
 import socket
 import threading
 import time
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Self
 
-from nst_batch.errors import LockedError, RunDirectoryError
+from nst_batch.errors import LockedError, RunDirectoryError, without_secrets
 from nst_batch.records import ALGORITHM
 from nst_batch.store.files import Directory
 from nst_batch.store.run_directory import STUDY, RunDirectory
@@ -31,6 +33,7 @@ from nst_batch.store.run_directory import STUDY, RunDirectory
 NAME = "lock"
 REFRESH_SECONDS, DEAD_SECONDS = 10.0, 45.0
 
+_LEASE = re.compile(rf"{NAME}/\d{{6,}}")
 _SHOWN = 3
 _log = logging.getLogger(__name__)
 
@@ -44,8 +47,7 @@ def check_writable(run: RunDirectory) -> None:
     url = run.directory.url()
     if not run.exists():
         names = [name for name in run.directory.names() if not name.startswith(".")]
-        content = run.directory.find(NAME) if NAME in names else b""
-        if names and not ({"host", "pid"} <= _parsed(content).keys() or (names == [NAME] and not content)):
+        if names and (not _is_ours(run.directory, names) or run.parts() or run.segment_paths()):
             shown = f"{', '.join(names[:_SHOWN])}{' …' if len(names) > _SHOWN else ''}"
             raise RunDirectoryError(
                 f"{url}: expected an empty directory or one made by nst-batch, found {shown} and no {STUDY}; "
@@ -57,6 +59,16 @@ def check_writable(run: RunDirectory) -> None:
             f"{ALGORITHM}, and their results must not be mixed; choose another --out, or go on with nst-batch "
             f"{run.study.get('code_version', 'of that time')}"
         )
+
+
+def _is_ours(directory: Directory, names: list[str]) -> bool:
+    """Whether a run was begun there that has no study yet: it made the lock first."""
+    if NAME not in names:
+        return False
+    if not directory.is_local:
+        return _last_lease(directory)[0] > 0
+    content = directory.find(NAME)
+    return {"host", "pid"} <= _parsed(content).keys() or (names == [NAME] and not content)
 
 
 def run_lock(
@@ -82,19 +94,10 @@ class FileLock:
         self._directory, self._path = directory, Path(directory.root, NAME)
 
     def __enter__(self) -> Self:
-        with self._directory.explained("lock", NAME):
+        with ExitStack() as stack, self._directory.explained("lock", NAME):
             self._path.parent.mkdir(parents=True, exist_ok=True)
             self._descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
-        try:
-            self._acquire()
-            self._directory.remove_staged()
-        except BaseException:
-            os.close(self._descriptor)
-            raise
-        return self
-
-    def _acquire(self) -> None:
-        with self._directory.explained("lock", NAME):
+            stack.callback(os.close, self._descriptor)
             try:
                 fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError as error:
@@ -102,7 +105,10 @@ class FileLock:
             content = json.dumps(_myself()).encode()
             os.pwrite(self._descriptor, content, 0)  # never empty once it was written
             os.ftruncate(self._descriptor, len(content))
-        self.check()
+            self.check()
+            self._directory.remove_staged()
+            self._open = stack.pop_all()
+        return self
 
     def check(self) -> None:
         """Raises LockedError if another file is there by now."""
@@ -112,14 +118,14 @@ class FileLock:
                 raise LockedError(f"{self._path}: removed or replaced while the lock was held; run again to resume")
 
     def __exit__(self, *_: object) -> None:
-        os.close(self._descriptor)
+        self._open.close()
 
 
 class Lease:
-    """The object `lock`, rewritten by a daemon thread for as long as it is held.
+    """One of the objects `lock/000001`, `lock/000002` …, rewritten by a daemon thread for as long as it is held.
 
-    It is written as everything else is: staged, looked at, moved. So a holder that was paused and has been replaced
-    cannot renew or give up what is another's.
+    Whoever creates the next one holds the directory: of several who try, the store lets one. Nobody else writes it
+    and none is removed, so a holder that was paused and has been replaced finds a next one, however much later.
     """
 
     def __init__(self, directory: Directory, refresh_seconds: float, dead_seconds: float) -> None:
@@ -129,29 +135,28 @@ class Lease:
         self._thread = threading.Thread(target=self._keep, name="nst-batch lease", daemon=True)
 
     def __enter__(self) -> Self:
-        """Waits for a dead holder's lease to run out, then writes, lets a rival's write settle, and reads back."""
-        self._wait_for_holder()
+        self._number = self._free_number()
         self._renewed = time.monotonic()
-        self._directory.write(NAME, json.dumps(self._content).encode())
+        self._directory.create(_lease(self._number), json.dumps(self._content).encode())
+        self._check_own()
         self._directory.remove_staged()
-        time.sleep(self._refresh / 5)
-        self._check_holder()
         self._thread.start()
         return self
 
-    def _wait_for_holder(self) -> None:
-        """Returns once nobody holds the lease; raises LockedError as soon as its holder shows life."""
-        seen = self._holder()
+    def _free_number(self) -> int:
+        """Of the next lease, once nobody holds the last; raises LockedError as soon as its holder shows life."""
+        number, seen = _last_lease(self._directory)
         deadline = time.monotonic() + self._dead
         if seen is not None:
-            url = self._directory.url()
+            url = without_secrets(self._directory.url())
             _log.info("%s: its last writer may have died; waiting up to %.0f s to see", url, self._dead)
         while seen is not None and time.monotonic() < deadline:
             time.sleep(min(self._refresh / 5, 2))
-            if (now := self._holder()) is None:
-                return
-            if now != seen:
+            number, now = _last_lease(self._directory)
+            if now is not None and now != seen:
                 raise _held(self._directory, now)
+            seen = now
+        return number + 1
 
     def _keep(self) -> None:
         """Renews the lease until it is given up or lost; a failure is tried again, until `check` gives up."""
@@ -160,6 +165,7 @@ class Lease:
             try:
                 self._rewrite(beat=self._content["beat"] + 1)
             except LockedError:
+                self._renewed = -math.inf
                 return
             except RunDirectoryError as error:
                 _log.warning("cannot renew the lock: %s", error)
@@ -168,10 +174,11 @@ class Lease:
 
     def check(self) -> None:
         """Raises LockedError if it is another's, or may be by now."""
+        if (holder := self._directory.find(_lease(self._number + 1))) is not None:
+            raise _held(self._directory, _parsed(holder))
         if time.monotonic() - self._renewed > self._dead:
             url = self._directory.url()
             raise LockedError(f"{url}: the lock could not be renewed in time; run again to resume")
-        self._check_holder()
 
     def __exit__(self, *_: object) -> None:
         self._stopping.set()
@@ -179,28 +186,30 @@ class Lease:
         with suppress(LockedError):
             self._rewrite(released=True)
 
-    def _check_holder(self) -> None:
-        holder = self._holder() or {}
-        if holder.get("nonce") != self._content["nonce"]:
-            raise _held(self._directory, holder)
-
     def _rewrite(self, **changes: Any) -> None:
+        self._check_own()
         self._content |= changes
-        staged = self._directory.stage(NAME, json.dumps(self._content).encode())
-        try:
-            self._check_holder()
-            self._directory.move(staged, NAME)
-        except LockedError:
-            self._directory.remove(staged)
-            raise
+        self._directory.write(_lease(self._number), json.dumps(self._content).encode())
 
-    def _holder(self) -> dict[str, Any] | None:
-        """Who holds the lease; None if nobody does."""
-        data = self._directory.find(NAME)
-        return None if not data or (holder := _parsed(data)).get("released") else holder
+    def _check_own(self) -> None:
+        """Raises LockedError if another created the same one: first, or in a store that lets several."""
+        found = _parsed(self._directory.find(_lease(self._number)))
+        if found.get("nonce") != self._content["nonce"]:
+            raise _held(self._directory, found)
 
 
 RunLock = FileLock | Lease
+
+
+def _lease(number: int) -> str:
+    return f"{NAME}/{number:06d}"
+
+
+def _last_lease(directory: Directory) -> tuple[int, dict[str, Any] | None]:
+    """Its number, 0 if there is none, and its holder; None once that has given it up."""
+    last = max((path for path in directory.list(NAME) if _LEASE.fullmatch(path)), default=_lease(0))
+    holder = _parsed(directory.find(last))
+    return int(last.removeprefix(f"{NAME}/")), None if not holder or holder.get("released") else holder
 
 
 def _myself() -> dict[str, Any]:

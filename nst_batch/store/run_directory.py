@@ -91,7 +91,7 @@ class RunDirectory:
     # What it says about itself
 
     def exists(self) -> bool:
-        """Whether it holds a study with a whole plan."""
+        """Whether it holds a study, with its whole plan."""
         return self.directory.exists(STUDY)
 
     @cached_property
@@ -104,14 +104,11 @@ class RunDirectory:
         if study.get("format") != FORMAT:
             raise RunDirectoryError(f"{self.directory.url(STUDY)}: not written by nst-batch; choose another --out")
         if (found := study["format_version"]) != FORMAT_VERSION:
-            older = found < FORMAT_VERSION
-            advice = "; upgrade nst-batch"
-            if older:
-                advice = ", whose tables have no transfer score; run the study into another --out, or read it with "
-                advice += "the nst-batch that wrote it"
+            advice = "upgrade nst-batch"
+            if found < FORMAT_VERSION:
+                advice = "run the study into another --out, or read it with the nst-batch that wrote it"
             raise RunDirectoryError(
-                f"{self.directory.url(STUDY)}: written by {'an older' if older else 'a newer'} nst-batch: expected "
-                f"format {FORMAT_VERSION}, found {found}{advice}"
+                f"{self.directory.url(STUDY)}: expected format {FORMAT_VERSION}, found {found}; {advice}"
             )
         return study
 

@@ -6,12 +6,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from nst_batch.errors import RunDirectoryError
 from nst_batch.store import rows, tables
+from nst_batch.store.status import TrialStatus
 
 if TYPE_CHECKING:
     from nst_batch.store.run_directory import RunDirectory
@@ -79,9 +78,7 @@ def take_snapshot(run: RunDirectory) -> Snapshot:
 
 def _unpublished(run: RunDirectory, segment: pa.Table, parts: set[str]) -> pa.Table:
     """The rows of `segment` that are newer than what `parts` have of their trials."""
-    published = np.zeros(pc.max(segment["trial_index"]).as_py() + 1 if segment.num_rows else 0, np.int64)
+    published = TrialStatus(run.trials_of(run.part_of(segment).max(initial=-1)).stop)
     for part in parts & run.part_names(segment):
-        known = run.read_part(f"trials/{part}", ["trial_index", "attempt"])
-        known = known.filter(pc.less(known["trial_index"], len(published)))
-        published[known["trial_index"].to_numpy()] = known["attempt"].to_numpy()
-    return rows.newer(segment, published)
+        published.learn(run.read_part(f"trials/{part}", TrialStatus.COLUMNS))
+    return rows.newer(segment, published.attempts)

@@ -18,7 +18,6 @@ from nst_batch.errors import WeightsError, without_secrets
 from nst_batch.inputs import weights
 from nst_batch.inputs.finding import list_inputs
 from nst_batch.inputs.fitting import held_bytes, operations
-from nst_batch.inputs.inspecting import Inspection
 from nst_batch.records import PROCESS_BYTES, Configuration
 from nst_batch.study.calibration import Machine
 from nst_batch.study.model import Study
@@ -31,11 +30,6 @@ _CURVE_BYTES = 0.67 * 5 * 4  # per step: five columns of four bytes, compressed
 _PIXEL_BYTES: dict[Encoding, float] = {"png": 2.3, "jpeg": 1.0, "webp": 0.7}  # of finished pictures, quality 95
 
 _Size = tuple[int, int]
-_ROWS = {
-    "sizes": ("width", "height", "num_trials"),
-    "duplicates": ("picture", "same_as"),
-    "bad_inputs": ("picture", "error_type", "error_message"),
-}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -50,12 +44,12 @@ class Estimate:
     num_configurations: int
     num_batches: int
     num_pictures: int
-    sizes: tuple[tuple[int, int, int], ...]
-    """(width, height, trials), the most frequent first."""
-    duplicates: tuple[tuple[str, str], ...]
-    """(left out, same content as)."""
-    bad_inputs: tuple[tuple[str, str, str], ...]
-    """(picture, kind, reason)."""
+    sizes: tuple[dict[str, int], ...]
+    """`width`, `height` and `num_trials`, the most frequent first."""
+    duplicates: tuple[dict[str, str], ...]
+    """The `picture` left out, and which has the same content: `same_as`."""
+    bad_inputs: tuple[dict[str, str | None], ...]
+    """`picture`, `error_type` and `error_message`."""
     device: str
     num_workers: int
     """That this machine has room for."""
@@ -86,17 +80,9 @@ class Estimate:
 
     def to_dict(self) -> dict[str, Any]:
         """For `--json`."""
-        rows = {
-            key: [dict(zip(names, row, strict=True)) for row in getattr(self, key)] for key, names in _ROWS.items()
-        }
+        derived = ("cost", "num_workers_for_deadline")
         return (
-            asdict(self)
-            | rows
-            | {
-                "num_bad_inputs": len(self.bad_inputs),
-                "cost": self.cost,
-                "num_workers_for_deadline": self.num_workers_for_deadline,
-            }
+            asdict(self) | {"num_bad_inputs": len(self.bad_inputs)} | {key: getattr(self, key) for key in derived}
         )
 
 
@@ -142,9 +128,19 @@ def estimate(
         num_configurations=len(configurations),
         num_batches=plan.num_batches,
         num_pictures=len(listing.uris),
-        sizes=tuple((*size, count) for size, count in sizes.most_common()),
-        duplicates=plan.duplicates,
-        bad_inputs=tuple(map(_reason, plan.bad)),
+        sizes=tuple(
+            {"width": width, "height": height, "num_trials": count}
+            for (width, height), count in sizes.most_common()
+        ),
+        duplicates=tuple({"picture": left_out, "same_as": same} for left_out, same in plan.duplicates),
+        bad_inputs=tuple(
+            {
+                "picture": without_secrets(each.picture.uri),
+                "error_type": each.error_type,
+                "error_message": each.error_message,
+            }
+            for each in plan.bad
+        ),
         device=machine.name,
         num_workers=machine.num_workers,
         memory_bytes=_memory_bytes(machine, study, configurations, sizes) if sizes else 0,
@@ -155,10 +151,6 @@ def estimate(
         disk_bytes=_disk_bytes(study, plan, sizes),
         notes=tuple(notes),
     )
-
-
-def _reason(bad: Inspection) -> tuple[str, str, str]:
-    return without_secrets(bad.picture.uri), bad.error_type or "", bad.error_message or ""
 
 
 def _configurations(study: Study) -> tuple[tuple[Configuration, ...], list[str]]:

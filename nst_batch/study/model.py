@@ -10,54 +10,20 @@ import itertools
 import json
 import math
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field, fields
 from functools import cache
 from typing import Annotated, Any, Self
 
-from pydantic import (
-    ConfigDict,
-    Field,
-    ModelWrapValidatorHandler,
-    TypeAdapter,
-    ValidationError,
-    model_validator,
-)
+from pydantic import ConfigDict, Field, ModelWrapValidatorHandler, TypeAdapter, ValidationError, model_validator
 from pydantic.dataclasses import dataclass as checked_dataclass
 from pydantic_core import ArgsKwargs, to_jsonable_python
 
+from nst_batch import vocabulary
 from nst_batch.errors import without_secrets
 from nst_batch.records import Configuration
-from nst_batch.study import rules
+from nst_batch.study import rules, values
 from nst_batch.study.mistakes import KeyPath, Mistake, MistakesError, as_written, dotted, found_by_pydantic
-from nst_batch.study.values import (
-    MAX_SIZE,
-    ONE_ZERO,
-    Axis,
-    Integer,
-    LayerSets,
-    Name,
-    Names,
-    NotNegative,
-    Number,
-    Pairing,
-    Place,
-    PoolingName,
-    Tile,
-    WeightSets,
-    WeightsName,
-)
-from nst_batch.vocabulary import (
-    Arch,
-    Color,
-    Encoding,
-    Fit,
-    Init,
-    Loss,
-    Normalization,
-    OptimizerName,
-    Precision,
-    Pyramid,
-)
 
 MAX_SEED = 2**63 - 1
 """The largest that the tables' 64-bit column holds."""
@@ -68,9 +34,9 @@ _STRICT = ConfigDict(extra="forbid", revalidate_instances="always", use_attribut
 class ImageOptions:
     """How pictures are brought to size."""
 
-    size: Annotated[Integer, Field(ge=16, le=MAX_SIZE)] = 300
+    size: Annotated[values.Integer, Field(ge=16, le=values.MAX_SIZE)] = 300
     """Pixels of the edge, or of the longer edge under `keep`."""
-    fit: Fit = "crop"
+    fit: vocabulary.Fit = "crop"
     """crop: centred square; stretch: square; keep: the longer edge is `size`, the aspect kept."""
 
 
@@ -78,14 +44,14 @@ class ImageOptions:
 class Network:
     """The network whose features define content and style."""
 
-    arch: Arch = "vgg16"
-    weights: WeightsName = "imagenet"
+    arch: vocabulary.Arch = "vgg16"
+    weights: values.WeightsName = "imagenet"
     """imagenet (the original VGG weights, vgg16 only), imagenet_v1, random:SEED, a path or a URL."""
-    pooling: PoolingName = "max"
+    pooling: values.PoolingName = "max"
     """average (or avg): smoother pictures, as in the paper."""
-    normalization: Normalization = "auto"
+    normalization: vocabulary.Normalization = "auto"
     """What the network is fed; auto follows the weights."""
-    tile: Tile = "auto"
+    tile: values.Tile = "auto"
     """Rows of an image that are computed together; auto: all of them, or as many as the memory holds."""
 
     @property
@@ -98,25 +64,27 @@ class Network:
 class Grid:
     """The axes of the study; they multiply, the first outermost."""
 
-    content_layers: LayerSets = (("block4_conv2",),)
+    content_layers: values.LayerSets = (("block4_conv2",),)
     """Sets of layers for the content loss; [] is no content loss."""
-    style_layers: LayerSets = (("block1_conv1", "block2_conv1", "block3_conv1", "block4_conv1", "block5_conv1"),)
+    style_layers: values.LayerSets = (
+        ("block1_conv1", "block2_conv1", "block3_conv1", "block4_conv1", "block5_conv1"),
+    )
     """Sets of layers for the style loss, likewise. The defaults of both are those of Gatys et al. (2016)."""
-    style_layer_weights: WeightSets = ((),)
+    style_layer_weights: values.WeightSets = ((),)
     """One weight per style layer; [] weighs them equally."""
-    alpha: Axis[NotNegative] = (0.5,)
+    alpha: values.Axis[values.NotNegative] = (0.5,)
     """Weight of the content loss."""
-    beta: Axis[NotNegative] = (5.0,)
+    beta: values.Axis[values.NotNegative] = (5.0,)
     """Weight of the style loss."""
-    tv_weight: Axis[NotNegative] = (0.0,)
+    tv_weight: values.Axis[values.NotNegative] = (0.0,)
     """Weight of the total variation, which smooths."""
-    style_scale: Axis[Annotated[Number, Field(ge=0.1, le=10)]] = (1.0,)
+    style_scale: values.Axis[Annotated[values.Number, Field(ge=0.1, le=10)]] = (1.0,)
     """Size of the style picture relative to `image.size`: the size of the strokes."""
-    color: Axis[Color] = ("style",)
+    color: values.Axis[vocabulary.Color] = ("style",)
     """style: colours come from the style; luminance or histogram: the content's colours are kept."""
-    init: Axis[Init] = ("content",)
+    init: values.Axis[vocabulary.Init] = ("content",)
     """The image that optimisation starts from."""
-    seed: Axis[Annotated[Integer, Field(ge=0, le=MAX_SEED)]] = (0,)
+    seed: values.Axis[Annotated[values.Integer, Field(ge=0, le=MAX_SEED)]] = (0,)
     """Of the noise."""
 
 
@@ -124,14 +92,14 @@ class Grid:
 class Optimizer:
     """How each image is optimised."""
 
-    name: OptimizerName = "lbfgs"
-    steps: Annotated[Integer, Field(ge=1, le=100_000)] = 300
+    name: vocabulary.OptimizerName = "lbfgs"
+    steps: Annotated[values.Integer, Field(ge=1, le=100_000)] = 300
     """Evaluations of the full-size objective, at most."""
-    learning_rate: Annotated[Number, Field(gt=0, le=1)] = 0.02
+    learning_rate: Annotated[values.Number, Field(gt=0, le=1)] = 0.02
     """Adam's step in pixel values (0 to 1); unused by L-BFGS."""
-    pyramid: Pyramid = "auto"
+    pyramid: vocabulary.Pyramid = "auto"
     """auto: images of more than 1024 pixels along an edge start from what was found at half their size."""
-    plateau: Annotated[Number, Field(ge=0, lt=1), ONE_ZERO] = 0.01
+    plateau: Annotated[values.Number, Field(ge=0, lt=1), values.ONE_ZERO] = 0.01
     """End a trial when its loss, extrapolated, would fall by less than this fraction in all steps that are left;
     0 never ends one early."""
 
@@ -140,8 +108,8 @@ class Optimizer:
 class Output:
     """How finished images are stored."""
 
-    format: Encoding = "png"
-    quality: Annotated[Integer, Field(ge=1, le=100)] = 95
+    format: vocabulary.Encoding = "png"
+    quality: Annotated[values.Integer, Field(ge=1, le=100)] = 95
     """Of jpeg and webp; unused by png."""
 
 
@@ -156,26 +124,26 @@ class Study:
         StudyError: A value is wrong, or two contradict each other; lists every mistake.
     """
 
-    name: Name
+    name: values.Name
     """In every table and report."""
-    content: Names = ()
+    content: values.Names = ()
     """Files, globs, directories, URLs, or list files with a `uri` column."""
-    style: Names = ()
+    style: values.Names = ()
     """Likewise."""
-    pairs: Pairing = "cross"
+    pairs: values.Pairing = "cross"
     """cross: every content with every style; zip: first with first; blend: every content with all styles in
     equal parts; or a list file with `content` and `style` columns, and perhaps `content_mask` and `style_mask`."""
-    content_masks: Place = ""
+    content_masks: values.Place = ""
     """Masks of content pictures, by their names. Equal colours belong together; what no style has is kept."""
-    style_masks: Place = ""
+    style_masks: values.Place = ""
     """Likewise, of style pictures."""
     image: ImageOptions = field(default_factory=ImageOptions)
     network: Network = field(default_factory=Network)
     grid: Grid = field(default_factory=Grid)
     optimizer: Optimizer = field(default_factory=Optimizer)
-    loss: Loss = "sum"
+    loss: vocabulary.Loss = "sum"
     """sum: the paper's sums; mean: per-element means."""
-    precision: Precision = "auto"
+    precision: vocabulary.Precision = "auto"
     """Of the arithmetic; auto: tf32 on a GPU; on a CPU bfloat16 where that is faster, else float32. Equal bytes on
     different machines need float32."""
     output: Output = field(default_factory=Output)
@@ -184,21 +152,21 @@ class Study:
     @classmethod
     def _checked(cls, given: Any, check: ModelWrapValidatorHandler[Self]) -> Self:
         """Every mistake at once: of single keys, and between those keys that have none themselves."""
-        values = _plain(given.kwargs or {} if isinstance(given, ArgsKwargs) else given)
+        given = _plain(given.kwargs or {} if isinstance(given, ArgsKwargs) else given)
         wrong: set[KeyPath] = set()
         mistakes: list[Mistake] = []
+        study: Self | None = None
         try:
-            study = check(values)
+            study = check(given)
         except ValidationError as error:
             mistakes = found_by_pydantic(error, json_schema())
             wrong = {tuple(step for step in each.path if isinstance(step, str))[:2] for each in mistakes}
-            try:
-                study = check(_without(values, wrong))
-            except ValidationError:  # no keys at all, or no name
-                raise _told(mistakes, values) from None
-        mistakes += rules.broken({dotted(path): value for path, value in _by_key(study) if path not in wrong})
-        if mistakes:
-            raise _told(mistakes, values)
+            with suppress(ValidationError):  # no keys at all, or no name
+                study = check(_without(given, wrong))
+        if study:
+            mistakes += rules.broken({dotted(path): each for path, each in _by_key(study) if path not in wrong})
+        if mistakes or not study:
+            raise MistakesError([Mistake(as_written(each.path, given), each.message) for each in mistakes])
         object.__setattr__(study, "grid", _canonical(study.grid, study.network.arch))
         return study
 
@@ -220,7 +188,9 @@ class Study:
         """How many `configurations` yields."""
         return math.prod(len(getattr(self.grid, each.name)) for each in fields(Grid))
 
-    def configurations(self, *, weights_sha256: str, normalization: Normalization) -> Iterator[Configuration]:
+    def configurations(
+        self, *, weights_sha256: str, normalization: vocabulary.Normalization
+    ) -> Iterator[Configuration]:
         """The grid multiplied: no two are equal, `content_layers` varies slowest and `seed` fastest.
 
         Args:
@@ -236,13 +206,13 @@ class Study:
             yield Configuration(**fixed, **dict(zip(names, point, strict=True)))
 
 
-def study_from_dict(values: object) -> Study:
+def study_from_dict(given: object) -> Study:
     """A study from what `Study.to_dict` made, or from a plain dictionary laid out like a study file.
 
     Raises:
         StudyError: `grid.alpha[1]: expected …, found …`, one line per mistake; a `MistakesError`.
     """
-    return _adapter().validate_python(values)
+    return _adapter().validate_python(given)
 
 
 @cache
@@ -258,27 +228,23 @@ def _adapter() -> TypeAdapter[Study]:
     return TypeAdapter(Study)
 
 
-def _told(mistakes: Sequence[Mistake], values: object) -> MistakesError:
-    return MistakesError([Mistake(as_written(each.path, values), each.message) for each in mistakes])
-
-
-def _plain(values: Any) -> Any:
+def _plain(given: Any) -> Any:
     """Sections written in Python as the keys that they hold; a section that holds nothing is left out."""
-    if not isinstance(values, dict):
-        return values
+    if not isinstance(given, dict):
+        return given
     sections = {each.name for each in fields(Study) if each.default_factory in _SECTIONS}
     return {
         key: asdict(each) if isinstance(each, _SECTIONS) else each
-        for key, each in values.items()
+        for key, each in given.items()
         if each is not None or key not in sections
     }
 
 
-def _without(values: Any, wrong: set[KeyPath]) -> Any:
-    """`values` with defaults for those of the keys `wrong`, of one step or two."""
+def _without(given: Any, wrong: set[KeyPath]) -> Any:
+    """`given` with defaults for those of the keys `wrong`, of one step or two."""
     if () in wrong:
-        return values
-    kept = {key: dict(each) if isinstance(each, dict) else each for key, each in values.items()}
+        return given
+    kept = {key: dict(each) if isinstance(each, dict) else each for key, each in given.items()}
     for *section, key in wrong:
         (kept[section[0]] if section else kept).pop(key, None)
     return kept
@@ -298,4 +264,4 @@ def _canonical(grid: Grid, arch: str) -> Grid:
     axes = {each.name: getattr(grid, each.name) for each in fields(Grid)}
     for key in ("content_layers", "style_layers"):
         axes[key] = rules.canonical_layers(axes[key], arch)
-    return Grid(**{key: tuple(dict.fromkeys(values)) for key, values in axes.items()})
+    return Grid(**{key: tuple(dict.fromkeys(axis)) for key, axis in axes.items()})

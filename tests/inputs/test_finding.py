@@ -180,6 +180,45 @@ def test_a_list_of_pairs_with_a_hole_names_its_row(tmp_path: Path) -> None:
         list_inputs([], [], str(source))
 
 
+def test_only_styles_and_their_masks_are_several_in_a_row(tmp_path: Path) -> None:
+    """A ` + ` in the name of a content picture, or of a picture in a plain list, belongs to the name."""
+    plain = written(tmp_path / "list.csv", {"uri": ["salt + pepper.png"]})
+    assert contents(plain) == [str(tmp_path / "salt + pepper.png")]
+    names = {
+        "content": "salt + pepper.png",
+        "style": "s.png + t.png",
+        "content_mask": "m + n.png",
+        "style_mask": "",
+    }
+    pairs = written(tmp_path / "pairs.csv", {key: [value] for key, value in names.items()})
+    [(content, styles)] = list_inputs([], [], str(pairs)).pairs or ()
+    assert content == (str(tmp_path / "salt + pepper.png"), str(tmp_path / "m + n.png"))
+    assert [style.uri for style in styles] == [str(tmp_path / "s.png"), str(tmp_path / "t.png")]
+    pairs = written(pairs, {key: [value or "m.png"] for key, value in names.items()})
+    with pytest.raises(StudyError, match="row 1: expected a style_mask for each of 2 styles, found 1"):
+        list_inputs([], [], str(pairs))
+
+
+def test_a_list_may_be_in_a_folder_of_any_name(tmp_path: Path) -> None:
+    (tmp_path / "week#7?").mkdir()
+    source = written(tmp_path / "week#7?" / "list.csv", {"uri": ["a.png"]})
+    assert contents(source) == [str(tmp_path / "week#7?" / "a.png")]
+
+
+def test_a_mask_that_could_be_of_two_pictures_is_refused(photos: Path, tmp_path: Path) -> None:
+    (photos / "deep" / "b.jpg").write_bytes(PNG)
+    masks = tmp_path / "masks"
+    masks.mkdir()
+    for name in ("a", "b"):
+        (masks / f"{name}.png").write_bytes(PNG)
+    with pytest.raises(StudyError, match=r"b\.png could be the mask of .*/b\.png and of .*/deep/b\.jpg") as caught:
+        list_inputs([str(photos)], [], "cross", str(masks))
+    assert len(caught.value.problems) == 1
+    (masks / "b.png").unlink()
+    found = list_inputs([str(photos)], [], "cross", str(masks)).content
+    assert [Path(each.uri).name for each in found if each.mask] == ["a.jpg"]
+
+
 def test_the_fingerprint_changes_with_names_sizes_and_times_alone(photos: Path) -> None:
     def fingerprint() -> str:
         return list_inputs([str(photos)], [], "cross").fingerprint

@@ -67,13 +67,6 @@ def test_keep_treats_both_directions_alike(width: int, height: int, size: int) -
     assert images.fitted_size(width, height, size, "keep") == images.fitted_size(height, width, size, "keep")[::-1]
 
 
-def test_lengths_below_one_and_unknown_fits_are_refused() -> None:
-    with pytest.raises(ValueError, match="at least 1 pixel, found 0×5"):
-        images.fitted_size(0, 5, 10, "crop")
-    with pytest.raises(ValueError, match="crop, stretch or keep"):
-        images.fitted_size(5, 5, 10, "squeeze")  # type: ignore[arg-type]
-
-
 def test_crop_takes_the_centred_square() -> None:
     image = Image.new("RGB", (30, 10), "red")
     image.paste((0, 0, 255), (10, 0, 20, 10))
@@ -106,8 +99,6 @@ def test_arrays_are_clamped_and_rounded() -> None:
     row = np.array([-1.0, 0.4 / 255, 0.6 / 255, 1.0, 2.0, np.inf, -np.inf, np.nan], dtype=np.float32)
     image = images.from_array(np.broadcast_to(row, (3, 1, 8)))
     assert levels(image)[0, :, 2].tolist() == [0, 0, 1, 255, 255, 255, 0, 0]
-    with pytest.raises(ValueError, match="3xHxW, found 4x4x3"):
-        images.from_array(np.zeros((4, 4, 3), dtype=np.float32))
 
 
 @pytest.mark.parametrize("encoding", ["png", "jpeg", "webp"])
@@ -143,8 +134,6 @@ def test_luminance_comes_from_the_result_and_chroma_from_the_content() -> None:
     assert np.allclose(found[0], np.tensordot(to_yiq, result, axes=1)[0], atol=1e-5)
     assert np.allclose(found[1:], np.tensordot(to_yiq, content, axes=1)[1:], atol=1e-5)
     assert np.allclose(images.transfer_luminance(content, content), content, atol=1e-6)
-    with pytest.raises(ValueError, match="one size"):
-        images.transfer_luminance(result, content[:, 1:])
 
 
 def test_matched_colours_have_the_contents_mean_and_covariance() -> None:

@@ -34,7 +34,7 @@ from nst_batch.study.extension import extension
 from nst_batch.study.model import Study, study_from_dict
 from nst_batch.study.plan import BAD_INPUT_BATCH, Plan, make_plan
 from nst_batch.transfer.vgg import conv_shapes
-from tests import tiny, workers
+from tests import small_run, tiny, workers
 from tests.pictures import file_of
 
 SECRETS = ("hunter2", "s1gn4ture", "hunter3")
@@ -134,7 +134,7 @@ def test_a_refused_change_names_pictures_without_their_secrets(study: Study, tmp
         committer.write_plan(written, plan.trials(), plan.names())
         fewer = study_from_dict(study.to_dict() | {"content": [study.content[0].replace("/a.", "/other-name.")]})
         with pytest.raises(StudyChangedError, match="changed or gone") as caught:
-            list(extension(plan_of(fewer), where="run", study=study.shown(), planned=committer.run.plan))
+            list(extension(plan_of(fewer), committer.run, study.shown(), "run"))
     assert "***@127.0.0.1" in str(caught.value)
     assert not any(secret in str(caught.value) for secret in SECRETS)
 
@@ -190,6 +190,17 @@ def test_nothing_that_a_run_leaves_or_says_holds_a_secret(
     for name, text in shown.items():
         assert not [secret for secret in SECRETS if secret in text], name
     assert "hunter2" in str(pq.read_table(out / "private" / "names.parquet").to_pylist()), "fetching needs it"
+
+
+def test_a_run_directory_that_needs_a_password_is_named_without_it(tmp_path: Path) -> None:
+    pictures = small_run.inputs(tmp_path, ["a.png", "b.png"])
+    trials = list(small_run.plan(pictures[:1], [pictures[1:]], small_run.configurations({})))
+    small_run.write(place := f"memory://me:hunter2@{tmp_path.name}/run", trials)
+    run = open_run(place)
+    page = Path(run.report(tmp_path / "report")).read_text()
+    for text in (repr(run), page):
+        assert without_secrets(place) in text
+        assert "hunter2" not in text
 
 
 @pytest.mark.parametrize("out", ["s3://me:hunter2@bucket/run", "https://host/run?sig=s1gn4ture"])

@@ -165,7 +165,7 @@ def test_a_mask_that_could_not_be_read_is_replaced_in_its_own_row(folder: Path) 
         committer.write_plan({"name": "regions", "study": chosen.shown()}, plan().trials())
         drawn(folder / "late.png", (FACE, "white"))
         drawn(folder / "later.png", (LEFT, "white"))
-        added = extension(plan(), where="out", study=chosen.shown(), planned=run.plan)
+        added = extension(plan(), run, chosen.shown(), "out")
         committer.write_plan({"name": "regions", "study": chosen.shown()}, added)
     planned = list(run.iter_plan())
     names = [Path(trial.content.mask.uri).name for trial in planned if trial.content and trial.content.mask]

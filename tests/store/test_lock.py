@@ -16,6 +16,9 @@ import pytest
 from nst_batch.errors import LockedError, RunDirectoryError
 from nst_batch.store.files import Directory
 from nst_batch.store.lock import RunLock, run_lock
+from tests.object_store import bucket
+
+__all__ = ["bucket"]
 
 HOLD = """
 import sys, time
@@ -88,14 +91,16 @@ def lease(directory: Directory) -> RunLock:
     return run_lock(directory, refresh_seconds=0.1, dead_seconds=1.0)
 
 
-@pytest.fixture
-def store(tmp_path: Path) -> Directory:
+@pytest.fixture(params=["memory", "s3"])
+def store(request: pytest.FixtureRequest, tmp_path: Path) -> Directory:
+    if request.param == "s3":
+        return Directory(f"{request.getfixturevalue('bucket')}/{tmp_path.name}")
     return Directory(f"memory://{tmp_path.name}")
 
 
-def abandoned(store: Directory) -> dict[str, Any]:
+def abandoned(store: Directory, number: int = 1) -> dict[str, Any]:
     content = {"host": "h", "pid": 1, "started_at": "s", "nonce": "n", "beat": 3}
-    store.write("lock", json.dumps(content).encode())
+    store.write(f"lock/{number:06d}", json.dumps(content).encode())
     return content
 
 
@@ -105,7 +110,7 @@ def test_a_lease_that_is_renewed_is_respected(store: Directory) -> None:
             pass
         time.sleep(1.5)
         lock.check()
-    assert json.loads(store.read("lock"))["released"]
+    assert json.loads(store.read("lock/000001"))["released"]
     with lease(store):
         pass
 
@@ -129,7 +134,7 @@ def test_clocks_of_two_machines_are_not_compared(
     def renew() -> None:
         while not stop.wait(0.6):
             content["beat"] += 1
-            store.write("lock", json.dumps(content).encode())
+            store.write("lock/000001", json.dumps(content).encode())
 
     monkeypatch.setattr(time, "time", lambda: real() + ahead_seconds)
     holder = threading.Thread(target=renew)
@@ -142,11 +147,39 @@ def test_clocks_of_two_machines_are_not_compared(
 
 def test_a_holder_that_was_replaced_stops(store: Directory) -> None:
     with lease(store) as lock:
-        abandoned(store)
+        content = abandoned(store, 2)
         with pytest.raises(LockedError, match="host h, pid 1"):
             lock.check()
         time.sleep(0.3)
-    assert json.loads(store.read("lock"))["nonce"] == "n", "neither renewed nor removed by the one that lost it"
+    assert json.loads(store.read("lock/000002")) == content, "neither renewed nor removed by the one that lost it"
+
+
+def test_a_starter_that_was_paused_before_it_made_its_lease_displaces_nobody(
+    store: Directory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It has seen that nobody holds one; another starts meanwhile."""
+    real, living = Directory.create, lease(store)
+
+    def paused(self: Directory, path: str, data: bytes) -> None:
+        monkeypatch.setattr(Directory, "create", real)
+        living.__enter__()
+        self.create(path, data)
+
+    monkeypatch.setattr(Directory, "create", paused)
+    with pytest.raises(LockedError, match=f"pid {os.getpid()}"), lease(store):
+        pass
+    time.sleep(0.3)
+    living.check()
+    living.__exit__()
+
+
+def test_in_a_store_that_lets_two_make_the_same_lease_the_first_one_stops(store: Directory) -> None:
+    with lease(store) as lock:
+        content = abandoned(store)
+        time.sleep(0.3)
+        with pytest.raises(LockedError):
+            lock.check()
+    assert json.loads(store.read("lock/000001")) == content
 
 
 def test_a_holder_that_cannot_renew_stops(store: Directory, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -155,7 +188,7 @@ def test_a_holder_that_cannot_renew_stops(store: Directory, monkeypatch: pytest.
 
     with lease(store) as lock:
         with monkeypatch.context() as patch:
-            patch.setattr(Directory, "stage", unreachable)
+            patch.setattr(Directory, "write", unreachable)
             time.sleep(1.3)
             with pytest.raises(LockedError, match="could not be renewed"):
                 lock.check()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -92,6 +93,22 @@ def test_an_empty_lock_is_a_run_that_was_killed_at_once_only_where_nothing_else_
         check_writable(RunDirectory(tmp_path))
 
 
+@pytest.mark.parametrize("num_ended", [20, 3])
+def test_results_whose_study_is_gone_are_refused_and_left_alone(tmp_path: Path, num_ended: int) -> None:
+    run = planned(tmp_path)
+    with Committer(run) as committer:
+        for trial in islice(run.iter_plan(), num_ended):
+            committer.commit(simulated.result(trial))
+    (tmp_path / "study.json").unlink()
+    before = contents(tmp_path)
+    with (
+        pytest.raises(RunDirectoryError, match=r"no study\.json; choose another --out"),
+        Committer(RunDirectory(tmp_path)),
+    ):
+        pass
+    assert contents(tmp_path) == before
+
+
 def test_a_run_of_another_algorithm_is_refused_with_both_versions(tmp_path: Path) -> None:
     run = planned(tmp_path)
     study = json.loads(run.directory.read("study.json"))
@@ -111,7 +128,7 @@ def test_a_run_of_another_algorithm_is_refused_with_both_versions(tmp_path: Path
     ("change", "message"),
     [
         ({"format_version": 99}, "found 99; upgrade nst-batch"),
-        ({"format_version": 1}, "found 1, whose tables have no transfer score"),
+        ({"format_version": 1}, "found 1; run the study into another --out"),
         ({"format": "another program's"}, "not written by nst-batch"),
     ],
 )

@@ -62,7 +62,7 @@ def test_time_is_steps_times_their_price_and_what_each_trial_costs_besides(
     assert made.num_trials == made.num_runnable == made.num_batches == 6
     assert made.worker_seconds == pytest.approx(6 * (10 * 1.0 + 2.0), abs=2)  # opening the pictures takes a moment
     assert made.seconds == pytest.approx(made.worker_seconds / 4 + 15)
-    assert made.sizes == ((64, 64, 6),)
+    assert made.sizes == ({"width": 64, "height": 64, "num_trials": 6},)
 
 
 def test_other_sizes_are_timed_by_their_pixels(tmp_path: Path) -> None:
@@ -71,7 +71,7 @@ def test_other_sizes_are_timed_by_their_pixels(tmp_path: Path) -> None:
     made = found(photos, tmp_path, {"image": {"size": 64, "fit": "keep"}})
     one = (10 * 1.0 + 2.0) * 0.75
     assert made.worker_seconds == pytest.approx(4 * one + 2 * one / 2, abs=2)
-    assert made.sizes == ((64, 48, 4), (64, 24, 2))
+    assert [tuple(each.values()) for each in made.sizes] == [(64, 48, 4), (64, 24, 2)]
 
 
 def test_price_and_deadline(photos: list[str], tmp_path: Path) -> None:
@@ -90,7 +90,7 @@ def test_bad_inputs_and_duplicates_are_named(photos: list[str], tmp_path: Path) 
     bad.write_bytes(b"<html>")
     made = found([*photos, str(bad), draw(tmp_path / "again.png", 0)], tmp_path)
     assert (made.num_trials, made.num_runnable) == (8, 6)
-    assert made.bad_inputs[0][:2] == (str(bad), "not_an_image")
+    assert (made.bad_inputs[0]["picture"], made.bad_inputs[0]["error_type"]) == (str(bad), "not_an_image")
     shown = described(made)
     assert "page.jpg" in shown
     assert "2 cannot run" in shown

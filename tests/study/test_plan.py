@@ -280,7 +280,7 @@ def test_pictures_that_changed_are_named(contents: list[str], styles: list[str],
 
 
 def extend(run: RunDirectory, larger: Plan) -> Iterator[Trial]:
-    return extension(larger, where=run.directory.url(), study=run.study["study"], planned=run.plan)
+    return extension(larger, run, run.study["study"], run.directory.url())
 
 
 def test_a_picture_that_is_back_is_noticed_and_its_trials_keep_their_places(
@@ -293,9 +293,9 @@ def test_a_picture_that_is_back_is_noticed_and_its_trials_keep_their_places(
     away = Path(contents[1]).rename(tmp_path / "away")
     run = written(plan(the_study), tmp_path / "run")
     listing = list_inputs(the_study.content, the_study.style, the_study.pairs)
-    assert not readable_again(run.plan, listing)
+    assert not readable_again(run, listing)
     away.rename(contents[1])
-    assert readable_again(run.plan, listing)
+    assert readable_again(run, listing)
     again = list(extend(run, plan(the_study)))
     bad = {trial.trial_index for trial in run.iter_plan() if trial.error_type == "missing"}
     assert {trial.trial_index for trial in again} == bad
