@@ -184,10 +184,8 @@ def _worker_options(study: Study, options: RunOptions, cluster: Cluster) -> Work
 
 def _worker_bytes(configurations: Sequence[Configuration], tile: int | None) -> int:
     """The most memory that a worker on a CPU needs, where it computes one trial at a time."""
-    shapes = {(each.arch, each.layers, each.size, each.num_pairs) for each in configurations}
-    return PROCESS_BYTES + max(
-        least_bytes(arch, layers, size, size, tile, pairs) for arch, layers, size, pairs in shapes
-    )
+    distinct = {(each.layers, each.num_pairs): each for each in configurations}.values()
+    return PROCESS_BYTES + max(least_bytes(each, each.size, each.size, tile) for each in distinct)
 
 
 def _pixels_left(committer: Committer) -> float:

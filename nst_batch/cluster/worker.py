@@ -105,7 +105,7 @@ class Worker:
         """Solves as many together as fit; where memory runs out all the same, halves, and at last records."""
         trial, problem, _ = members[0]
         options = replace(options, layout=self._layout(trial.configuration, problem))
-        size = 1 if options.layout.tile else self._part_size(trial.configuration.arch, problem)
+        size = 1 if options.layout.tile else self._part_size(trial.configuration, problem)
         while members:
             part, begun = members[:size], datetime.now(UTC)
             try:
@@ -122,7 +122,7 @@ class Worker:
             yield from solved
             members = members[len(part) :]
 
-    def _part_size(self, arch: str, problem: Problem) -> int:
+    def _part_size(self, chosen: Configuration, problem: Problem) -> int:
         """How many problems like this one to solve together.
 
         On a CPU, one: convolutions of a single image fill the cores, its activations stay in the cache, and a
@@ -131,7 +131,7 @@ class Worker:
         if self.device.type == "cpu":
             return 1
         free, _ = gpu_bytes(self.device)
-        return part_size(arch, problem.layers, problem.height, problem.width, free)
+        return part_size(chosen, problem.height, problem.width, free)
 
     def _layout(self, chosen: Configuration, problem: Problem) -> MemoryLayout:
         """Whole, or in strips where one alone does not fit this worker's part of the memory.
@@ -144,15 +144,7 @@ class Worker:
             total, cores = memory.total_bytes(), os.cpu_count() or 1
             by_memory = total // (self.options.memory_bytes or total)
             available = total // max(1, min(cores // (self.options.threads or cores), by_memory))
-        return fitting(
-            chosen.arch,
-            problem.layers,
-            problem.height,
-            problem.width,
-            available,
-            tile=self.options.tile,
-            num_pairs=chosen.num_pairs,
-        )
+        return fitting(chosen, problem.height, problem.width, available, self.options.tile)
 
     def _solve(self, part: Sequence[_Ready], options: SolveOptions, begun: datetime) -> list[Result]:
         if self.device.type == "cuda":

@@ -79,42 +79,39 @@ def _num_features(arch: str, layers: Sequence[str], height: int, width: int, til
 
 
 def fitting(
-    arch: str,
-    layers: Sequence[str],
-    height: int,
-    width: int,
-    available: int,
-    *,
-    tile: int | None = None,
-    num_pairs: int = LBFGS_HISTORY,
+    chosen: Configuration, height: int, width: int, available: int, tile: int | None = None
 ) -> MemoryLayout:
     """How to hold one problem: whole, else in as few strips as fit, else with pairs in bfloat16 and then fewer.
 
     What takes the least, if nothing fits.
 
     Args:
-        layers: Those that the losses look at.
         available: Bytes of memory for the whole of a worker.
         tile: Rows of a strip, 0 for the whole; None chooses.
-        num_pairs: That L-BFGS may keep at most.
     """
     layouts = [
-        MemoryLayout(tile=rows, num_pairs=min(count, num_pairs), pair_precision=precision)
+        MemoryLayout(tile=rows, num_pairs=min(count, chosen.num_pairs), pair_precision=precision)
         for count, precision in _PAIRS
         for rows in _tiles(height, tile)
     ]
-    sizes = [held_bytes(arch, layers, height, width, layout) for layout in layouts]
+    sizes = [held_bytes(chosen.arch, chosen.layers, height, width, layout) for layout in layouts]
     fits = (layout for layout, size in zip(layouts, sizes, strict=True) if size <= available * _USABLE)
     return next(fits, layouts[sizes.index(min(sizes))])
 
 
-def least_bytes(arch: str, layers: Sequence[str], height: int, width: int, tile: int | None, num_pairs: int) -> int:
+def least_bytes(chosen: Configuration, height: int, width: int, tile: int | None) -> int:
     """What one step takes, beyond the network, in the smallest strips and with all pairs in float32."""
-    layouts = (MemoryLayout(tile=rows, num_pairs=num_pairs) for rows in _tiles(height, tile))
-    return min(held_bytes(arch, layers, height, width, layout) for layout in layouts)
+    layouts = (MemoryLayout(tile=rows, num_pairs=chosen.num_pairs) for rows in _tiles(height, tile))
+    return min(held_bytes(chosen.arch, chosen.layers, height, width, layout) for layout in layouts)
 
 
-def operations(chosen: Configuration, width: int, height: int, tile: int = 0) -> float:
+def part_size(chosen: Configuration, height: int, width: int, free: int) -> int:
+    """How many problems like this one a GPU with `free` bytes of memory solves together."""
+    needed = held_bytes(chosen.arch, chosen.layers, height, width)
+    return max(1, min(_MAX_PART, int(free * _USABLE) // needed))
+
+
+def operations(chosen: Configuration, height: int, width: int, tile: int = 0) -> float:
     """Multiplications of one evaluation, up to a factor: carries a time over to another configuration or size.
 
     Blocks in strips pass forward once more, with halos; coarse stages cost a quarter of the next one each.
@@ -131,11 +128,6 @@ def operations(chosen: Configuration, width: int, height: int, tile: int = 0) ->
             total += own * (0.5 + 2 * len(convolutions) / tile)
     halvings = num_stages(height, width) if chosen.pyramid == "auto" else 0
     return total * sum(4.0**-each for each in range(halvings + 1))
-
-
-def part_size(arch: str, layers: Sequence[str], height: int, width: int, free: int) -> int:
-    """How many problems like this one a GPU with `free` bytes of memory solves together."""
-    return max(1, min(_MAX_PART, int(free * _USABLE) // held_bytes(arch, layers, height, width)))
 
 
 def _blocks(arch: str, layers: Sequence[str], height: int, width: int) -> list[dict[str, int]]:

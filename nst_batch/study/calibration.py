@@ -96,15 +96,13 @@ class Machine:
 
     def layout(self, chosen: Configuration, width: int, height: int, tile: int | None) -> MemoryLayout:
         """How a worker here holds such an image."""
-        return fitting(
-            chosen.arch, chosen.layers, height, width, self.memory_bytes, tile=tile, num_pairs=chosen.num_pairs
-        )
+        return fitting(chosen, height, width, self.memory_bytes, tile)
 
     def batch(self, chosen: Configuration, width: int, height: int) -> int:
         """How many such images a worker here optimises together."""
         if self.device.type == "cpu":
             return CPU_BATCH
-        return min(GPU_BATCH, part_size(chosen.arch, chosen.layers, height, width, self.memory_bytes))
+        return min(GPU_BATCH, part_size(chosen, height, width, self.memory_bytes))
 
     def rate(self, chosen: Configuration, width: int, height: int, format: Encoding) -> Rate:
         """From two short runs of the engine: what the longer one takes more is its further evaluations.
@@ -136,7 +134,7 @@ class Machine:
         evaluation = max(0.0, (long - short) / (_LONG - _SHORT))
         beginning = max(0.0, short - _SHORT * evaluation)
         return Rate(
-            evaluation / batch / operations(chosen, width, height),
+            evaluation / batch / operations(chosen, height, width),
             (beginning / batch + finishing) / (width * height),
         )
 

@@ -177,7 +177,7 @@ def _computing_seconds(
     """
     width, height = sizes.most_common(1)[0][0]
     work = [
-        operations(each, width, height, machine.layout(each, width, height, study.network.rows).tile)
+        operations(each, height, width, machine.layout(each, width, height, study.network.rows).tile)
         for each in configurations
     ]
     rate = machine.rate(configurations[work.index(max(work))], width, height, study.output.format)
@@ -190,7 +190,7 @@ def _memory_bytes(
 ) -> int:
     """Of the configuration that multiplies most, at the largest size, as a worker here holds it."""
     width, height = max(sizes, key=math.prod)
-    heaviest = max(configurations, key=lambda each: operations(each, width, height))
+    heaviest = max(configurations, key=lambda each: operations(each, height, width))
     layout = machine.layout(heaviest, width, height, study.network.rows)
     batch = 1 if layout.tile else machine.batch(heaviest, width, height)
     return PROCESS_BYTES + batch * held_bytes(heaviest.arch, heaviest.layers, height, width, layout)

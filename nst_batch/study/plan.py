@@ -44,14 +44,9 @@ class PicturePair:
         return (self.content, *self.styles) if self.content else self.styles
 
     @property
-    def identity(self) -> tuple[str, ...]:
-        """Equal where all pictures hold the same."""
-        return "" if self.content else "-", *(each.picture.identity for each in self.inspections)
-
-    @property
     def pictures(self) -> tuple[Picture | None, tuple[Picture, ...]]:
         """As a trial has them."""
-        return self.content.picture if self.content else None, tuple(style.picture for style in self.styles)
+        return self.content and self.content.picture, tuple(style.picture for style in self.styles)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -93,8 +88,8 @@ class Plan:
     def names(self) -> dict[str, str]:
         """Where the weights and every picture that could be read are now, by the SHA-256 of what they hold."""
         pictures = [each.picture for pair in self.pairs for each in pair.inspections]
-        pictures += [picture.mask for picture in pictures if picture.mask]
-        names = {picture.sha256: picture.uri for picture in pictures if picture.sha256 is not None}
+        files = [*pictures, *(picture.mask for picture in pictures if picture.mask)]
+        names = {file.sha256: file.uri for file in files if file.sha256 is not None}
         return names | {each.weights_sha256: each.weights for each in self.configurations}
 
     def trial_ids(self) -> Ids:
@@ -162,7 +157,8 @@ def make_plan(study: Study, listing: Listing, *, configurations: Sequence[Config
     once: dict[Any, PicturePair] = {}
     for one, several in named_pairs(study.pairs, listing):
         pair = PicturePair(one and named[one], tuple(named[each] for each in several))
-        once.setdefault(pair.identity, pair)  # the same two contents under other names would be the same trial
+        contents = tuple(each and each.picture.identity for each in (pair.content, *pair.styles))
+        once.setdefault(contents, pair)  # under other names they would be the same trial
     pairs = sorted(once.values(), key=lambda pair: _largest_first(*_size(pair, configurations[0])))
     return Plan(
         study=study,

@@ -30,7 +30,7 @@ class Known(Machine):
 
     def rate(self, chosen: Configuration, width: int, height: int, format: Encoding) -> Rate:  # noqa: ARG002
         pixel = 1 / 64**2
-        return Rate(width * height * pixel / operations(chosen, width, height), 2 * pixel)
+        return Rate(width * height * pixel / operations(chosen, height, width), 2 * pixel)
 
 
 KNOWN = Known(device=torch.device("cpu"), name="a known machine", threads=1, num_workers=4, memory_bytes=8 << 30)
