@@ -77,11 +77,7 @@ def fetch(url: str, path: Path) -> None:
 
 
 def patiently(action: Callable[[], T]) -> T:
-    """Does something over the network, again after a while where that may help.
-
-    Raises:
-        Exception: What the last try raised.
-    """
+    """Does something over the network, again after a while where that may help; raises what the last try did."""
     retrying = tenacity.Retrying(
         retry=tenacity.retry_if_exception(lambda error: isinstance(error, Exception) and is_transient(error)),
         stop=tenacity.stop_after_attempt(MAX_TRIES) | tenacity.stop_after_delay(MAX_SECONDS),

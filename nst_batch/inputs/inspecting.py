@@ -35,10 +35,7 @@ class Inspection:
 
 
 def inspect_all(uris: Iterable[str]) -> Iterator[Inspection]:
-    """Opens, hashes and fully decodes every picture, in order.
-
-    Many are read at once; as many are decoded as there are cores, and as memory holds (`memory.MemoryBudget`).
-    """
+    """`inspect` of every picture, in order; as many are decoded at once as there are cores, and memory holds."""
     waiting: deque[Future[Inspection]] = deque()
     pool = ThreadPoolExecutor(_READ_AT_ONCE, "inspect")
     try:

@@ -78,7 +78,7 @@ def common_labels(masks: Sequence[Mask | None]) -> dict[Color, int]:
     """The labels of a trial's regions by colour: black is 0, white 1 where it is used, the others follow.
 
     Raises:
-        ImageError: `bad_mask` where the masks have more colours together than there can be regions.
+        ImageError: `bad_mask` where the masks have too many colours together.
     """
     used = {color for mask in masks if mask for color in mask.colors} | {BLACK}
     ordered = sorted(used, key=lambda color: (color != BLACK, color != WHITE, color))

@@ -22,8 +22,7 @@ _HIERARCHIES = {
 def available_bytes() -> int:
     """What this process can take before the machine, or a container around it, has none left.
 
-    A container's limit is that of its control group (version 1 or 2) and of every group above it; pages of files
-    that the kernel gives back when asked count as free, as they do in the machine's own figure.
+    Pages of files that the kernel gives back when asked count as free.
     """
     return max(0, min([int(psutil.virtual_memory().available), *(limit - used for limit, used in _limits())]))
 
@@ -34,7 +33,7 @@ def total_bytes() -> int:
 
 
 def _limits() -> Iterator[tuple[int, int]]:
-    """(limit, used) of every control group around this process that has a limit."""
+    """(limit, used) of every control group (version 1 or 2) around this process that has a limit."""
     for group in _groups():
         for name, (usage, reclaimable) in _HIERARCHIES.items():
             try:

@@ -140,11 +140,7 @@ def _downloaded(url: str, path: Path, download: bool) -> Path:
 
 
 def _check_digest(path: Path, name: str, damaged: str) -> None:
-    """torchvision names its files `vgg16-397923af.pth`: the last word begins the SHA-256 of the content.
-
-    Raises:
-        WeightsError: The content is another; `damaged` says whose, and what to do.
-    """
+    """torchvision names its files `vgg16-397923af.pth`: the last word begins the SHA-256 of the content."""
     match = re.search(r"-([0-9a-f]{8})\.pth$", name)
     if match and not (found := file_sha256(path)).startswith(match[1]):
         digests = f"expected a SHA-256 that begins with {match[1]}, as in its name, found {found[:8]}"

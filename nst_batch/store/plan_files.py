@@ -45,11 +45,7 @@ def write_plan(
     names: Mapping[str, str],
     unfinished: Mask,
 ) -> None:
-    """Makes `trials` the plan of `run`, or adds them to the plan that there is; see `Committer.write_plan`.
-
-    Args:
-        unfinished: True at the `trial_index` of every trial whose names follow `names`.
-    """
+    """See `Committer.write_plan`; `unfinished` is true where a trial's names follow `names`."""
     old = run.study if run.exists() else _NO_PLAN
     plan = copy.deepcopy({name: old[name] for name in _NO_PLAN})
     known = run.private_names()
@@ -78,11 +74,7 @@ def write_plan(
 def _added(
     trials: Iterable[Trial], plan: dict[str, Any], replaced: dict[int, dict[str, Any]]
 ) -> Iterator[dict[str, Any]]:
-    """The PLAN rows of the trials that go on from `plan`, which takes them into account.
-
-    Args:
-        replaced: Takes up the rows of trials that the plan has already, by `trial_index`.
-    """
+    """The PLAN rows of the trials that go on from `plan`, which counts them; `replaced` takes up the others."""
     num_planned = plan["num_trials"]
     for trial in trials:
         if (key := rows.identity(trial.configuration)) not in plan["configurations"]:

@@ -79,11 +79,7 @@ class RunDirectory:
 
     @classmethod
     def existing(cls, url: str | os.PathLike[str]) -> Self:
-        """The run directory at `url`.
-
-        Raises:
-            RunDirectoryError: There is none.
-        """
+        """The run directory at `url`; a RunDirectoryError if there is none."""
         run = cls(url)
         _ = run.study
         return run
@@ -151,11 +147,7 @@ class RunDirectory:
     # The plan
 
     def iter_plan(self, *, skip: Mask | None = None) -> Iterator[Trial]:
-        """The planned trials in order of `trial_index`, read as they are asked for, with all that fetching needs.
-
-        Args:
-            skip: True at the `trial_index` of every trial to leave out, as `Committer.ended` has it.
-        """
+        """The planned trials in order, with all that fetching needs, but for those at which `skip` is true."""
         names = self.private_names()
         configurations = {
             key: replace(each, weights=names.get(each.weights_sha256, each.weights))

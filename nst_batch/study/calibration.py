@@ -62,10 +62,7 @@ class Machine:
 
     @classmethod
     def here(cls, device: str) -> Machine:
-        """This machine as a run on it would use it.
-
-        Args:
-            device: auto, cpu, cuda or cuda:N.
+        """This machine as a run on `device` (auto, cpu, cuda or cuda:N) would use it.
 
         Raises:
             StudyError: There is no such device.
@@ -105,10 +102,7 @@ class Machine:
         return min(GPU_BATCH, part_size(chosen, height, width, self.memory_bytes))
 
     def rate(self, chosen: Configuration, width: int, height: int, format: Encoding) -> Rate:
-        """From two short runs of the engine: what the longer one takes more is its further evaluations.
-
-        Large images are timed smaller: every part of a step takes a time in proportion to its pixels.
-        """
+        """From a short and a longer run of the engine, of large images on fewer pixels: time is in proportion."""
         shrink = max(1.0, width * height / _MOST_PIXELS) ** 0.5
         width, height = round(width / shrink), round(height / shrink)
         batch, targets = self.batch(chosen, width, height), _targets(chosen, self.device)
@@ -162,7 +156,7 @@ def _problem(chosen: Configuration, width: int, height: int, device: torch.devic
 
 
 def _targets(chosen: Configuration, device: torch.device) -> Targets:
-    """With He's weights, which keep activations at their size; seeded, not calibrated."""
+    """With He's weights, which keep activations at their size."""
     generator = torch.Generator().manual_seed(0)
     weights = {}
     for name, (out_channels, in_channels) in conv_shapes(chosen.arch).items():

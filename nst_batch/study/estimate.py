@@ -172,8 +172,7 @@ def _computing_seconds(
 ) -> float:
     """Of all trials, one after the other, with every step: where a plateau ends one cannot be foreseen.
 
-    The dearest configuration is timed at the most frequent size. The steps of the others take their share of its
-    multiplications, and other sizes of its pixels.
+    Timed is the dearest configuration at the most frequent size; others take their share of its multiplications.
     """
     width, height = sizes.most_common(1)[0][0]
     work = [

@@ -36,11 +36,7 @@ class Mistake(NamedTuple):
 
 
 class MistakesError(StudyError):
-    """A study with mistakes.
-
-    Args:
-        mistakes: All of them.
-    """
+    """A study with mistakes: all of them."""
 
     def __init__(self, mistakes: Sequence[Mistake]) -> None:
         self.mistakes = tuple(mistakes)
@@ -56,12 +52,7 @@ def expected(what: str, value: object) -> ValueError:
 
 
 def found_by_pydantic(error: ValidationError, schema: Schema) -> list[Mistake]:
-    """pydantic's errors in our words.
-
-    Args:
-        error: Of a study's fields.
-        schema: The JSON Schema of a study.
-    """
+    """pydantic's errors of a study's fields in our words; `schema` is the study's."""
     return [Mistake(each["loc"], _message(each, schema)) for each in error.errors(include_url=False)]
 
 

@@ -140,8 +140,7 @@ def make_plan(study: Study, listing: Listing, *, configurations: Sequence[Config
     """Opens every picture and pairs them.
 
     Args:
-        study: What to compute.
-        listing: Its pictures, from `inputs.list_inputs`.
+        listing: The study's pictures, from `inputs.list_inputs`.
         configurations: From `Study.configurations`.
         batch_size: Trials per batch, at most.
 
@@ -198,10 +197,7 @@ def _distinct(
 
 
 def named_pairs(how: str, listing: Listing) -> Sequence[tuple[NamedPicture | None, tuple[NamedPicture, ...]]]:
-    """The pairs that a study means, before a picture is opened: a content, or None, and its styles.
-
-    Args:
-        how: `Study.pairs`.
+    """The pairs that `Study.pairs` means, before a picture is opened: a content, or None, and its styles.
 
     Raises:
         StudyError: `zip` was asked for with unequal numbers of pictures.
@@ -228,10 +224,7 @@ def _size(pair: PicturePair, configuration: Configuration) -> tuple[int, int]:
 
 
 def _largest_first(width: int, height: int) -> tuple[int, int]:
-    """Sorts pairs so that those of one size stand together and no long one is left for the end.
-
-    What cannot run comes before everything: its rows tell of it at once.
-    """
+    """Sorts pairs: what cannot run, whose rows tell of it at once; then by size, so that no long one comes last."""
     return (-width * height, width) if width else (-sys.maxsize, 0)
 
 

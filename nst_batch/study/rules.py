@@ -34,11 +34,7 @@ def broken(values: Values) -> Iterator[Mistake]:
 
 
 def canonical_layers(axis: Sequence[Entry], arch: str) -> tuple[Entry, ...]:
-    """Entries by canonical names in network order.
-
-    Raises:
-        LayerError: A name is not a layer of `arch`.
-    """
+    """Entries by canonical names in network order; a LayerError if a name is not a layer of `arch`."""
     return tuple(tuple(sorted((canonical(name, arch) for name in entry), key=block_and_index)) for entry in axis)
 
 
@@ -66,10 +62,7 @@ def _weights_fit_arch(values: Values) -> Iterator[Mistake]:
 
 
 def _layers(side: str, values: Values) -> Iterator[Mistake]:
-    """Layers that do not exist, come twice, or that a square picture cannot reach.
-
-    With `fit: keep` planning checks the shorter edge.
-    """
+    """Layers that do not exist, come twice, or that a square picture cannot reach; of others planning tells."""
     arch, key, size = values["network.arch"], f"{side}_layers", values.get("image.size")
     scale = min(values.get("grid.style_scale", (1.0,))) if side == "style" else 1.0
     note = "" if scale == 1 else f" (the style picture is {scale:g} of size {size})"

@@ -33,13 +33,10 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Listed:
-    """Marks a tuple that may also be written as the single value that it would hold.
-
-    Args:
-        when_empty: What an empty list stands for; None: it is a mistake.
-    """
+    """Marks a tuple that may also be written as the single value that it would hold."""
 
     when_empty: tuple[Any, ...] | None = None
+    """What an empty list stands for; None: it is a mistake."""
 
     def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
         return core_schema.no_info_before_validator_function(self._listed, handler(source))

@@ -5,6 +5,7 @@ ruamel.yaml reads the structure; no object is ever constructed from a tag.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -19,19 +20,20 @@ MAX_VALUES = 100_000
 """In all, counting what an alias repeats each time."""
 MAX_DEPTH = 16
 
-_CORE = "tag:yaml.org,2002:"
 _TAGS = {
-    _CORE + name for name in ("null", "bool", "int", "float", "str", "timestamp", "merge", "value", "seq", "map")
+    f"tag:yaml.org,2002:{name}"
+    for name in ("null", "bool", "int", "float", "str", "timestamp", "merge", "value", "seq", "map")
+}
+_SCALARS: dict[str, Callable[[str], Any]] = {
+    "null": lambda _: None,
+    "bool": lambda word: word.lower() == "true",
+    "int": int,
+    "float": lambda word: float(word.replace(".inf", "inf").replace(".nan", "nan")),
 }
 
 
 class NotYamlError(Exception):
-    """Text that cannot be read at all.
-
-    Args:
-        line: Counted from 1.
-        message: What was found.
-    """
+    """Text that cannot be read at all: on which line, counted from 1, and why."""
 
     def __init__(self, line: int, message: str) -> None:
         self.line, self.message = line, message
@@ -128,18 +130,8 @@ def _line(node: Node) -> int:
 def _scalar(node: ScalarNode) -> Any:
     """An unquoted word by YAML 1.2's core schema; anything quoted is text."""
     word: str = node.value
-    if node.style is not None:
-        return word
+    read = _SCALARS.get(str(node.tag).rpartition(":")[2], str) if node.style is None else str
     try:
-        match str(node.tag).removeprefix(_CORE):
-            case "null":
-                return None
-            case "bool":
-                return word.lower() == "true"
-            case "int":
-                return int(word)
-            case "float":
-                return float(word.replace(".inf", "inf").replace(".nan", "nan") if word[-1] in "fn" else word)
+        return read(word)
     except ValueError:  # hexadecimal, or thousands of digits: no number that a study needs
         return word
-    return word
