@@ -7,14 +7,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 
 from nst_batch.records import Configuration
 from nst_batch.vocabulary import (
     CHANNELS,
-    LBFGS_HISTORY,
     WHOLE_IMAGE,
     MemoryLayout,
-    PairPrecision,
     kernel_side,
     layer_names,
     layer_shape,
@@ -27,13 +26,8 @@ _VECTORS = 14  # image-sized float32 tensors besides the pairs: point, best, gra
 _LEAST_TILE = 64  # rows: with fewer, halos of four rows on either side cost more than an eighth
 # Measured at 96 pixels, block4_conv2, alpha 0.5: after 30, 60 and 90 evaluations pairs in bfloat16 are at 0.992,
 # 1.001 and 1.002 times the loss of those in float32.
-_PAIRS: tuple[tuple[int, PairPrecision], ...] = (
-    (LBFGS_HISTORY, "float32"),
-    (LBFGS_HISTORY, "bfloat16"),
-    (40, "bfloat16"),
-    (20, "bfloat16"),
-    (10, "bfloat16"),
-)
+_SHORT = MemoryLayout(pair_precision="bfloat16")
+_PAIRS = (WHOLE_IMAGE, _SHORT, *(replace(_SHORT, num_pairs=count) for count in (40, 20, 10)))
 
 
 def held_bytes(
@@ -90,8 +84,8 @@ def fitting(
         tile: Rows of a strip, 0 for the whole; None chooses.
     """
     layouts = [
-        MemoryLayout(tile=rows, num_pairs=min(count, chosen.num_pairs), pair_precision=precision)
-        for count, precision in _PAIRS
+        replace(pairs, tile=rows, num_pairs=min(pairs.num_pairs, chosen.num_pairs))
+        for pairs in _PAIRS
         for rows in _tiles(height, tile)
     ]
     sizes = [held_bytes(chosen.arch, chosen.layers, height, width, layout) for layout in layouts]

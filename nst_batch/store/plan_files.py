@@ -17,15 +17,7 @@ import pyarrow as pa
 from nst_batch.errors import without_secrets
 from nst_batch.records import ALGORITHM, Trial
 from nst_batch.store import rows, tables
-from nst_batch.store.run_directory import (
-    FORMAT,
-    FORMAT_VERSION,
-    PRIVATE_NAMES,
-    STUDY,
-    RunDirectory,
-    part_name,
-    rows_per_part,
-)
+from nst_batch.store.run_directory import FORMAT, PRIVATE_NAMES, STUDY, RunDirectory, part_name, rows_per_part
 from nst_batch.store.status import Mask
 
 ROWS_PER_FILE = 50_000
@@ -67,8 +59,8 @@ def write_plan(
         write(PRIVATE_NAMES, tables.parquet_bytes(table, "names"))
     for fields in plan["configurations"].values():
         fields["weights"] = shown.get(fields["weights_sha256"], fields["weights"])
-    versions = {"format": FORMAT, "format_version": FORMAT_VERSION, "algorithm": ALGORITHM}
-    write(STUDY, json.dumps(rows.storable(study) | versions | plan, indent=2, allow_nan=False).encode())
+    said = rows.storable(study) | FORMAT | {"algorithm": ALGORITHM} | plan
+    write(STUDY, json.dumps(said, indent=2, allow_nan=False).encode())
 
 
 def _added(

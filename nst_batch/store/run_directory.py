@@ -41,7 +41,7 @@ STUDY, PROGRESS, SUCCESS = "study.json", "progress.json", "_SUCCESS"
 LOGS = "logs"
 """What workers printed before they failed, a file each; its first lines name the worker and the trials."""
 PRIVATE_NAMES = "private/names.parquet"
-FORMAT, FORMAT_VERSION = "nst-batch run directory", 2
+FORMAT: dict[str, Any] = {"format": "nst-batch run directory", "format_version": 2}
 SEGMENT = re.compile(rf"{STAGING}/segment-[0-9a-f]+-\d+\.arrow")
 
 _PART = re.compile(r"part-\d+\.parquet")
@@ -97,14 +97,14 @@ class RunDirectory:
         if data is None:
             raise RunDirectoryError(f"{self.directory.url()}: not a run directory: it has no {STUDY}")
         study = self._json(STUDY, data)
-        if study.get("format") != FORMAT:
+        if study.get("format") != FORMAT["format"]:
             raise RunDirectoryError(f"{self.directory.url(STUDY)}: not written by nst-batch; choose another --out")
-        if (found := study["format_version"]) != FORMAT_VERSION:
-            advice = "upgrade nst-batch"
-            if found < FORMAT_VERSION:
-                advice = "run the study into another --out, or read it with the nst-batch that wrote it"
+        found, expected = study["format_version"], FORMAT["format_version"]
+        if found != expected:
+            older = "run the study into another --out, or read it with the nst-batch that wrote it"
             raise RunDirectoryError(
-                f"{self.directory.url(STUDY)}: expected format {FORMAT_VERSION}, found {found}; {advice}"
+                f"{self.directory.url(STUDY)}: expected format {expected}, found {found}; "
+                f"{older if found < expected else 'upgrade nst-batch'}"
             )
         return study
 

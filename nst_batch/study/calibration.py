@@ -15,21 +15,11 @@ from functools import partial
 
 import torch
 
+from nst_batch import transfer
 from nst_batch.errors import StudyError
 from nst_batch.inputs import images, memory
 from nst_batch.inputs.fitting import fitting, operations, part_size
 from nst_batch.records import CPU_BATCH, GPU_BATCH, MAX_CPUS_PER_WORKER, Configuration
-from nst_batch.transfer import (
-    Problem,
-    Solution,
-    SolveOptions,
-    TargetImage,
-    Targets,
-    build_targets,
-    gpu_bytes,
-    layer_distances,
-    solve,
-)
 from nst_batch.transfer.vgg import conv_shapes
 from nst_batch.vocabulary import Encoding, MemoryLayout, kernel_side, scaled_size
 
@@ -75,7 +65,7 @@ class Machine:
             chosen = torch.device("cuda" if device == "auto" else device)
             return cls(
                 device=chosen, name=torch.cuda.get_device_name(chosen), threads=1,
-                num_workers=torch.cuda.device_count(), memory_bytes=gpu_bytes(chosen)[1],
+                num_workers=torch.cuda.device_count(), memory_bytes=transfer.gpu_bytes(chosen)[1],
             )  # fmt: skip
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
         threads = min(MAX_CPUS_PER_WORKER, cores)
@@ -108,12 +98,14 @@ class Machine:
         batch, targets = self.batch(chosen, width, height), _targets(chosen, self.device)
         problem = _problem(chosen, width, height, self.device)
 
-        def optimise(steps: int) -> list[Solution]:
-            options = SolveOptions(steps=steps, optimizer=chosen.optimizer, convention=chosen.loss, plateau=0.0)
-            return solve(targets, [problem] * batch, options)
+        def optimise(steps: int) -> list[transfer.Solution]:
+            options = transfer.SolveOptions(
+                steps=steps, optimizer=chosen.optimizer, convention=chosen.loss, plateau=0.0
+            )
+            return transfer.solve(targets, [problem] * batch, options)
 
         def finish(image: torch.Tensor) -> None:
-            layer_distances(targets, image, problem)
+            transfer.layer_distances(targets, image, problem)
             images.encode(images.from_array(image.cpu().numpy()), format)
 
         before = torch.get_num_threads()
@@ -144,18 +136,18 @@ class Machine:
         return min(goes)
 
 
-def _problem(chosen: Configuration, width: int, height: int, device: torch.device) -> Problem:
+def _problem(chosen: Configuration, width: int, height: int, device: torch.device) -> transfer.Problem:
     """Of noise."""
     side = scaled_size(max(width, height), chosen.style_scale)
     generator = torch.Generator().manual_seed(0)
     content, style = (
-        TargetImage(key=key, pixels=torch.rand(3, *size, generator=generator).to(device))
+        transfer.TargetImage(key=key, pixels=torch.rand(3, *size, generator=generator).to(device))
         for key, size in (("content", (height, width)), ("style", (side, side)))
     )
-    return Problem.under(chosen, height, width, content, (style,))
+    return transfer.Problem.under(chosen, height, width, content, (style,))
 
 
-def _targets(chosen: Configuration, device: torch.device) -> Targets:
+def _targets(chosen: Configuration, device: torch.device) -> transfer.Targets:
     """With He's weights, which keep activations at their size."""
     generator = torch.Generator().manual_seed(0)
     weights = {}
@@ -164,7 +156,7 @@ def _targets(chosen: Configuration, device: torch.device) -> Targets:
         spread = (2 / (side**2 * in_channels)) ** 0.5
         weights[f"{name}.weight"] = torch.randn(out_channels, in_channels, side, side, generator=generator) * spread
         weights[f"{name}.bias"] = torch.zeros(out_channels)
-    return build_targets(
+    return transfer.build_targets(
         chosen.arch,
         weights,
         pooling=chosen.pooling,
