@@ -99,17 +99,16 @@ def decode_sized(data: bytes, uri: str, *, target_edge: int | None = None) -> tu
             opened.load()
             orientation = _orientation(opened)
             image = _to_srgb(opened, uri)
+            if orientation in _TO_UPRIGHT:
+                image = image.transpose(_TO_UPRIGHT[orientation])
     except Image.DecompressionBombError as error:
         raise ImageError("too_large", uri, f"{format_name} file that unpacks to too many pixels") from error
     except PILLOW_ERRORS as error:
         raise _explained(error, data, uri, format_name) from error
-    if not drafted:
-        full_size = image.size
-    if orientation in _TO_UPRIGHT:
-        image = image.transpose(_TO_UPRIGHT[orientation])
-        full_size = full_size[::-1] if orientation >= _FIRST_SIDEWAYS else full_size
     image.info = {}
-    return image, full_size
+    if not drafted:
+        return image, image.size
+    return image, full_size[::-1] if orientation >= _FIRST_SIDEWAYS else full_size
 
 
 # Which format, and is it one at all
