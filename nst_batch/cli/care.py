@@ -17,7 +17,7 @@ import typer
 import nst_batch
 from nst_batch.cli.options import AsJson, RunArgument
 from nst_batch.cli.printing import print_json, print_line, print_note
-from nst_batch.errors import NstBatchError
+from nst_batch.errors import NstBatchError, without_secrets
 from nst_batch.vocabulary import duration
 
 app = typer.Typer()
@@ -146,7 +146,7 @@ def _remote(url: str) -> Iterator[Finding]:
         directory = Directory(url)
         directory.write(probe, b"")
         directory.remove(probe)
-        yield Finding("write access", "ok", directory.url())
+        yield Finding("write access", "ok", without_secrets(directory.url()))
     except NstBatchError as error:
         yield Finding("write access", "bad", str(error), "see to the store's credentials")
 

@@ -198,7 +198,8 @@ def test_a_run_directory_that_needs_a_password_is_named_without_it(tmp_path: Pat
     small_run.write(place := f"memory://me:hunter2@{tmp_path.name}/run", trials)
     run = open_run(place)
     page = Path(run.report(tmp_path / "report")).read_text()
-    for text in (repr(run), page):
+    said = CliRunner().invoke(app, ["doctor", "--no-ray", "--json", "--out", place]).stdout
+    for text in (repr(run), page, said):
         assert without_secrets(place) in text
         assert "hunter2" not in text
 
