@@ -59,15 +59,10 @@ def _groups() -> Iterator[Path]:
 
 
 class MemoryBudget:
-    """Lets work be done at once as long as the memory that there is holds it; one piece always may.
+    """Lets work be done at once as long as a share of the memory that there is holds it; one piece always may."""
 
-    Args:
-        share: Of what is available when the first of several pieces begins.
-        budget_bytes: Instead of a share.
-    """
-
-    def __init__(self, share: float = 0.5, *, budget_bytes: int | None = None) -> None:
-        self._share, self._given_bytes = share, budget_bytes
+    def __init__(self, share: float) -> None:
+        self._share = share
         self._budget_bytes = self._held_bytes = 0
         self._changed = threading.Condition()
 
@@ -79,8 +74,7 @@ class MemoryBudget:
                 lambda: not self._held_bytes or self._held_bytes + num_bytes <= self._budget_bytes
             )
             if not self._held_bytes:
-                given = self._given_bytes
-                self._budget_bytes = int(available_bytes() * self._share) if given is None else given
+                self._budget_bytes = int(available_bytes() * self._share)
             self._held_bytes += num_bytes
         try:
             yield

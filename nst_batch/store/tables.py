@@ -43,10 +43,6 @@ _PLAN = [
     "configuration", "error_type", "error_message",
 ]  # fmt: skip
 _KEYS = ["trial_id", "trial_index", "configuration"]
-_TEXTS = (
-    "study", "configuration", "content_uri", "style_uri", "content_sha256", "style_sha256", "sha256", "uri",
-    "content_mask_uri", "style_mask_uri", "content_mask_sha256",
-)  # fmt: skip
 _LISTS = ("style_uris", "style_sha256s", "style_mask_uris", "style_mask_sha256s")
 
 
@@ -75,11 +71,11 @@ def arrow_type(annotation: Any) -> pa.DataType:
 
 
 def _hints() -> dict[str, Any]:
-    """What every column holds."""
-    records = (Trial, Outcome, Configuration, LayerDistance)
+    """What columns hold that are not text."""
+    records = (Trial, Outcome, Configuration)
     found = {name: hint for record in records for name, hint in get_type_hints(record).items()}
-    found |= dict.fromkeys(LOSS_COLUMNS, float) | dict.fromkeys(_TEXTS, str)
-    return found | dict.fromkeys(_LISTS, tuple[str, ...])
+    found |= dict.fromkeys(LOSS_COLUMNS, float) | dict.fromkeys(_LISTS, tuple[str, ...])
+    return found | {"configuration": str}
 
 
 _HINTS = _hints()
@@ -91,7 +87,7 @@ _LAYER, _REGION = (
 
 
 def _schema(table: str, names: Iterable[str], *more: tuple[str, pa.DataType]) -> pa.Schema:
-    columns = [(name, arrow_type(_HINTS[name])) for name in names]
+    columns = [(name, arrow_type(_HINTS.get(name, str))) for name in names]
     return pa.schema([*columns, *more], {"table": table, "schema_version": str(SCHEMA_VERSION)})
 
 

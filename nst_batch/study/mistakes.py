@@ -6,7 +6,7 @@ message and the schema cannot differ.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
 from typing import Any, NamedTuple
 
@@ -137,13 +137,9 @@ def shown(value: object) -> str:
 
 def dotted(path: KeyPath) -> str:
     """`grid.alpha[1]`; what cannot be printed is escaped."""
-    return "".join(_steps(path)).removeprefix(".")
+    return "".join(f"[{step}]" if isinstance(step, int) else f".{_word(step)}" for step in path).removeprefix(".")
 
 
-def _steps(path: KeyPath) -> Iterator[str]:
-    for step in path:
-        if isinstance(step, int):
-            yield f"[{step}]"
-        else:
-            text = step if step.isprintable() else ascii(step)
-            yield f".{text if len(text) <= 60 else f'{text[:59]}…'}"
+def _word(key: str) -> str:
+    text = key if key.isprintable() else ascii(key)
+    return text if len(text) <= 60 else f"{text[:59]}…"
