@@ -104,15 +104,13 @@ def _file(label: str, arch: str, download: bool) -> Path:
 def _torchvision_url(label: str, arch: str) -> str:
     from torchvision.models import get_model_weights
 
-    if arch not in ("vgg11", "vgg13", "vgg16", "vgg19"):
+    try:
+        return str(get_model_weights(arch)["IMAGENET1K_FEATURES" if label == "imagenet" else "IMAGENET1K_V1"].url)
+    except (KeyError, ValueError):
         raise WeightsError(
-            f"torchvision has no weights of {arch}; use --weights random:0 or a state dict of your own"
-        )
-    choices = get_model_weights(arch)
-    name = "IMAGENET1K_FEATURES" if label == "imagenet" else "IMAGENET1K_V1"
-    if name not in choices.__members__:
-        raise WeightsError(f"{label} weights exist for vgg16 alone, not for {arch}; use --weights imagenet_v1")
-    return str(choices[name].url)
+            f"torchvision has no weights {label!r} of {arch}: it has imagenet of vgg16, and imagenet_v1 of vgg11, "
+            "vgg13, vgg16 and vgg19; use one of these, --weights random:0, or a state dict of your own"
+        ) from None
 
 
 def _downloaded(url: str, path: Path, download: bool) -> Path:
