@@ -49,7 +49,7 @@ def extension(plan: Plan, old: Planned, study: dict[str, Any], where: str) -> It
     known = packed(text for chunk in table["trial_id"].chunks for text in chunk.to_pylist())
     wanted = plan.trial_ids()
     bad, gone = table["error_type"].is_valid().to_numpy(), np.isin(known, wanted, invert=True)
-    lost = gone & ~bad
+    lost, vanished = gone & ~bad, gone & bad
     changes = list(_differences(study, plan.study.shown()))
     if lost.any() or any(line.startswith(("name:", "output.")) for line in changes):
         shown = "\n  ".join((*changes, *_changed_pictures(old.iter_plan(skip=~lost), plan)))
@@ -57,7 +57,8 @@ def extension(plan: Plan, old: Planned, study: dict[str, Any], where: str) -> It
             f"{where} holds {(~bad).sum()} trials of which {lost.sum()} are not in the study as it is now. "
             f"What changed:\n  {shown}\nRun it into another --out; only additions extend a run directory"
         )
-    places = {_place(trial): trial.trial_index for trial in old.iter_plan(skip=~(gone & bad))}
+    trials = old.iter_plan(skip=~vanished) if vanished.any() else ()
+    places = {_place(trial): trial.trial_index for trial in trials}
     last_batch = pc.max(table["batch"]).as_py() if len(table) else BAD_INPUT_BATCH
     fresh = plan.trials(np.isin(wanted, known, invert=True), first_batch=last_batch + 1)
     return _placed(fresh, places, len(table))
