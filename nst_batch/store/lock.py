@@ -33,7 +33,8 @@ from nst_batch.store.run_directory import STUDY, RunDirectory
 NAME = "lock"
 REFRESH_SECONDS, DEAD_SECONDS = 10.0, 45.0
 
-_LEASE = re.compile(rf"{NAME}/\d{{6,}}")
+_LEASES = "leases"
+_LEASE = re.compile(rf"{_LEASES}/\d{{6,}}")
 _SHOWN = 3
 _log = logging.getLogger(__name__)
 
@@ -63,12 +64,8 @@ def check_writable(run: RunDirectory) -> None:
 
 def _is_ours(directory: Directory, names: list[str]) -> bool:
     """Whether a run was begun there that has no study yet: it made the lock first."""
-    if NAME not in names:
-        return False
-    if not directory.is_local:
-        return _last_lease(directory)[0] > 0
-    content = directory.find(NAME)
-    return {"host", "pid"} <= _parsed(content).keys() or (names == [NAME] and not content)
+    lock, (_, lease) = directory.find(NAME) if NAME in names else None, _last_lease(directory)
+    return {"host", "pid"} <= (_parsed(lock) | lease).keys() or (names == [NAME] and not lock)
 
 
 def run_lock(
@@ -122,7 +119,7 @@ class FileLock:
 
 
 class Lease:
-    """One of the objects `lock/000001`, `lock/000002` …, rewritten by a daemon thread for as long as it is held.
+    """One of the objects `leases/000001`, `leases/000002` …, rewritten by a daemon thread as long as it is held.
 
     Whoever creates the next one holds the directory: of several who try, the store lets one. Nobody else writes it
     and none is removed, so a holder that was paused and has been replaced finds a next one, however much later.
@@ -147,13 +144,13 @@ class Lease:
         """Of the next lease, once nobody holds the last; raises LockedError as soon as its holder shows life."""
         number, seen = _last_lease(self._directory)
         deadline = time.monotonic() + self._dead
-        if seen is not None:
+        if _is_held(seen):
             url = without_secrets(self._directory.url())
             _log.info("%s: its last writer may have died; waiting up to %.0f s to see", url, self._dead)
-        while seen is not None and time.monotonic() < deadline:
+        while _is_held(seen) and time.monotonic() < deadline:
             time.sleep(min(self._refresh / 5, 2))
             number, now = _last_lease(self._directory)
-            if now is not None and now != seen:
+            if _is_held(now) and now != seen:
                 raise _held(self._directory, now)
             seen = now
         return number + 1
@@ -202,14 +199,17 @@ RunLock = FileLock | Lease
 
 
 def _lease(number: int) -> str:
-    return f"{NAME}/{number:06d}"
+    return f"{_LEASES}/{number:06d}"
 
 
-def _last_lease(directory: Directory) -> tuple[int, dict[str, Any] | None]:
-    """Its number, 0 if there is none, and its holder; None once that has given it up."""
-    last = max((path for path in directory.list(NAME) if _LEASE.fullmatch(path)), default=_lease(0))
-    holder = _parsed(directory.find(last))
-    return int(last.removeprefix(f"{NAME}/")), None if not holder or holder.get("released") else holder
+def _is_held(holder: dict[str, Any]) -> bool:
+    return bool(holder) and not holder.get("released")
+
+
+def _last_lease(directory: Directory) -> tuple[int, dict[str, Any]]:
+    """Its number, 0 if there is none, and its holder."""
+    last = max((path for path in directory.list(_LEASES) if _LEASE.fullmatch(path)), default=_lease(0))
+    return int(last.removeprefix(f"{_LEASES}/")), _parsed(directory.find(last))
 
 
 def _myself() -> dict[str, Any]:

@@ -47,19 +47,13 @@ def result_row(study: str, result: Result) -> dict[str, Any]:
 
 def plan_row(trial: Trial) -> dict[str, Any]:
     """The PLAN row of a trial: names as they may be shown."""
-    content_mask = trial.content and trial.content.mask
-    style_masks = [style.mask for style in trial.styles] if any(style.mask for style in trial.styles) else []
-    row = _fields(trial) | {
-        "content_uri": trial.content and trial.content.uri,
-        "content_sha256": trial.content and trial.content.sha256,
-        "content_mask_uri": content_mask and content_mask.uri,
-        "content_mask_sha256": content_mask and content_mask.sha256,
-        "style_uris": [style.uri for style in trial.styles],
-        "style_sha256s": [style.sha256 for style in trial.styles],
-        "style_mask_uris": [mask and mask.uri for mask in style_masks],
-        "style_mask_sha256s": [mask and mask.sha256 for mask in style_masks],
-        "configuration": identity(trial.configuration),
-    }
+    row = _fields(trial) | {"configuration": identity(trial.configuration)}
+    for kind, file in (("content", trial.content), ("content_mask", trial.content and trial.content.mask)):
+        row |= {f"{kind}_uri": file and file.uri, f"{kind}_sha256": file and file.sha256}
+    masks = [style.mask for style in trial.styles] if any(style.mask for style in trial.styles) else []
+    for kind, files in (("style", trial.styles), ("style_mask", masks)):
+        row[f"{kind}_uris"] = [file and file.uri for file in files]
+        row[f"{kind}_sha256s"] = [file and file.sha256 for file in files]
     return {name: storable(row[name]) for name in PLAN.names}
 
 

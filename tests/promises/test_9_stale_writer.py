@@ -98,8 +98,8 @@ def test_a_writer_that_was_paused_changes_nothing(
         after = files(run)
         assert after.keys() == before.keys()
         changed = {path for path in before if after[path] != before[path]}
-        assert changed <= {"lock/000002", "lock/000003"}, "each writer's own lease alone"
-        assert json.loads(after["lock/000003"])["pid"] == os.getpid()
+        assert changed <= {"leases/000002", "leases/000003"}, "each writer's own lease alone"
+        assert json.loads(after["leases/000003"])["pid"] == os.getpid()
     assert run.is_complete() == (target != "_SUCCESS")
     assert run.table("trials", ["device"])["device"].to_pylist().count("successor") == (
         {".png": 16, "_SUCCESS": 0}.get(target, 1)

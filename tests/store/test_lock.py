@@ -100,7 +100,7 @@ def store(request: pytest.FixtureRequest, tmp_path: Path) -> Directory:
 
 def abandoned(store: Directory, number: int = 1) -> dict[str, Any]:
     content = {"host": "h", "pid": 1, "started_at": "s", "nonce": "n", "beat": 3}
-    store.write(f"lock/{number:06d}", json.dumps(content).encode())
+    store.write(f"leases/{number:06d}", json.dumps(content).encode())
     return content
 
 
@@ -110,7 +110,7 @@ def test_a_lease_that_is_renewed_is_respected(store: Directory) -> None:
             pass
         time.sleep(1.5)
         lock.check()
-    assert json.loads(store.read("lock/000001"))["released"]
+    assert json.loads(store.read("leases/000001"))["released"]
     with lease(store):
         pass
 
@@ -134,7 +134,7 @@ def test_clocks_of_two_machines_are_not_compared(
     def renew() -> None:
         while not stop.wait(0.6):
             content["beat"] += 1
-            store.write("lock/000001", json.dumps(content).encode())
+            store.write("leases/000001", json.dumps(content).encode())
 
     monkeypatch.setattr(time, "time", lambda: real() + ahead_seconds)
     holder = threading.Thread(target=renew)
@@ -151,7 +151,7 @@ def test_a_holder_that_was_replaced_stops(store: Directory) -> None:
         with pytest.raises(LockedError, match="host h, pid 1"):
             lock.check()
         time.sleep(0.3)
-    assert json.loads(store.read("lock/000002")) == content, "neither renewed nor removed by the one that lost it"
+    assert json.loads(store.read("leases/000002")) == content, "neither renewed nor removed by the one that lost it"
 
 
 def test_a_starter_that_was_paused_before_it_made_its_lease_displaces_nobody(
@@ -179,7 +179,7 @@ def test_in_a_store_that_lets_two_make_the_same_lease_the_first_one_stops(store:
         time.sleep(0.3)
         with pytest.raises(LockedError):
             lock.check()
-    assert json.loads(store.read("lock/000001")) == content
+    assert json.loads(store.read("leases/000001")) == content
 
 
 def test_a_holder_that_cannot_renew_stops(store: Directory, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -156,9 +156,9 @@ def test_a_clouds_own_error_neither_ends_the_lease_nor_passes_unexplained(
             with pytest.raises(RunDirectoryError, match="cannot write it: 503; see that it can be reached"):
                 directory.write("a", b"")
             time.sleep(0.5)
-        renewed = directory.read("lock/000001")
+        renewed = directory.read("leases/000001")
         time.sleep(0.5)
-        assert directory.read("lock/000001") != renewed, "still renewed"
+        assert directory.read("leases/000001") != renewed, "still renewed"
         lock.check()
 
 
@@ -191,5 +191,5 @@ def test_a_study_runs_in_an_object_store(bucket: str, monkeypatch: pytest.Monkey
         committer.flush()
     assert again.table("trials")["trial_index"].to_pylist() == list(range(24))
     assert again.directory.list("staging") == []
-    assert json.loads(again.directory.read("lock/000002"))["released"]
+    assert json.loads(again.directory.read("leases/000002"))["released"]
     assert again.parts() == ["part-00000.parquet", "part-00001.parquet"]
