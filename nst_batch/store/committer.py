@@ -21,7 +21,7 @@ import time
 from collections import deque
 from collections.abc import Iterable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 from dataclasses import replace
 from typing import Any, Self
 
@@ -210,18 +210,8 @@ class Committer:
         self._directory.write(PROGRESS, json.dumps(progress, allow_nan=False).encode())
 
     def _write(self, path: str, data: bytes) -> None:
-        """Publishes a file, unless the directory was taken over.
-
-        The lock is looked at between the two steps: whoever takes it later finds what was staged, and removes it.
-        """
-        staged = self._directory.stage(path, data)
-        try:
-            self._lock.check()
-            self._directory.move(staged, path)
-        except RunDirectoryError:
-            with suppress(RunDirectoryError):
-                self._directory.remove(staged)
-            raise
+        """Publishes a file, unless the directory was taken over."""
+        self._directory.write(path, data, self._lock.check)
 
     def _begin_segment(self) -> None:
         self._num_segments += 1

@@ -16,7 +16,7 @@ import itertools
 import os
 import re
 import secrets
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
@@ -77,13 +77,26 @@ class Directory:
         """The name of `path` in `filesystem`."""
         return f"{self._base}/{path}" if path else self._base
 
-    def write(self, path: str, data: bytes) -> None:
-        """Makes `data` the whole content of `path`, in one step, whoever else writes here."""
-        if self.is_local:
-            self.move(self.stage(path, data), path)
-        else:
+    def write(self, path: str, data: bytes, check: Callable[[], None] | None = None) -> None:
+        """Makes `data` the whole content of `path`, in one step.
+
+        Args:
+            check: Called between staging and moving; an error that it raises ends the writing. Whoever takes the
+                directory over after it was called finds what is staged, and removes it. None: whoever writes here.
+        """
+        if check is None and not self.is_local:
             with self.explained("write", path):
                 self.filesystem.pipe_file(self.key(path), data)
+            return
+        staged = self.stage(path, data)
+        try:
+            if check:
+                check()
+            self.move(staged, path)
+        except RunDirectoryError:
+            with contextlib.suppress(RunDirectoryError):
+                self.remove(staged)
+            raise
 
     def create(self, path: str, data: bytes) -> None:
         """Makes `data` the content of `path` in an object store; whoever comes second changes nothing."""
