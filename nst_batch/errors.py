@@ -144,10 +144,10 @@ _NO_CREDENTIALS = {"NoCredentialsError", "DefaultCredentialsError", "ClientAuthe
 """Of botocore, Google and Azure; the last one's own subclasses too."""
 
 
-def network_errors() -> tuple[type[Exception], ...]:
-    """OSError and the network libraries' own exceptions; a library that is not loaded has raised nothing."""
+def network_errors(*others: type[Exception]) -> tuple[type[Exception], ...]:
+    """OSError, the network libraries' own exceptions and `others`; a library not loaded has raised nothing."""
     found = (getattr(sys.modules.get(module), name, None) for module, name in _NETWORK_ERRORS)
-    return (OSError, *(error for error in found if error is not None))
+    return (OSError, *(error for error in found if error is not None), *others)
 
 
 def network_cause(error: Exception) -> Exception:

@@ -116,7 +116,7 @@ def _read_remote(uri: str, limit_bytes: int) -> bytes:
 
     try:
         return patiently(read)
-    except (*network_errors(), ImportError, ValueError) as error:  # of protocols not allowed, or not installed
+    except network_errors(ImportError, ValueError) as error:  # of protocols not allowed, or not installed
         raise _image_error(uri, error) from error
 
 

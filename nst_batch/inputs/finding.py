@@ -101,7 +101,7 @@ class _Search:
         """Takes up why something cannot be listed."""
         try:
             yield
-        except (*network_errors(), ImageError, ValueError, ImportError) as error:
+        except network_errors(ImageError, ValueError, ImportError) as error:
             reason = error.message if isinstance(error, ImageError) else str(error) or type(error).__name__
             self.mistakes.append(f"{what}: {reason}")
 

@@ -126,7 +126,7 @@ def _downloaded(url: str, path: Path, download: bool) -> Path:
         fetching.fetch(url, partial)
         _check_digest(partial, path.name, f"what came from {url} is damaged; try again")
         partial.replace(path)
-    except (*network_errors(), ImportError, ValueError) as error:
+    except network_errors(ImportError, ValueError) as error:
         cause = network_cause(error)
         raise WeightsError(
             f"weights cannot be downloaded from {url}: {str(cause) or type(cause).__name__}; download them "
