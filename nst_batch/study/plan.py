@@ -46,7 +46,7 @@ class PicturePair:
     @property
     def pictures(self) -> tuple[Picture | None, tuple[Picture, ...]]:
         """As a trial has them."""
-        return self.content and self.content.picture, tuple(style.picture for style in self.styles)
+        return self.content.picture if self.content else None, tuple(style.picture for style in self.styles)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
