@@ -83,7 +83,8 @@ class Committer:
     def __enter__(self) -> Self:
         check_writable(self.run)
         with ExitStack() as stack:
-            self._lock = stack.enter_context(run_lock(self._directory))
+            self._lock = run_lock(self._directory)
+            stack.enter_context(self._lock)
             self._pool = stack.enter_context(ThreadPoolExecutor(_IMAGES_AT_ONCE, "nst-batch images"))
             self._recover()
             self._stack = stack.pop_all()
