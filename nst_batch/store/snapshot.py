@@ -78,7 +78,8 @@ def take_snapshot(run: RunDirectory) -> Snapshot:
 
 def _unpublished(run: RunDirectory, segment: pa.Table, parts: set[str]) -> pa.Table:
     """The rows of `segment` that are newer than what `parts` have of their trials."""
-    published = TrialStatus(run.trials_of(run.part_of(segment).max(initial=-1)).stop)
+    last = int(run.part_of(segment).max(initial=-1))
+    published = TrialStatus(run.trials_of(last).stop)
     for part in parts & run.part_names(segment):
         published.learn(run.read_part(f"trials/{part}", TrialStatus.COLUMNS))
     return rows.newer(segment, published.attempts)
