@@ -8,16 +8,19 @@ import shutil
 import signal
 import subprocess
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
 import pytest
 
 from nst_batch.errors import RunDirectoryError
+from nst_batch.run import _local_inputs
 from nst_batch.store import committer
+from nst_batch.store.committer import Committer
 from nst_batch.store.lock import run_lock
 from nst_batch.store.run_directory import RunDirectory
-from tests import tiny, workers
+from tests import simulated, small_run, tiny, workers
 from tests.driver import Driver, alive
 from tests.object_store import Store, store
 
@@ -44,6 +47,18 @@ def test_a_second_process_is_refused_and_goes_on_when_the_first_was_killed(
     code, said = second.end(seconds=60)
     assert (code, "30 of 30 trials ok" in said) == (0, True), said
     tiny.assert_whole(tmp_path / "out")
+
+
+# Files that every worker must see
+
+
+def test_workers_are_asked_for_pictures_masks_and_weights(tmp_path: Path) -> None:
+    content, style, mask = small_run.inputs(tmp_path, ["content.png", "style.png", "mask.png"])
+    [chosen] = small_run.configurations({"weights": style.uri})
+    trials = small_run.plan([replace(content, mask=mask)], [[style]], [chosen])
+    with Committer(RunDirectory(tmp_path / "run")) as writing:
+        writing.write_plan(simulated.STUDY, trials)
+        assert _local_inputs(writing) == [content.uri, style.uri, mask.uri, style.uri]
 
 
 # Ray's own end
