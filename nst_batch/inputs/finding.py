@@ -8,7 +8,7 @@ import os
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from pathlib import Path, PurePosixPath
+from pathlib import Path, PurePath, PurePosixPath
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -209,7 +209,7 @@ def _remote_files(filesystem: Any, folder: str) -> Iterator[dict[str, Any]]:
             yield entry
 
 
-def _is_picture(path: PurePosixPath) -> bool:
+def _is_picture(path: PurePath) -> bool:
     return path.suffix.lower() in PICTURE_SUFFIXES and not any(part.startswith(".") for part in path.parts)
 
 
