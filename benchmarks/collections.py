@@ -53,10 +53,9 @@ class Announcing:
     def __init__(self, options: WorkerOptions) -> None:
         del options
 
-    def setup(self, configuration: Configuration) -> str:
+    def setup(self, configuration: Configuration) -> None:
         """Is ready at once."""
         del configuration
-        return "simulated"
 
     def run(self, trials: Sequence[Trial]) -> list[Result]:
         """Ends the run that it is part of: one batch is enough."""
@@ -73,10 +72,9 @@ class Drawing:
         del options
         self._noise = np.random.default_rng(0).bytes(IMAGE_BYTES)
 
-    def setup(self, configuration: Configuration) -> str:
+    def setup(self, configuration: Configuration) -> None:
         """Is ready at once."""
         del configuration
-        return "simulated"
 
     def run(self, trials: Sequence[Trial]) -> list[Result]:
         """A result for each, of which no two pictures are alike."""

@@ -26,9 +26,9 @@ class Sleeper:
         self._curve = Curve(step=tuple(range(STEPS + 1)), content=values, style=values, tv=values, total=values)
         self._image = b"\x89PNG\r\n\x1a\n" + os.urandom(IMAGE_BYTES)
 
-    def setup(self, configuration: Configuration) -> str:
+    def setup(self, configuration: Configuration) -> None:
         """Nothing to load."""
-        return configuration.weights
+        del configuration
 
     def run(self, trials: Sequence[Trial]) -> list[Result]:
         """Sleeps; `node` says which process it was."""

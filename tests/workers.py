@@ -44,9 +44,8 @@ class SimulatedWorker:
     def __init__(self, options: WorkerOptions) -> None:
         self.options = options
 
-    def setup(self, configuration: Configuration) -> str:
+    def setup(self, configuration: Configuration) -> None:
         assert configuration.steps
-        return "simulated"
 
     def run(self, trials: Sequence[Trial]) -> list[Result]:
         for trial in trials:
@@ -134,17 +133,15 @@ class Unstartable(SimulatedWorker):
 class DiesInSetup(SimulatedWorker):
     """Dies while it loads its network."""
 
-    def setup(self, configuration: Configuration) -> str:  # noqa: ARG002
+    def setup(self, configuration: Configuration) -> None:  # noqa: ARG002
         os.kill(os.getpid(), signal.SIGKILL)
-        return ""
 
 
 class HangsInSetup(SimulatedWorker):
     """Never has its network."""
 
-    def setup(self, configuration: Configuration) -> str:  # noqa: ARG002
+    def setup(self, configuration: Configuration) -> None:  # noqa: ARG002
         time.sleep(3600)
-        return ""
 
 
 class DiesAfterTwo(SimulatedWorker):

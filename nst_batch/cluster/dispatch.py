@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 import time
-from collections import deque
 from collections.abc import Callable, Collection, Generator, Iterator, Sequence
 from dataclasses import replace
 from typing import Any
@@ -72,7 +71,7 @@ class Dispatcher:
         """Failures that may be the machine's; told once anything has succeeded since."""
         self._failures: dict[str, str] = {}
         """The last failure on each node."""
-        self._ended: deque[Sequence[Result]] = deque()
+        self._ended = list[Sequence[Result]]()
         """What is to be told."""
 
     def run(self) -> Generator[Sequence[Result], None, None]:
@@ -87,10 +86,12 @@ class Dispatcher:
         try:
             while self._step():
                 yield from self._told()
-                yield ()
+            self._settle(*self._uncertain)
             yield from self._told()
+            self._logs.collect(_LOG_SECONDS)
         except ClusterError:
             yield from self._told()
+            self._logs.collect(_LOG_SECONDS)
             raise
         finally:
             self._pool.close()
@@ -100,17 +101,16 @@ class Dispatcher:
         self._pool.fill(self._backlog.has)
         self._assign()
         if not (self._pool.slots or self._alone or self._backlog.has()):
-            self._settle(*self._uncertain)
-            self._logs.collect(_LOG_SECONDS)
             return False
         self._collect()
         self._logs.collect()
         self.progress.workers(*self._pool.load())
         return True
 
-    def _told(self) -> Iterator[Sequence[Result]]:
-        while self._ended:
-            yield self._ended.popleft()
+    def _told(self) -> list[Sequence[Result]]:
+        """What is to be told, and at least an empty answer."""
+        told, self._ended = [*self._ended, ()], []
+        return told
 
     # Giving out
 
@@ -160,14 +160,15 @@ class Dispatcher:
         if answered:
             answered = ray.wait(list(awaited), num_returns=len(awaited), timeout=0)[0]
         for reference in answered:
-            self._take(awaited[reference], reference)
+            if awaited[reference] in self._pool.slots:  # not ended by what another one answered
+                self._take(awaited[reference], reference)
         for slot in [slot for slot in self._pool.slots if time.monotonic() - slot.since > self._deadline(slot)]:
             self._worker_died(slot, f"hung: nothing came back within {self._deadline(slot):.0f} s")
 
     def _deadline(self, slot: WorkerSlot) -> float:
         """Seconds that what a worker does now may take: for ever while it waits for its place on a node."""
         if slot.starting:
-            return START_SECONDS if len(slot.starting) == 1 else math.inf
+            return START_SECONDS if slot.arrival else math.inf
         return self._deadlines.seconds(slot.running) if slot.running else math.inf
 
     def _take(self, slot: WorkerSlot, reference: Any) -> None:
@@ -210,8 +211,8 @@ class Dispatcher:
         self._deadlines.learn(batch, time.monotonic() - slot.since)
         if doubtful := list(filter(may_be_the_nodes, results)):
             self._failures[slot.node_id] = str(doubtful[-1].outcome.error_message)
-        certain = self._backlog.doubted(batch, slot.place, results, self._pool.places())
-        uncertain = [result for result in certain if may_be_the_nodes(result)]
+        certain = self._backlog.doubted(batch, slot.place, results)
+        uncertain = list(filter(may_be_the_nodes, certain))
         self._uncertain += uncertain
         self._settle(*(result for result in certain if not may_be_the_nodes(result)))
         if any(result.outcome.status != "failed" for result in results):
@@ -222,8 +223,9 @@ class Dispatcher:
         returned = {result.trial.trial_index for result in results}
         if forgotten := [trial for trial in batch.trials if trial.trial_index not in returned]:
             rest = replace(batch, trials=forgotten)
-            message = "its worker returned no result for it"
-            self._settle(self._backlog.raised(rest, slot.place, "no_result", message))
+            self._settle(
+                self._backlog.raised(rest, slot.place, "no_result", "its worker returned no result for it")
+            )
         for reason in (str(result.outcome.error_message) for result in uncertain):
             self._breaker.failed(reason, self._pool.num_slots, key=reason)
 

@@ -36,20 +36,25 @@ class EmbeddedRay:
         """The processes that Ray has started since, and all that these have started, with their names."""
         self._ended = ""
         self._leaving = threading.Event()
+        self._watcher = threading.Thread(target=self._watch, name="nst-batch ray", daemon=True)
         self._ours = not ray.is_initialized()
         if self._ours:
-            threading.Thread(target=self._watch, name="nst-batch ray", daemon=True).start()
+            self._watcher.start()
         return self
 
     def __exit__(self, *_: object) -> None:
-        if self._ours:
-            self._look()
-            if ray.is_initialized():
-                ray.shutdown()
+        if not self._ours:
+            return
+        if not self._ended:  # else it goes on: a dead Ray may take long to shut down
             self._leaving.set()
-            for process in self._found:
-                with contextlib.suppress(psutil.NoSuchProcess):
-                    process.kill()
+            self._watcher.join()
+            self._look()
+        if ray.is_initialized():
+            ray.shutdown()
+        self._leaving.set()
+        for process in self._found:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.kill()
 
     def check(self) -> None:
         """Raises ClusterError if Ray's own processes have died."""
@@ -75,8 +80,8 @@ class EmbeddedRay:
         for child in set(psutil.Process().children()) - self._others:
             with contextlib.suppress(psutil.NoSuchProcess, psutil.AccessDenied):
                 if child in self._found or _runs_ray(child):
-                    new = {child, *child.children(recursive=True)} - self._found.keys()
-                    self._found = self._found | {process: process.name() for process in new}  # two threads read it
+                    family = {child, *child.children(recursive=True)} - self._found.keys()
+                    self._found |= {process: process.name() for process in family}
 
 
 def _runs_ray(process: psutil.Process) -> bool:

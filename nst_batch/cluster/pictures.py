@@ -44,10 +44,12 @@ class Fitted(NamedTuple):
 
 
 class Posed(NamedTuple):
-    """The problem that a trial is, and the colours of its regions by label."""
+    """A trial that can be computed."""
 
+    trial: Trial
     problem: Problem
     colors: tuple[str, ...]
+    """Of its regions, by label."""
 
 
 class PictureReader:
@@ -111,7 +113,7 @@ def _problem(trial: Trial, found: Sequence[Fitted | ImageError]) -> Posed | Imag
     content = pictures.pop(0) if trial.content else None
     if chosen.color == "histogram" and content:
         pictures = [_recolored(style, content) for style in pictures]
-    return Posed(Problem.under(chosen, trial.height, trial.width, content, pictures), colors)
+    return Posed(trial, Problem.under(chosen, trial.height, trial.width, content, pictures), colors)
 
 
 def _with_regions(trial: Trial, fitted: Sequence[Fitted]) -> tuple[list[TargetImage], tuple[str, ...]]:

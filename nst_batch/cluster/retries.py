@@ -2,11 +2,11 @@
 
 - A batch that raises goes to a second worker, on another node where there is one. If that raises too, each of its
   trials is tried alone by the same rule; a trial that was alone is recorded as failed.
+- A trial whose worker reports what may be the machine's fault (`MAYBE_THE_NODES`) is tried alone by a second worker
+  likewise, and its failure counts only once something else has succeeded.
 - A batch whose worker dies is put back. After two deaths it runs alone on its node, since two batches may not have
   fitted together. After three it is halved, as only one of its trials may be to blame; a part that kills its
   worker again is halved at once. A trial that is alone when its third worker dies is recorded.
-- A failure that may be the machine's rather than the picture's (`MAYBE_THE_NODES`) needs a second worker, on
-  another node where there is one, and counts only once something else has succeeded.
 - A node on which batches fail that others then finish gets no more work.
 
 So every failure has a bound, and a poison input cannot loop for ever: a batch of n trials with one that always
@@ -22,15 +22,13 @@ from datetime import UTC, datetime
 from typing import NamedTuple
 
 import nst_batch
-from nst_batch.errors import ClusterError, without_secrets
+from nst_batch.errors import ClusterError
 from nst_batch.records import Outcome, Result, Trial
 
 MAX_DEATHS = 3
 """Workers that may die while they run one batch."""
 MAX_RAISES = 2
-"""Workers that must raise before a batch is to blame."""
-MAX_DOUBTS = 2
-"""Workers that must say of a trial what may be their own fault, before it is believed."""
+"""Workers that must raise, or report what may be their own fault, before a batch is to blame."""
 MAX_FAILED_STARTS = 4
 """Workers that may fail to start one after the other, and one more for each further slot."""
 MAX_FRUITLESS = 20
@@ -42,8 +40,8 @@ MAYBE_THE_NODES = frozenset({"missing", "unreadable", "timeout", "out_of_memory"
 
 _MIN_DEADLINE_SECONDS = 600.0
 _DEADLINE_FACTOR = 10.0
-_SLOWEST_CPU, _SLOWEST_GPU = 2e-4, 2e-6
-"""Seconds per pixel and step before anything has been measured: twenty times what two old cores need."""
+_SLOW_CPU, _SLOW_GPU = 2e-5, 2e-7
+"""Seconds per pixel and step, before anything slower has been seen: twice what two old cores need."""
 _MAX_START_DELAY_SECONDS = 30.0
 
 
@@ -58,17 +56,13 @@ class Place(NamedTuple):
 
 @dataclass(slots=True, eq=False)
 class Batch:
-    """Trials that are dispatched together."""
+    """Trials that are dispatched together, and the workers that failed on them."""
 
     trials: Sequence[Trial]
     deaths: int = 0
-    """Workers that died while they ran it, or all of the batch that it is a part of."""
+    """Of workers that ran it, or all of the batch that it is a part of."""
     raises: int = 0
-    """Workers that raised when they ran it."""
-    doubts: int = 0
-    """Workers that said of it what may be their own fault."""
     failed_at: list[Place] = field(default_factory=list)
-    """All these workers."""
 
     @property
     def work(self) -> int:
@@ -80,16 +74,11 @@ class Batch:
         """Whether nothing else may run on its node at the same time."""
         return self.deaths >= MAX_DEATHS - 1
 
-    def untried(self, places: Collection[Place]) -> list[Place]:
-        """Those of `places` that are to try it next: on other nodes, else other workers."""
-        nodes = {place.node for place in self.failed_at}
-        return [each for each in places if each.node not in nodes] or [
-            each for each in places if each not in self.failed_at
-        ]
-
     def may_run_at(self, place: Place, places: Collection[Place]) -> bool:
-        """Whether a worker may have it, of all that there are; where all have tried it, every one may."""
-        untried = self.untried(places)
+        """Whether a worker may have it, of all that there are: other nodes' first, then other workers, then any."""
+        nodes = {each.node for each in self.failed_at}
+        untried = [each for each in places if each.node not in nodes]
+        untried = untried or [each for each in places if each not in self.failed_at]
         return place in untried or not untried
 
 
@@ -137,50 +126,47 @@ class Backlog:
     def died(self, batch: Batch, place: Place, reason: str) -> Result | None:
         """Puts back a batch whose worker died running it, whole or in halves; or the result that ends it."""
         batch.deaths += 1
-        batch.failed_at.append(place)
-        if batch.deaths < MAX_DEATHS:
-            self.put_back(batch)
-        elif len(batch.trials) > 1:
-            self._split(batch, 2)
-        else:
-            message = f"its worker died {batch.deaths} times: {reason}"
-            return failure(batch.trials[0], "worker_died", message, attempts=batch.deaths)
-        return None
+        if self._again(batch, place, whole=batch.deaths < MAX_DEATHS, parts=2):
+            return None
+        message = f"its worker died {batch.deaths} times: {reason}"
+        return failure(batch.trials[0], "worker_died", message, attempts=batch.deaths)
 
     def raised(self, batch: Batch, place: Place, error_type: str, message: str) -> Result | None:
         """Puts back a batch that raised, whole or its trials each alone; or the result that ends it."""
         batch.raises += 1
-        batch.failed_at.append(place)
-        if batch.raises < MAX_RAISES:
-            self.put_back(batch)
-        elif len(batch.trials) > 1:
-            self._split(batch, len(batch.trials))
-        else:
-            return failure(batch.trials[0], error_type, message, attempts=batch.raises)
-        return None
+        if self._again(batch, place, whole=batch.raises < MAX_RAISES, parts=len(batch.trials)):
+            return None
+        return failure(batch.trials[0], error_type, message, attempts=batch.raises)
 
-    def doubted(
-        self, batch: Batch, place: Place, results: Sequence[Result], places: Collection[Place]
-    ) -> list[Result]:
+    def doubted(self, batch: Batch, place: Place, results: Sequence[Result]) -> list[Result]:
         """Puts back, each alone, the failed trials that another worker is to try; returns the other results."""
         certain = []
         for result in results:
-            again = Batch([result.trial], doubts=batch.doubts + 1, failed_at=[*batch.failed_at, place])
-            if may_be_the_nodes(result) and again.doubts < MAX_DOUBTS and again.untried(places):
+            again = Batch([result.trial], raises=batch.raises + 1, failed_at=[*batch.failed_at, place])
+            if may_be_the_nodes(result) and again.raises < MAX_RAISES:
                 self.put_back(again)
             else:
                 certain.append(result)
         return certain
 
-    def _split(self, batch: Batch, parts: int) -> None:
-        """Puts a batch back in equal parts. A part of several gets one more chance, a trial alone two."""
-        size = -(-len(batch.trials) // parts)
-        starts = range(0, len(batch.trials), size)
+    def _again(self, batch: Batch, place: Place, *, whole: bool, parts: int) -> bool:
+        """Puts back a batch that failed, whole or in equal parts; False if it is a single trial whose end this is.
+
+        After a death, a part of several gets one more chance, a trial alone two.
+        """
+        batch.failed_at.append(place)
+        num_trials = len(batch.trials)
+        if whole:
+            self.put_back(batch)
+            return True
+        size = -(-num_trials // parts)
+        starts = range(0, num_trials, size) if num_trials > 1 else ()
         pieces = [Batch(batch.trials[start : start + size]) for start in starts]
         if batch.deaths:
             for piece in pieces:
                 piece.deaths = MAX_DEATHS - (1 if len(piece.trials) > 1 else 2)
         self._waiting.extendleft(reversed(pieces))
+        return bool(pieces)
 
 
 class NodeHealth:
@@ -225,10 +211,7 @@ class CircuitBreaker:
         return min(2.0**self._failed_starts, _MAX_START_DELAY_SECONDS) if self._failed_starts > 1 else 0.0
 
     def failed(self, reason: str, num_slots: int, key: object = None) -> None:
-        """A worker died, raised or could not read its picture.
-
-        Args:
-            key: Failures with equal keys count once: those of one picture, say.
+        """A worker died, raised or could not read its picture; failures with equal keys count once.
 
         Raises:
             ClusterError: Too many have, one after the other, while no trial succeeded.
@@ -239,26 +222,18 @@ class CircuitBreaker:
 
 
 class Deadlines:
-    """How long a batch may run before its worker is taken for hung; learned from the batches that have finished.
-
-    Args:
-        chosen_seconds: For every batch, if the user has chosen it.
-        uses_gpus: Whether workers run on GPUs.
-    """
+    """How long a batch may run before its worker is taken for hung: as chosen, or ten times the slowest so far."""
 
     def __init__(self, chosen_seconds: float | None, *, uses_gpus: bool) -> None:
         self._chosen_seconds = chosen_seconds
-        self._seconds_per_work = (_SLOWEST_GPU if uses_gpus else _SLOWEST_CPU) / _DEADLINE_FACTOR
-        self._measured = False
+        self._seconds_per_work = _SLOW_GPU if uses_gpus else _SLOW_CPU
 
     def learn(self, batch: Batch, seconds: float) -> None:
         """A batch has taken so long."""
-        slowest = self._seconds_per_work if self._measured else 0.0
-        self._seconds_per_work = max(slowest, seconds / batch.work)
-        self._measured = True
+        self._seconds_per_work = max(self._seconds_per_work, seconds / batch.work)
 
     def seconds(self, batch: Batch) -> float:
-        """For a batch; ten times the slowest so far, ten minutes at least."""
+        """For a batch; ten minutes at least."""
         expected = _DEADLINE_FACTOR * self._seconds_per_work * batch.work
         return self._chosen_seconds or max(_MIN_DEADLINE_SECONDS, expected)
 
@@ -269,7 +244,7 @@ def failure(trial: Trial, error_type: str | None, message: str | None, attempts:
     outcome = Outcome(
         status="failed",
         error_type=error_type,
-        error_message=None if message is None else without_secrets(message),
+        error_message=message,
         attempt=attempts,
         code_version=nst_batch.__version__,
         started_at=now,

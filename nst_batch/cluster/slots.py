@@ -53,9 +53,9 @@ class WorkerActor:
 
         self._worker = Worker(options)
 
-    def setup(self, configuration: Configuration) -> str:
+    def setup(self, configuration: Configuration) -> None:
         """As `Worker.setup`."""
-        return self._worker.setup(configuration)
+        self._worker.setup(configuration)
 
     def run(self, trials: Sequence[Trial]) -> list[Result]:
         """As `Worker.run`."""
@@ -147,12 +147,9 @@ def cause(error: ray.exceptions.RayTaskError) -> Exception:
 
 def death_reason(error: Exception) -> str:
     """What Ray says of a death on one line: from where it says why, without colours, cut in the middle."""
-    words = " ".join(_NOISE.sub(" ", without_secrets(str(error))).split())
-    _, _, why = words.partition("The actor is dead because ")
-    told = why or words
-    if len(told) > _REASON_LENGTH:
-        told = f"{told[:_REASON_BEGIN]} … {told[_REASON_BEGIN - _REASON_LENGTH :]}"
-    return told
+    told = " ".join(_NOISE.sub(" ", without_secrets(str(error))).split())
+    why = told.partition("The actor is dead because ")[2] or told
+    return why if len(why) <= _REASON_LENGTH else f"{why[:_REASON_BEGIN]} … {why[_REASON_BEGIN - _REASON_LENGTH :]}"
 
 
 class WorkerLogs:
@@ -173,12 +170,10 @@ class WorkerLogs:
         if arrival is None or not arrival.printed_to or self._num_fetched >= MAX_LOGS:
             return
         self._num_fetched += 1
-        batch = slot.running
-        trials = " ".join(trial.trial_id for trial in batch.trials) if batch else "none"
+        trials = " ".join(trial.trial_id for trial in slot.running.trials) if slot.running else "none"
         title = f"worker {arrival.pid} on {arrival.host} failed: {reason}\ntrials: {trials}\n"
         where = NodeAffinitySchedulingStrategy(arrival.node_id, soft=False)
-        read: Any = ray.remote(_ends)
-        read = read.options(num_cpus=0, max_retries=0, scheduling_strategy=where)
+        read: Any = ray.remote(num_cpus=0, max_retries=0, scheduling_strategy=where)(_ends)
         self._awaited[read.remote(arrival.printed_to)] = f"{arrival.host}-{arrival.pid}.log", title
 
     def collect(self, seconds: float = 0.0) -> None:

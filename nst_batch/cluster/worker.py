@@ -16,44 +16,34 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from itertools import groupby
-from typing import NamedTuple
 
 import torch
 from PIL import Image
 
 import nst_batch
 from nst_batch.cluster.options import WorkerOptions
-from nst_batch.cluster.pictures import PictureReader
+from nst_batch.cluster.pictures import PictureReader, Posed
 from nst_batch.errors import ImageError, WeightsError
 from nst_batch.inputs import images, memory, weights
 from nst_batch.inputs.fitting import fitting, part_size
 from nst_batch.records import Configuration, Outcome, Result, Trial
-from nst_batch.scores import LayerDistance, transfer_scores
+from nst_batch.scores import transfer_scores
 from nst_batch.transfer import (
-    Problem,
     Solution,
     SolveOptions,
     Targets,
-    build_targets,
     gpu_bytes,
     keep_freed_memory,
     layer_distances,
     precision_used,
     region_scores,
     solve,
+    targets_under,
 )
-from nst_batch.vocabulary import MemoryLayout, Precision
+from nst_batch.vocabulary import MemoryLayout
 
 _FILES_AT_ONCE = 8  # read and decoded, or encoded, side by side: a GPU waits for both
-
-
-class _Ready(NamedTuple):
-    """A trial that can be computed."""
-
-    trial: Trial
-    problem: Problem
-    colors: tuple[str, ...]
-    """Of its regions, by label."""
+_OF_NETWORK = ("arch", "weights", "weights_sha256", "pooling", "normalization", "precision")
 
 
 class Worker:
@@ -69,43 +59,73 @@ class Worker:
         self.device = torch.device(name)
         if self.device.type == "cpu":
             keep_freed_memory()
-        self._network: tuple[tuple[str, ...], Targets] | None = None
+        self._network: tuple[list[str], Targets] | None = None
         self._pool = ThreadPoolExecutor(_FILES_AT_ONCE, "nst-batch files")
         self._pictures = PictureReader(self._pool)
 
-    def setup(self, configuration: Configuration) -> str:
-        """Loads the network that `configuration` needs; returns where it runs.
+    def setup(self, configuration: Configuration) -> None:
+        """Loads the network that `configuration` needs.
 
         Raises:
             WeightsError: It cannot be loaded, or its weights are not the ones that the plan was made with.
         """
         self._targets(configuration)
-        return self.device_name
-
-    @property
-    def device_name(self) -> str:
-        """As recorded: cpu, or the GPU's name."""
-        return torch.cuda.get_device_name(self.device) if self.device.type == "cuda" else "cpu"
 
     def run(self, trials: Sequence[Trial]) -> list[Result]:
         """Runs a batch of one size, in parts that fit the memory; returns a result for every trial."""
         results: list[Result] = []
-        ready: list[_Ready] = []
+        ready: list[Posed] = []
         begun = datetime.now(UTC)
         for trial, posed in zip(trials, self._pictures.problems(trials), strict=True):
             if isinstance(posed, ImageError):
                 results.append(self._failed(trial, begun, posed.kind, str(posed)))
             else:
-                ready.append(_Ready(trial, *posed))
-        for options, members in groupby(ready, key=lambda member: _options(member.trial.configuration)):
+                ready.append(posed)
+        for options, members in groupby(ready, key=self._options):
             results += self._in_parts(list(members), options)
         return results
 
-    def _in_parts(self, members: Sequence[_Ready], options: SolveOptions) -> Iterator[Result]:
+    def _options(self, posed: Posed) -> SolveOptions:
+        """How a trial is solved, alone or together with others that are solved likewise."""
+        chosen = posed.trial.configuration
+        return SolveOptions(
+            steps=chosen.steps,
+            optimizer=chosen.optimizer,
+            learning_rate=chosen.learning_rate,
+            plateau=chosen.plateau,
+            pyramid=chosen.pyramid,
+            convention=chosen.loss,
+            layout=self._layout(posed),
+        )
+
+    def _layout(self, posed: Posed) -> MemoryLayout:
+        """Whole, or in strips where one alone does not fit this worker's part of the memory.
+
+        Of all there is and not of what is free now, so that a run repeats itself.
+        """
+        if self.device.type == "cuda":
+            _, available = gpu_bytes(self.device)
+        else:
+            total, cores = memory.total_bytes(), os.cpu_count() or 1
+            by_memory = total // (self.options.memory_bytes or total)
+            available = total // max(1, min(cores // (self.options.threads or cores), by_memory))
+        trial = posed.trial
+        return fitting(trial.configuration, trial.height, trial.width, available, self.options.tile)
+
+    def _part_size(self, posed: Posed) -> int:
+        """How many problems like this one to solve together.
+
+        On a CPU, one: convolutions of a single image fill the cores, its activations stay in the cache, and a
+        trial's result is then the same to the last bit whoever shares its batch.
+        """
+        if self.device.type == "cpu":
+            return 1
+        free, _ = gpu_bytes(self.device)
+        return part_size(posed.trial.configuration, posed.trial.height, posed.trial.width, free)
+
+    def _in_parts(self, members: Sequence[Posed], options: SolveOptions) -> Iterator[Result]:
         """Solves as many together as fit; where memory runs out all the same, halves, and at last records."""
-        trial, problem, _ = members[0]
-        options = replace(options, layout=self._layout(trial.configuration, problem))
-        size = 1 if options.layout.tile else self._part_size(trial.configuration, problem)
+        size = 1 if options.layout.tile else min(map(self._part_size, members))
         while members:
             part, begun = members[:size], datetime.now(UTC)
             try:
@@ -122,31 +142,7 @@ class Worker:
             yield from solved
             members = members[len(part) :]
 
-    def _part_size(self, chosen: Configuration, problem: Problem) -> int:
-        """How many problems like this one to solve together.
-
-        On a CPU, one: convolutions of a single image fill the cores, its activations stay in the cache, and a
-        trial's result is then the same to the last bit whoever shares its batch.
-        """
-        if self.device.type == "cpu":
-            return 1
-        free, _ = gpu_bytes(self.device)
-        return part_size(chosen, problem.height, problem.width, free)
-
-    def _layout(self, chosen: Configuration, problem: Problem) -> MemoryLayout:
-        """Whole, or in strips where one alone does not fit this worker's part of the memory.
-
-        Of all there is and not of what is free now, so that a run repeats itself.
-        """
-        if self.device.type == "cuda":
-            _, available = gpu_bytes(self.device)
-        else:
-            total, cores = memory.total_bytes(), os.cpu_count() or 1
-            by_memory = total // (self.options.memory_bytes or total)
-            available = total // max(1, min(cores // (self.options.threads or cores), by_memory))
-        return fitting(chosen, problem.height, problem.width, available, self.options.tile)
-
-    def _solve(self, part: Sequence[_Ready], options: SolveOptions, begun: datetime) -> list[Result]:
+    def _solve(self, part: Sequence[Posed], options: SolveOptions, begun: datetime) -> list[Result]:
         if self.device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(self.device)
         targets = self._targets(part[0].trial.configuration)
@@ -154,54 +150,68 @@ class Worker:
         pictures = [_shown(each, solution) for each, solution in zip(part, solutions, strict=True)]
         files = self._pool.map(self._encoded, pictures)  # while the device measures distances
         results = [
-            self._measured(each, solution, picture, targets)
+            self._measured(each, solution, picture, targets, options.layout)
             for each, solution, picture in zip(part, solutions, pictures, strict=True)
         ]
         return [
-            replace(result, image=file, outcome=_held(self._stamped(result.outcome, begun, len(part)), options))
+            self._stamped(replace(result, image=file), begun, len(part))
             for result, file in zip(results, files, strict=True)
         ]
 
-    def _measured(self, ready: _Ready, solution: Solution, picture: Image.Image, targets: Targets) -> Result:
+    def _measured(
+        self, posed: Posed, solution: Solution, picture: Image.Image, targets: Targets, layout: MemoryLayout
+    ) -> Result:
         """What is known of a trial before its picture is encoded; measured is what a person will see."""
         pixels = torch.from_numpy(images.to_array(picture)).to(self.device)
-        distances = layer_distances(targets.judge, pixels, ready.problem)
-        scores = region_scores(targets.judge, pixels, ready.problem)
-        regions = tuple(replace(each, color=ready.colors[each.label]) for each in scores)
-        outcome = _outcome(solution, distances, precision_used(targets))
-        return Result(trial=ready.trial, outcome=outcome, curve=solution.curve, layers=distances, regions=regions)
+        layers = layer_distances(targets.judge, pixels, posed.problem)
+        scores = region_scores(targets.judge, pixels, posed.problem)
+        regions = tuple(replace(each, color=posed.colors[each.label]) for each in scores)
+        curve, pairs = solution.curve, posed.trial.configuration.optimizer == "lbfgs"
+        diverged = "the loss or its gradient is not finite; try smaller weights or a smaller learning rate"
+        outcome = Outcome(
+            status="diverged" if solution.diverged else "ok",
+            error_type="diverged" if solution.diverged else None,
+            error_message=diverged if solution.diverged else None,
+            steps_done=curve.step[-1],
+            stop_reason=solution.stop_reason,
+            precision_used=precision_used(targets),
+            initial=curve.at(0),
+            final=curve.at(curve.step.index(solution.best_step)),
+            best_step=solution.best_step,
+            content_distance=_mean([layer.content_distance for layer in layers]),
+            style_distance=_mean([layer.style_distance for layer in layers]),
+            **asdict(transfer_scores(layers)),
+            tile=layout.tile,
+            num_pairs=layout.num_pairs if pairs else None,
+            pair_precision=layout.pair_precision if pairs else None,
+        )
+        return Result(trial=posed.trial, outcome=outcome, curve=curve, layers=layers, regions=regions)
 
     def _encoded(self, picture: Image.Image) -> bytes:
         return images.encode(picture, self.options.format, self.options.quality)
 
     def _failed(self, trial: Trial, begun: datetime, error_type: str, message: str) -> Result:
         outcome = Outcome(status="failed", error_type=error_type, error_message=message)
-        return Result(trial=trial, outcome=self._stamped(outcome, begun, 1))
+        return self._stamped(Result(trial=trial, outcome=outcome), begun, 1)
 
-    def _stamped(self, outcome: Outcome, begun: datetime, shared_by: int) -> Outcome:
+    def _stamped(self, result: Result, begun: datetime, shared_by: int) -> Result:
         """With where and when it came to be."""
-        now = datetime.now(UTC)
-        return replace(
-            outcome,
+        now, on_gpu = datetime.now(UTC), self.device.type == "cuda"
+        outcome = replace(
+            result.outcome,
             seconds=(now - begun).total_seconds() / shared_by,
             peak_memory_bytes=_peak_memory_bytes(self.device),
-            device=self.device_name,
+            device=torch.cuda.get_device_name(self.device) if on_gpu else "cpu",
             node=socket.gethostname(),
             code_version=nst_batch.__version__,
             started_at=begun,
             finished_at=now,
         )
+        return replace(result, outcome=outcome)
 
     def _targets(self, chosen: Configuration) -> Targets:
         """The network and its targets, kept until another network is asked for."""
-        key = (
-            chosen.arch,
-            chosen.weights,
-            chosen.weights_sha256,
-            chosen.pooling,
-            chosen.normalization,
-            chosen.precision,
-        )
+        key = [getattr(chosen, name) for name in _OF_NETWORK]
         if not self._network or self._network[0] != key:
             found = weights.resolve(chosen.weights, chosen.arch, chosen.pooling, chosen.normalization)
             if found.sha256 != chosen.weights_sha256:
@@ -210,65 +220,16 @@ class Worker:
                     f"was made with {chosen.weights_sha256}; put the same file on every node"
                 )
             state = weights.load(found, chosen.arch, chosen.pooling)
-            targets = build_targets(
-                chosen.arch,
-                state,
-                pooling=chosen.pooling,
-                normalization=chosen.normalization,
-                device=self.device,
-                precision=chosen.precision,
-            )
-            self._network = key, targets
+            self._network = key, targets_under(chosen, state, self.device)
         return self._network[1]
 
 
-def _shown(ready: _Ready, solution: Solution) -> Image.Image:
+def _shown(posed: Posed, solution: Solution) -> Image.Image:
     """The picture that a person will see: in eight bits, in the content's colours if so chosen."""
     pixels = solution.image.float().cpu().numpy()
-    if ready.trial.configuration.color == "luminance" and ready.problem.content:
-        pixels = images.transfer_luminance(pixels, ready.problem.content.pixels.numpy())
+    if posed.trial.configuration.color == "luminance" and posed.problem.content:
+        pixels = images.transfer_luminance(pixels, posed.problem.content.pixels.numpy())
     return images.from_array(pixels)
-
-
-def _held(outcome: Outcome, options: SolveOptions) -> Outcome:
-    """With how the problem was held in memory."""
-    pairs = options.optimizer == "lbfgs"
-    return replace(
-        outcome,
-        tile=options.layout.tile,
-        num_pairs=options.layout.num_pairs if pairs else None,
-        pair_precision=options.layout.pair_precision if pairs else None,
-    )
-
-
-def _outcome(solution: Solution, distances: tuple[LayerDistance, ...], precision: Precision) -> Outcome:
-    curve = solution.curve
-    diverged = "the loss or its gradient is not finite; try smaller weights or a smaller learning rate"
-    return Outcome(
-        status="diverged" if solution.diverged else "ok",
-        error_type="diverged" if solution.diverged else None,
-        error_message=diverged if solution.diverged else None,
-        steps_done=curve.step[-1],
-        stop_reason=solution.stop_reason,
-        precision_used=precision,
-        initial=curve.at(0),
-        final=curve.at(curve.step.index(solution.best_step)),
-        best_step=solution.best_step,
-        content_distance=_mean([distance.content_distance for distance in distances]),
-        style_distance=_mean([distance.style_distance for distance in distances]),
-        **asdict(transfer_scores(distances)),
-    )
-
-
-def _options(chosen: Configuration) -> SolveOptions:
-    return SolveOptions(
-        steps=chosen.steps,
-        optimizer=chosen.optimizer,
-        learning_rate=chosen.learning_rate,
-        plateau=chosen.plateau,
-        pyramid=chosen.pyramid,
-        convention=chosen.loss,
-    )
 
 
 def _mean(values: Sequence[float | None]) -> float | None:

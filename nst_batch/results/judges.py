@@ -70,20 +70,20 @@ def judged(run: RunDirectory, trials: pa.Table, judge: str, *, fetch: bool = Fal
     row_of[trials["trial_index"].to_numpy()[ok]] = np.flatnonzero(ok)
     score = pixel_scores if judge == PIXELS else _network_scorer(judge)
     with ThreadPoolExecutor(_FILES_AT_ONCE, "nst-batch judge") as pool:
-        for trial, problem in _problems(PictureReader(pool), run.iter_plan(skip=row_of < 0), fetch):
-            row = row_of[trial.trial_index]
+        for posed in _problems(PictureReader(pool), run.iter_plan(skip=row_of < 0), fetch):
+            row = row_of[posed.trial.trial_index]
             try:
                 image = images.to_array(finished_picture(run, trials["image_path"][row].as_py()))
             except ImageError:
                 continue
-            scores = score(image, problem, trial.configuration)
+            scores = score(image, posed.problem, posed.trial.configuration)
             for name, values in found.items():
                 value = getattr(scores, name)
                 values[row] = np.nan if value is None else value
     return found
 
 
-def _problems(reader: PictureReader, trials: Iterator[Trial], fetch: bool) -> Iterator[tuple[Trial, Problem]]:
+def _problems(reader: PictureReader, trials: Iterator[Trial], fetch: bool) -> Iterator[Posed]:
     """Each trial whose pictures are still what they were. They are judged whole: no mask is read."""
     unmasked = map(_without_masks, trials)
     while batch := list(islice(unmasked, _BATCH)):
@@ -91,9 +91,7 @@ def _problems(reader: PictureReader, trials: Iterator[Trial], fetch: bool) -> It
         remote = next((picture.uri for picture in inputs if "://" in picture.uri), None)
         if remote and not fetch:
             raise QueryError(f"{remote}: a judge looks at the inputs, and this one is not fetched without --fetch")
-        for trial, posed in zip(batch, reader.problems(batch), strict=True):
-            if isinstance(posed, Posed):
-                yield trial, posed.problem
+        yield from (posed for posed in reader.problems(batch) if isinstance(posed, Posed))
 
 
 def _without_masks(trial: Trial) -> Trial:

@@ -156,11 +156,4 @@ def _targets(chosen: Configuration, device: torch.device) -> transfer.Targets:
         spread = (2 / (side**2 * in_channels)) ** 0.5
         weights[f"{name}.weight"] = torch.randn(out_channels, in_channels, side, side, generator=generator) * spread
         weights[f"{name}.bias"] = torch.zeros(out_channels)
-    return transfer.build_targets(
-        chosen.arch,
-        weights,
-        pooling=chosen.pooling,
-        normalization=chosen.normalization,
-        device=device,
-        precision=chosen.precision,
-    )
+    return transfer.targets_under(chosen, weights, device)

@@ -10,7 +10,7 @@ from nst_batch.transfer.distances import layer_distances, region_scores
 from nst_batch.transfer.engine import Solution, SolveOptions, minimizer, solve, step
 from nst_batch.transfer.memory import gpu_bytes, keep_freed_memory
 from nst_batch.transfer.objective import Evaluation, Objective
-from nst_batch.transfer.precision import build_targets, precision_used
+from nst_batch.transfer.precision import build_targets, precision_used, targets_under
 from nst_batch.transfer.problem import Problem, TargetImage, initial_image
 from nst_batch.transfer.random_weights import random_weights
 from nst_batch.transfer.regions import Labels, Regions, regions_mistake
@@ -40,4 +40,5 @@ __all__ = [
     "regions_mistake",
     "solve",
     "step",
+    "targets_under",
 ]

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from nst_batch.records import Configuration
 from nst_batch.transfer.targets import Targets
 from nst_batch.transfer.vgg import Vgg
 from nst_batch.vocabulary import Normalization, Pooling, Precision
@@ -51,6 +52,18 @@ def build_targets(
     if precision == "bfloat16":
         return Targets(network(torch.bfloat16), judge=network(torch.float32))
     return Targets(network(torch.float32))
+
+
+def targets_under(chosen: Configuration, weights: Mapping[str, Tensor], device: torch.device) -> Targets:
+    """The network that a configuration names, with these weights, as `build_targets` makes it."""
+    return build_targets(
+        chosen.arch,
+        weights,
+        pooling=chosen.pooling,
+        normalization=chosen.normalization,
+        device=device,
+        precision=chosen.precision,
+    )
 
 
 def precision_used(targets: Targets) -> Precision:

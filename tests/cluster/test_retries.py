@@ -138,14 +138,21 @@ def test_a_picture_that_one_node_cannot_read_is_tried_by_another() -> None:
         simulated.result(lost, status="failed", error_type="missing", error_message="no such file"),
         simulated.result(changed, status="failed", error_type="changed", error_message="another picture"),
     ]
-    certain = backlog.doubted(batch, A, results, PLACES)
+    certain = backlog.doubted(batch, A, results)
     assert [result.trial for result in certain] == [good, changed]
     assert backlog.take(A, PLACES) is None
     assert backlog.take(A2, PLACES) is None
     again = taken(backlog, B, PLACES)
     assert again.trials == [lost]
-    assert backlog.doubted(again, B, results[1:2], PLACES) == results[1:2]  # the second node agrees
-    assert backlog.doubted(batch, A, results, (A,)) == results  # nobody else could say
+    assert backlog.doubted(again, B, results[1:2]) == results[1:2]  # the second node agrees
+
+
+def test_where_there_is_no_other_worker_a_picture_is_looked_for_again() -> None:
+    backlog = Backlog(alone(1))
+    batch = taken(backlog, A, (A,))
+    lost = [simulated.result(batch.trials[0], status="failed", error_type="timeout", error_message="no answer")]
+    assert backlog.doubted(batch, A, lost) == []
+    assert backlog.doubted(taken(backlog, A, (A,)), A, lost) == lost
 
 
 def test_a_worker_whose_failures_wait_for_others_gets_no_fresh_batch() -> None:

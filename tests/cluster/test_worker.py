@@ -28,7 +28,7 @@ CHOSEN = configuration(
 @pytest.fixture(scope="module")
 def real() -> Worker:
     made = Worker(WorkerOptions(device="cpu"))
-    assert made.setup(CHOSEN) == "cpu"
+    made.setup(CHOSEN)
     return made
 
 
@@ -111,6 +111,21 @@ def test_a_worker_takes_strips_where_the_whole_does_not_fit_and_says_so(
     assert losses([strips]) == pytest.approx(losses([whole]), rel=1e-3)
     asked = Worker(replace(real.options, tile=64))
     assert asked.run(large[:1])[0].outcome.tile == 64
+
+
+def test_how_a_trial_is_held_does_not_depend_on_its_batch(
+    real: Worker, trials: list[Trial], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Deep layers need strips where shallow ones fit whole, also behind these in a batch."""
+    shallow = replace(CHOSEN, size=192, content_layers=("block1_conv1",), style_layers=("block1_conv1",))
+    mixed = [
+        replace(trial, width=192, height=192, configuration=chosen)
+        for trial, chosen in zip(trials, (shallow, replace(CHOSEN, size=192)), strict=False)
+    ]
+    monkeypatch.setattr(memory, "total_bytes", lambda: 100 << 20)
+    alone = [real.run([trial])[0].outcome.tile for trial in mixed]
+    assert alone[0] == 0 != alone[1]
+    assert [result.outcome.tile for result in real.run(mixed)] == alone
 
 
 def test_a_worker_refuses_weights_other_than_the_plans(real: Worker) -> None:
