@@ -100,10 +100,12 @@ def is_job(target: str, address: str | None) -> bool:
 
 
 def job_row(job_id: str, address: str | None) -> dict[str, Any]:
-    """What `status` prints of a job."""
-    found = _jobs(address).describe(job_id)
-    names = ("study", "out", "status", "exit_code", "message")
-    return {name: getattr(found, name) for name in names} | (asdict(found.progress) if found.progress else {})
+    """What `status` prints of a job: what Ray knows of it, and what it last said of itself."""
+    from nst_batch.cluster.job_log import last_progress
+
+    jobs = _jobs(address)
+    progress = last_progress(jobs.log(job_id))
+    return asdict(jobs.describe(job_id)) | (asdict(progress) if progress else {})
 
 
 def _jobs(address: str | None) -> Jobs:

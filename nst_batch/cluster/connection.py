@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any, Self
 
 import ray
-import ray.exceptions
 from ray._private import ray_constants  # Ray offers the choice of loopback nowhere else
 
 from nst_batch.cluster.embedded import EmbeddedRay
@@ -21,7 +20,6 @@ from nst_batch.inputs.memory import available_bytes
 from nst_batch.records import MAX_CPUS_PER_WORKER
 
 _CONNECT_SECONDS = 5.0
-_FAILURES = (OSError, RuntimeError, ValueError, ray.exceptions.RayError)
 
 
 class Cluster:
@@ -49,7 +47,8 @@ class Cluster:
             self._ray = stack.enter_context(EmbeddedRay())
             if not ray.is_initialized():
                 _connect(address)
-            self.uses_gpus = self.device.startswith("cuda") or (self.device == "auto" and self.num_gpus > 0)
+            has_gpus = any(node.get("GPU") for node in self._nodes())
+            self.uses_gpus = self.device.startswith("cuda") or (self.device == "auto" and has_gpus)
             self._stack = stack.pop_all()
         return self
 
@@ -59,11 +58,6 @@ class Cluster:
     def check(self) -> None:
         """Raises ClusterError if a Ray that was started here has died."""
         self._ray.check()
-
-    @property
-    def num_gpus(self) -> float:
-        """GPUs of the whole cluster."""
-        return sum(node.get("GPU", 0.0) for node in self._nodes())
 
     @property
     def cpus_per_worker(self) -> int:
@@ -79,9 +73,10 @@ class Cluster:
         Raises:
             ClusterError: No node has room for one, and none is on its way.
         """
-        room, most = sum(map(self._room, self._nodes())), self.options.max_workers
+        most, needs = self.options.max_workers, self._needs()
         if most and not self._embedded:
             return most
+        room = sum(_room(node, needs) for node in self._nodes())
         if not room:
             raise ClusterError(self._no_room())
         return min(room, most or room)
@@ -94,33 +89,29 @@ class Cluster:
 
     def start_worker(self, options: WorkerOptions, worker_class: type) -> Any:
         """An actor that holds a worker; it may be pending for a while."""
-        resources: dict[str, Any] = {"num_gpus": self.options.gpus_per_worker, "num_cpus": 0}
-        if not self.uses_gpus:
-            resources = {"num_cpus": self.cpus_per_worker, "memory": self._memory()}
-        if self.excluded:
-            resources["label_selector"] = {"ray.io/node-id": f"!in({','.join(sorted(self.excluded))})"}
-        actor: Any = ray.remote(worker_class).options(max_restarts=0, max_task_retries=0, **resources)
+        needs, labels = self._needs(), {"ray.io/node-id": f"!in({','.join(sorted(self.excluded))})"}
+        actor: Any = ray.remote(worker_class).options(
+            num_gpus=needs.get("GPU", 0.0),
+            num_cpus=needs.get("CPU", 0.0),
+            memory=needs.get("memory"),
+            label_selector=labels if self.excluded else None,
+            max_restarts=0,
+            max_task_retries=0,
+        )
         return actor.remote(options)
 
     def host(self, node_id: str) -> str:
         """The name of a node's machine."""
         nodes: list[dict[str, Any]] = ray.nodes()  # type: ignore[no-untyped-call]
-        found = (str(node["NodeManagerHostname"]) for node in nodes if node["NodeID"] == node_id)
-        return next(found, node_id)
+        return next((str(node["NodeManagerHostname"]) for node in nodes if node["NodeID"] == node_id), node_id)
 
-    def _memory(self) -> int:
-        """What a worker reserves: what it needs, or all that the smallest node has where that is less."""
-        offered = [int(node["memory"]) for node in self._nodes() if node.get("CPU") and node.get("memory")]
-        return min([self.worker_bytes, *offered])
-
-    def _room(self, node: dict[str, float]) -> int:
-        """How many workers a node holds; several never share a GPU unless each asks for less than one."""
-        if not self.uses_gpus:
-            by_cores = int(node.get("CPU", 0.0)) // self.cpus_per_worker
-            memory = self._memory()
-            return min(by_cores, int(node.get("memory", 0.0)) // memory) if memory else by_cores
-        gpus, share = node.get("GPU", 0.0), self.options.gpus_per_worker
-        return int(gpus) * int(1 / share) if share < 1 else int(gpus / share)
+    def _needs(self) -> dict[str, float]:
+        """What a worker reserves; of memory no more than the smallest node has."""
+        if self.uses_gpus:
+            return {"GPU": self.options.gpus_per_worker}
+        offered = [node["memory"] for node in self._nodes() if node.get("CPU") and node.get("memory")]
+        memory = min([self.worker_bytes, *map(int, offered)])
+        return {"CPU": self.cpus_per_worker} | ({"memory": memory} if memory else {})
 
     def _size(self) -> str:
         if self.uses_gpus:
@@ -152,8 +143,15 @@ def draining_nodes() -> frozenset[str]:
     return frozenset(state.get_draining_nodes())
 
 
+def _room(node: dict[str, float], needs: dict[str, float]) -> int:
+    """How many workers a node holds; several never share a GPU unless each asks for less than one."""
+    share = needs.get("GPU", 1.0)
+    if share < 1:
+        return int(node.get("GPU", 0.0)) * int(1 / share)
+    return min(int(node.get(name, 0.0) / need) for name, need in needs.items())
+
+
 def _connect(address: str | None) -> None:
-    place = address or "the job’s cluster"
     loopback = _loopback_only() if address == "local" else contextlib.nullcontext()
     try:
         if address and ":" in address:  # Ray itself would try for minutes
@@ -167,10 +165,8 @@ def _connect(address: str | None) -> None:
                 log_to_driver=False,
                 logging_level=logging.ERROR,
             )
-    except Exception as error:
-        # A node that needs more than half a minute to start, on a busy machine say, is a bare Exception of Ray's.
-        if not isinstance(error, _FAILURES) and type(error) is not Exception:
-            raise
+    except Exception as error:  # Ray raises a bare one where a node needs more than half a minute to start
+        place = address or "the job’s cluster"
         token = "" if "RAY_AUTH_TOKEN" in os.environ else "; if it asks for a token, set RAY_AUTH_TOKEN"
         raise ClusterError(f"Ray at {place} cannot be reached: {error}{token}") from error
 

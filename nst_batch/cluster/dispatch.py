@@ -23,8 +23,8 @@ from nst_batch.cluster.retries import (
     Backlog,
     Batch,
     CircuitBreaker,
-    Deadlines,
     NodeHealth,
+    deadline_seconds,
     may_be_the_nodes,
 )
 from nst_batch.cluster.slots import WORKER_DEATHS, Arrival, WorkerLogs, WorkerSlot, cause, death_reason
@@ -43,8 +43,7 @@ class Dispatcher:
     """The bounded loop: at most two batches in flight per worker, everything else still on disk.
 
     Args:
-        cluster: Where the workers run.
-        start: Starts one there.
+        start: Starts a worker on `cluster`.
         batches: Read lazily.
         progress: Hears of workers.
         on_log: Takes a file name and what a worker printed before it failed.
@@ -62,7 +61,6 @@ class Dispatcher:
         self._pool = WorkerPool(cluster, start)
         self._backlog = Backlog(batches)
         self._breaker = CircuitBreaker()
-        self._deadlines = Deadlines(cluster.options.batch_seconds, uses_gpus=cluster.uses_gpus)
         self._health = NodeHealth()
         self._logs = WorkerLogs(on_log)
         self._alone: dict[str, Batch] = {}
@@ -166,10 +164,12 @@ class Dispatcher:
             self._worker_died(slot, f"hung: nothing came back within {self._deadline(slot):.0f} s")
 
     def _deadline(self, slot: WorkerSlot) -> float:
-        """Seconds that what a worker does now may take: for ever while it waits for its place on a node."""
-        if slot.starting:
-            return START_SECONDS if slot.arrival else math.inf
-        return self._deadlines.seconds(slot.running) if slot.running else math.inf
+        """Seconds that what a worker does now may take: for ever while it is idle, or waits for a node."""
+        if slot.starting and slot.arrival:
+            return START_SECONDS
+        if not slot.running:
+            return math.inf
+        return self.cluster.options.batch_seconds or deadline_seconds(slot.running, on_gpu=self.cluster.uses_gpus)
 
     def _take(self, slot: WorkerSlot, reference: Any) -> None:
         """Looks at one answer: a worker that is ready, results, an exception or a death."""
@@ -208,7 +208,6 @@ class Dispatcher:
 
     def _finished(self, slot: WorkerSlot, batch: Batch, results: Sequence[Result]) -> None:
         """Records what is certain. What may be the node's fault waits for another node, or for a first success."""
-        self._deadlines.learn(batch, time.monotonic() - slot.since)
         if doubtful := list(filter(may_be_the_nodes, results)):
             self._failures[slot.node_id] = str(doubtful[-1].outcome.error_message)
         certain = self._backlog.doubted(batch, slot.place, results)

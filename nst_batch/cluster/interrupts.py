@@ -13,7 +13,7 @@ import signal
 import socket
 import threading
 from collections.abc import Iterator, Sequence
-from types import FrameType, TracebackType
+from types import FrameType
 from typing import Any, Self
 
 from nst_batch.errors import Interrupted
@@ -22,7 +22,6 @@ GRACE_SECONDS = 9.0
 """From the first signal to the end of the process, whether it is ready or not."""
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
-_LEFT = b"\0"
 
 
 class _Stopped(BaseException):
@@ -46,24 +45,21 @@ class Interrupts:
     def __enter__(self) -> Self:
         self._installed = threading.current_thread() is threading.main_thread()
         if self._installed:
-            self._ear, self._mouth = socket.socketpair()
-            self._mouth.setblocking(False)
+            self._read, self._write = socket.socketpair()
+            self._write.setblocking(False)
             threading.Thread(target=self._listen, name="nst-batch signals", daemon=True).start()
             self._previous: dict[signal.Signals, Any] = {number: signal.getsignal(number) for number in _SIGNALS}
-            self._previous_mouth = signal.set_wakeup_fd(self._mouth.fileno(), warn_on_full_buffer=False)
+            self._previous_fd = signal.set_wakeup_fd(self._write.fileno(), warn_on_full_buffer=False)
             self.reinstall()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         if not self._installed:
             return
         for number, handler in self._previous.items():
             signal.signal(number, handler)
-        signal.set_wakeup_fd(self._previous_mouth)
-        self._mouth.send(_LEFT)
-        self._mouth.close()
+        signal.set_wakeup_fd(self._previous_fd)
+        self._write.close()  # ends the thread
         ours = self._raised or isinstance(error, SystemExit)  # whatever a library has made of it
         if self.received is not None and ours and error is not None and not isinstance(error, Interrupted):
             raise Interrupted(self.received, f"{ended_by(self.received)}; run the same command again to go on")
@@ -91,11 +87,11 @@ class Interrupts:
 
     def _listen(self) -> None:
         """In its own thread: ends the process at a second SIGINT, or when the first signal is long ago."""
-        with self._ear:
+        with self._read:
             if not (number := self._heard(_SIGNALS)):
                 return
             self.received = self.received or number  # also while a library has our handlers' place
-            self._ear.settimeout(GRACE_SECONDS)
+            self._read.settimeout(GRACE_SECONDS)
             with contextlib.suppress(TimeoutError):
                 number = self._heard((signal.SIGINT,))
             if number:
@@ -104,7 +100,7 @@ class Interrupts:
 
     def _heard(self, awaited: Sequence[int]) -> int:
         """The first of these signals to arrive; 0 when the block has been left."""
-        while (byte := self._ear.recv(1)) not in (_LEFT, b""):
+        while byte := self._read.recv(1):
             if byte[0] in awaited:
                 return byte[0]
         return 0

@@ -12,7 +12,7 @@ from __future__ import annotations
 import json
 import sys
 import time
-from dataclasses import asdict, fields
+from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Any
 
@@ -31,22 +31,18 @@ class JsonLog(Reporter):
         self._pending, self._told = -1, float("-inf")
 
     def note(self, text: str) -> None:
-        """One line that a person should see once."""
         _write("note", text=text)
 
     def progress(self, progress: Progress) -> None:
-        """Where the run stands, if that has changed."""
         now = time.monotonic()
         if progress.pending != self._pending or now - self._told >= _PROGRESS_SECONDS:
             self._pending, self._told = progress.pending, now
             _write("progress", **asdict(progress))
 
     def ended(self, result: Result) -> None:
-        """A trial was recorded."""
-        trial, outcome = result.trial, result.outcome
-        of_trial = {name: getattr(trial, name) for name in ("trial_id", "trial_index", "batch")}
+        of_trial = {name: getattr(result.trial, name) for name in ("trial_id", "trial_index", "batch")}
         names = ("status", "error_type", "error_message", "seconds", "node", "device")
-        _write("trial", **of_trial, **{name: getattr(outcome, name) for name in names})
+        _write("trial", **of_trial, **{name: getattr(result.outcome, name) for name in names})
 
 
 def replay(line: str, reporter: Reporter) -> None:
@@ -60,33 +56,30 @@ def replay(line: str, reporter: Reporter) -> None:
             reporter.note(line)
     elif event["event"] == "note":
         reporter.note(str(event.get("text")))
-    elif progress := progress_of(event):
+    elif progress := _progress(event):
         reporter.progress(progress)
 
 
 def last_progress(log: str) -> Progress | None:
     """What a job last said of itself."""
     events = filter(None, map(read_event, reversed(log.splitlines())))
-    return next(filter(None, map(progress_of, events)), None)
+    return next(filter(None, map(_progress, events)), None)
 
 
 def read_event(line: str) -> dict[str, Any] | None:
     """A line of the log, or None if it is not one."""
-    if not line.startswith('{"event": '):
-        return None
     try:
-        event = json.loads(line)
+        return dict(json.loads(line)) if line.startswith('{"event": ') else None
     except ValueError:
         return None
-    return event if isinstance(event, dict) else None
 
 
-def progress_of(event: dict[str, Any]) -> Progress | None:
-    """The progress that an event tells, also if it was written by an older or a newer version."""
-    names = [each.name for each in fields(Progress)]
-    if event["event"] != "progress" or not all(name in event for name in names):
+def _progress(event: dict[str, Any]) -> Progress | None:
+    """The progress that an event tells; None of other events, and of another version's."""
+    try:
+        return Progress(**{name: value for name, value in event.items() if name not in ("event", "at")})
+    except TypeError:
         return None
-    return Progress(**{name: event[name] for name in names})
 
 
 def _write(event: str, **values: Any) -> None:

@@ -11,15 +11,16 @@ import contextlib
 import json
 import logging
 import os
-import platform
 import re
 import secrets
 import shlex
 import shutil
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -30,8 +31,6 @@ from ray.job_submission import JobDetails, JobStatus, JobSubmissionClient
 from tenacity import Retrying, retry_if_exception_type, stop_after_delay, wait_exponential
 
 import nst_batch
-from nst_batch.cluster.job_log import last_progress
-from nst_batch.cluster.progress import Progress
 from nst_batch.errors import ClusterError, without_secrets
 
 STOP_SECONDS = 30
@@ -56,16 +55,13 @@ _PYTHON_IN_PATH = re.compile(r"/python(\d+)\.(\d+)/")
 class Job:
     """What is known of a submitted study."""
 
-    job_id: str
-    status: str
-    """PENDING, RUNNING, STOPPED, SUCCEEDED or FAILED, as Ray says."""
     study: str
     out: str
+    status: str
+    """PENDING, RUNNING, STOPPED, SUCCEEDED or FAILED, as Ray says."""
     exit_code: int | None
     """As of `nst-batch run`; None until it has ended."""
     message: str
-    progress: Progress | None
-    """What the job last said of itself."""
 
 
 class Jobs:
@@ -97,15 +93,17 @@ class Jobs:
             out: The run directory, likewise; without secrets, as whoever sees the cluster sees it.
             options: Further arguments of `nst-batch run`.
         """
-        python = self._cluster_python()[0]
+        python, _ = self._cluster_python
         command = [python, "-m", "nst_batch", "run", "study.json", "--log-json", "--out", out, *options]
         job_id = f"nst-{re.sub(r'[^A-Za-z0-9-]+', '-', study['name'])[:40]}-{secrets.token_hex(4)}"
-        with _package(study) as folder, self._explained("submit to it"):
+        with tempfile.TemporaryDirectory(prefix="nst-batch-") as folder, self._explained("submit to it"):
+            shutil.copytree(Path(nst_batch.__file__).parent, Path(folder, "nst_batch"), ignore=_NOT_SHIPPED)
+            Path(folder, "study.json").write_text(json.dumps(study, indent=2), encoding="utf-8")
             self._client.submit_job(
                 entrypoint=f"exec {shlex.join(command)}",
                 submission_id=job_id,
                 runtime_env={
-                    "working_dir": str(folder),
+                    "working_dir": folder,
                     "env_vars": {"RAY_JOB_STOP_WAIT_TIME_S": str(STOP_SECONDS), "RAY_USAGE_STATS_ENABLED": "0"},
                 },
                 metadata={"nst_batch": nst_batch.__version__, "study": study["name"][:200], "out": out},
@@ -118,23 +116,27 @@ class Jobs:
         Raises:
             ClusterError: The cluster's Python is too old to run this.
         """
-        theirs, notes = str(self._get("/api/version").get("ray_version")), []
-        if theirs != ray.__version__:
-            notes.append(f"the cluster runs Ray {theirs}, this machine Ray {ray.__version__}")
-        python = self._cluster_python()[1]
+        theirs, (_, python) = str(self._get("/api/version").get("ray_version")), self._cluster_python
         if python and python < MINIMUM_PYTHON:
             raise ClusterError(
-                f"the cluster runs Python {python[0]}.{python[1]}, nst-batch needs "
-                f"{MINIMUM_PYTHON[0]}.{MINIMUM_PYTHON[1]} or newer; use an image with that (see Dockerfile)"
+                f"the cluster runs Python {_dotted(python)}, nst-batch needs {_dotted(MINIMUM_PYTHON)} or newer; "
+                "use an image with that (see Dockerfile)"
             )
-        here = tuple(map(int, platform.python_version_tuple()[:2]))
+        here, notes = sys.version_info[:2], []
+        if theirs != ray.__version__:
+            notes.append(f"the cluster runs Ray {theirs}, this machine Ray {ray.__version__}")
         if python and python != here:
-            notes.append(f"the cluster runs Python {python[0]}.{python[1]}, this machine {here[0]}.{here[1]}")
+            notes.append(f"the cluster runs Python {_dotted(python)}, this machine {_dotted(here)}")
         return notes
 
     def describe(self, job_id: str) -> Job:
-        """What is known of a job."""
-        return _job(job_id, self._details(job_id), self.log(job_id))
+        """What is known of a job.
+
+        Raises:
+            ClusterError: There is no such job, or the head does not answer.
+        """
+        with self._explained(f"find job {job_id}"):
+            return _job(self._client.get_job_info(job_id))
 
     def log(self, job_id: str) -> str:
         """Everything that a job has printed."""
@@ -146,7 +148,7 @@ class Jobs:
 
         A head that does not answer is asked again for ten minutes; meanwhile the job goes on.
         """
-        details, seen = self._details(job_id), 0  # no such job is an error at once
+        job, seen = self.describe(job_id), 0  # no such job is an error at once
 
         async def tail() -> None:
             """Passes on what is new until the connection ends, as it does when the job has ended."""
@@ -167,23 +169,20 @@ class Jobs:
             reraise=True,
         )
         with self._explained(f"find job {job_id}"):
-            while not details.status.is_terminal():
+            while job.exit_code is None:
                 with contextlib.suppress(*_FAILURES):
                     asyncio.run(tail())
                 time.sleep(1)
-                details = patient(self._client.get_job_info, job_id)
+                job = _job(patient(self._client.get_job_info, job_id))
             patient(lambda: asyncio.run(tail()))  # whole, also where the last connection broke
-        return _job(job_id, details, "")
+        return job
 
     def stop(self, job_id: str) -> bool:
         """Asks a job to record what it has and end; False if it had ended already."""
         with self._explained(f"stop job {job_id}"):
             return bool(self._client.stop_job(job_id))
 
-    def _details(self, job_id: str) -> JobDetails:
-        with self._explained(f"find job {job_id}"):
-            return self._client.get_job_info(job_id)
-
+    @cached_property
     def _cluster_python(self) -> tuple[str, tuple[int, int] | None]:
         """The interpreter that the head's workers run on, and its version if the path tells.
 
@@ -220,31 +219,23 @@ class Jobs:
             ) from error
 
 
-@contextlib.contextmanager
-def _package(study: dict[str, Any]) -> Iterator[Path]:
-    """A folder with what a job needs: the package and the study."""
-    with tempfile.TemporaryDirectory(prefix="nst-batch-") as name:
-        folder = Path(name)
-        shutil.copytree(Path(nst_batch.__file__).parent, folder / "nst_batch", ignore=_NOT_SHIPPED)
-        (folder / "study.json").write_text(json.dumps(study, indent=2), encoding="utf-8")
-        yield folder
-
-
-def _job(job_id: str, details: JobDetails, log: str) -> Job:
+def _job(details: JobDetails) -> Job:
     metadata: dict[str, Any] = details.metadata or {}
     exit_code = details.driver_exit_code
     if exit_code is None and details.status.is_terminal():
         exit_code = {JobStatus.SUCCEEDED: 0, JobStatus.STOPPED: 143}.get(details.status, 1)
     return Job(
-        job_id=job_id,
-        status=str(details.status.value),
         study=str(metadata.get("study", "")),
         out=str(metadata.get("out", "")),
-        exit_code=exit_code,
+        status=str(details.status.value),
+        exit_code=exit_code if details.status.is_terminal() else None,
         message=_first_line(details.message or ""),
-        progress=last_progress(log),
     )
 
 
 def _first_line(text: str) -> str:
     return text.strip().partition("\n")[0]
+
+
+def _dotted(version: tuple[int, ...]) -> str:
+    return ".".join(map(str, version))

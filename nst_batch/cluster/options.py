@@ -20,7 +20,7 @@ class ClusterOptions:
     max_workers: int | None = None
     """Workers, at most. On a cluster that was joined, as many are asked for, so that an autoscaler brings them."""
     batch_seconds: float | None = None
-    """A batch that runs longer is taken for hung; None: ten times the slowest so far, ten minutes at least."""
+    """A batch that runs longer is taken for hung; None: see `retries.deadline_seconds`."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -21,19 +21,6 @@ _KEPT = 64  # decoded pictures, at their working size
 _KEPT_BYTES = 256 << 20
 
 
-class Source(NamedTuple):
-    """A picture to be read, with its mask, and the size it is wanted at."""
-
-    picture: Picture
-    size: int
-    fit: Fit
-
-    @property
-    def key(self) -> str:
-        """Equal keys mean equal pixels."""
-        return f"{self.picture.sha256 or self.picture.uri}/{self.size}/{self.fit}"
-
-
 class Fitted(NamedTuple):
     """A picture and its mask at their working size."""
 
@@ -53,11 +40,7 @@ class Posed(NamedTuple):
 
 
 class PictureReader:
-    """Reads the pictures of batches side by side; the last ones are kept for the next batch, if they are small.
-
-    Args:
-        pool: Who reads and decodes.
-    """
+    """Reads the pictures of batches side by side; the last ones are kept for the next batch, if they are small."""
 
     def __init__(self, pool: Executor) -> None:
         self._pool = pool
@@ -65,38 +48,41 @@ class PictureReader:
 
     def problems(self, trials: Sequence[Trial]) -> list[Posed | ImageError]:
         """The problem that each trial is, or what is wrong with one of its pictures."""
-        wanted = dict.fromkeys(source for trial in trials for source in _sources(trial))
+        wanted = dict.fromkeys(picture for trial in trials for picture in _wanted(trial))
         found = dict(zip(wanted, self._pool.map(self._tried, wanted), strict=True))
         largest = max((each.image.pixels.nbytes for each in found.values() if isinstance(each, Fitted)), default=0)
         if self._read.cache_info().currsize * largest > _KEPT_BYTES:
             self._read.cache_clear()
-        return [_problem(trial, [found[source] for source in _sources(trial)]) for trial in trials]
+        return [_problem(trial, [found[picture] for picture in _wanted(trial)]) for trial in trials]
 
-    def _tried(self, source: Source) -> Fitted | ImageError:
+    def _tried(self, wanted: _Wanted) -> Fitted | ImageError:
         try:
-            return self._read(source)
+            return self._read(*wanted)
         except ImageError as error:  # is not kept: the picture is read again when it is next wanted
             return error
 
 
-def _sources(trial: Trial) -> list[Source]:
+_Wanted = tuple[Picture, int, Fit]
+"""A picture, and the size and fit that it is wanted at."""
+
+
+def _wanted(trial: Trial) -> list[_Wanted]:
     """The content picture, if there is one, then the styles."""
     chosen = trial.configuration
-    wanted = [(trial.content, chosen.size)] if trial.content else []
-    wanted += [(style, scaled_size(chosen.size, chosen.style_scale)) for style in trial.styles]
-    return [Source(picture, size, chosen.fit) for picture, size in wanted]
+    style_size = scaled_size(chosen.size, chosen.style_scale)
+    styles: list[_Wanted] = [(style, style_size, chosen.fit) for style in trial.styles]
+    return [(trial.content, chosen.size, chosen.fit), *styles] if trial.content else styles
 
 
-def _read(source: Source) -> Fitted:
-    picture, mask = source.picture, source.picture.mask
+def _read(picture: Picture, size: int, fit: Fit) -> Fitted:
     data = fetching.read_bytes(picture.uri, expected_sha256=picture.sha256)
-    image, shape = decoding.decode_sized(data, picture.uri, target_edge=source.size)
-    pixels = images.to_array(images.resize(image, source.size, source.fit))
-    target = TargetImage(key=source.key, pixels=torch.from_numpy(pixels))
-    if mask is None:
+    image, shape = decoding.decode_sized(data, picture.uri, target_edge=size)
+    pixels = torch.from_numpy(images.to_array(images.resize(image, size, fit)))
+    target = TargetImage(key=f"{picture.sha256 or picture.uri}/{size}/{fit}", pixels=pixels)
+    if (mask := picture.mask) is None:
         return Fitted(target, None)
     data = fetching.read_bytes(mask.uri, expected_sha256=mask.sha256)
-    return Fitted(target, read_mask(data, mask.uri, shape, source.size, source.fit), f"{mask.sha256}/{source.key}")
+    return Fitted(target, read_mask(data, mask.uri, shape, size, fit), f"{mask.sha256}/{target.key}")
 
 
 def _problem(trial: Trial, found: Sequence[Fitted | ImageError]) -> Posed | ImageError:

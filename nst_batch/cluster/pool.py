@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterable
 
 import ray
 
@@ -19,12 +19,7 @@ _SOON_SECONDS = 60.0
 
 
 class WorkerPool:
-    """Starts and ends workers.
-
-    Args:
-        cluster: Where they run.
-        start: Starts one there.
-    """
+    """The workers on `cluster`; `start` starts one there."""
 
     def __init__(self, cluster: Cluster, start: Callable[[], WorkerSlot]) -> None:
         self._cluster, self._start = cluster, start
@@ -36,9 +31,6 @@ class WorkerPool:
 
     def fill(self, has_batches: Callable[[int], bool]) -> None:
         """Keeps a worker for every slot that the cluster has and that a batch waits for; nodes may have joined.
-
-        Args:
-            has_batches: Whether at least so many batches wait.
 
         Raises:
             ClusterError: There is no room for any worker.
@@ -84,18 +76,18 @@ class WorkerPool:
         """Releases idle workers on nodes that are about to go, or sick; the others there get no new batch."""
         for slot in self.slots:
             slot.leaving = slot.leaving or slot.node_id in nodes
-        self.release([slot for slot in self.slots if slot.leaving])
-
-    def release(self, slots: Sequence[WorkerSlot]) -> None:
-        """Ends those of these workers that are idle."""
-        for slot in [slot for slot in slots if not slot.batches]:
-            self.end(slot)
+        self._release([slot for slot in self.slots if slot.leaving])
 
     def release_all_but_a_spare(self) -> None:
         """Ends the idle workers; while others work one is kept, on another node if it can be, for a second try."""
         busy = {slot.node_id for slot in self.slots if slot.batches}
         idle = sorted((slot for slot in self.slots if not slot.batches), key=lambda slot: slot.node_id in busy)
-        self.release(idle[1:] if busy else idle)
+        self._release(idle[1:] if busy else idle)
+
+    def _release(self, slots: Iterable[WorkerSlot]) -> None:
+        for slot in slots:
+            if not slot.batches:
+                self.end(slot)
 
     def end(self, slot: WorkerSlot) -> None:
         """Ends a worker, which may be dead already, or alive and out of reach."""
@@ -104,5 +96,5 @@ class WorkerPool:
 
     def close(self) -> None:
         """Ends all workers."""
-        for slot in self.slots:
-            ray.kill(slot.actor)
+        for slot in list(self.slots):
+            self.end(slot)

@@ -1,15 +1,4 @@
-"""Where a run stands, and everybody who hears of it: the caller's reporter, progress.json and Ray's metrics.
-
-Prometheus scrapes these metrics from every Ray cluster, and Ray's dashboard draws them:
-
-nst_batch_trials_total{status}       trials that ended
-nst_batch_worker_deaths_total        workers that died
-nst_batch_pending_trials             trials that have not ended: the depth of the queue
-nst_batch_workers                    workers that are ready
-nst_batch_batch_size                 trials per batch, a histogram
-nst_batch_seconds_per_step           of one trial, a histogram
-nst_batch_gpu_memory_bytes{node}     peak of the last batch
-"""
+"""Where a run stands, and everybody who hears of it: the caller's reporter, progress.json and Ray's metrics."""
 
 from __future__ import annotations
 
@@ -56,7 +45,7 @@ class Reporter:
 
 
 class RunProgress:
-    """Hears of workers and results while a run goes on, and tells its reporter, progress.json and Ray's metrics.
+    """Hears of workers and results, and tells its reporter, progress.json and Ray's metrics.
 
     Args:
         reporter: Is told of every recorded trial, and every two seconds where the run stands.
@@ -106,10 +95,7 @@ class RunProgress:
         counts = self._counts()
         progress = Progress(
             num_trials=sum(counts.values()),
-            ok=counts["ok"],
-            failed=counts["failed"],
-            diverged=counts["diverged"],
-            pending=counts["pending"],
+            **counts,
             num_workers=self._num_workers,
             worker_deaths=self._worker_deaths,
             elapsed_seconds=self._told - self._started,
@@ -123,13 +109,10 @@ class RunProgress:
 
 
 class RemainingWork:
-    """How long the rest of a run will take.
+    """How long the rest of a run of so many pixels will take.
 
     Counting trials misleads: the largest come first, several end at once, and workers come and go. So what is
-    learned is the worker's time per unit of work, and the rest of the work is shared by the workers that there are.
-
-    Args:
-        pixels: Of all results that are to be computed.
+    learned is the worker's time per pixel, and the rest of the pixels is shared by the workers that there are.
     """
 
     def __init__(self, pixels: float) -> None:
@@ -146,7 +129,7 @@ class RemainingWork:
                 self._worker_seconds += result.outcome.seconds
 
     def seconds(self, num_workers: int, busy_seconds: float = 0.0) -> float | None:
-        """How long the rest will take `num_workers`; None until that can be known, and when it is overdue.
+        """How long the rest will take; None until that can be known, and when it is overdue.
 
         Args:
             num_workers: Those that are ready.
@@ -159,7 +142,7 @@ class RemainingWork:
 
 
 class _Metrics:
-    """Ray's metrics of one run; Ray must be there when they are made."""
+    """Ray's metrics of one run, which its dashboard draws; Ray must be there when they are made."""
 
     def __init__(self) -> None:
         from ray.util.metrics import Counter, Gauge, Histogram

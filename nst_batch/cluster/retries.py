@@ -39,9 +39,8 @@ MAYBE_THE_NODES = frozenset({"missing", "unreadable", "timeout", "out_of_memory"
 """The `error_type`s of a trial that a worker reports when its node has lost a mount, its network or its GPU."""
 
 _MIN_DEADLINE_SECONDS = 600.0
-_DEADLINE_FACTOR = 10.0
-_SLOW_CPU, _SLOW_GPU = 2e-5, 2e-7
-"""Seconds per pixel and step, before anything slower has been seen: twice what two old cores need."""
+_SLOWEST_CPU, _SLOWEST_GPU = 2e-4, 2e-6
+"""Seconds per pixel and step: twenty times what two old cores need, and a hundredth of that."""
 _MAX_START_DELAY_SECONDS = 30.0
 
 
@@ -65,11 +64,6 @@ class Batch:
     failed_at: list[Place] = field(default_factory=list)
 
     @property
-    def work(self) -> int:
-        """Pixels times steps."""
-        return sum(max(1, trial.width * trial.height * trial.configuration.steps) for trial in self.trials)
-
-    @property
     def runs_alone(self) -> bool:
         """Whether nothing else may run on its node at the same time."""
         return self.deaths >= MAX_DEATHS - 1
@@ -83,11 +77,7 @@ class Batch:
 
 
 class Backlog:
-    """Batches in the order in which they are to be run; those that are put back come first.
-
-    Args:
-        fresh: Read lazily, as far as is looked ahead.
-    """
+    """Batches in the order in which they are to be run: what is put back, then `fresh` ones, read lazily."""
 
     def __init__(self, fresh: Iterator[Sequence[Trial]]) -> None:
         self._fresh = fresh
@@ -184,7 +174,7 @@ class NodeHealth:
 
 
 class CircuitBreaker:
-    """Ends a run whose workers cannot start, or fail one after the other."""
+    """Ends a run with a ClusterError if its workers cannot start, or fail one after the other."""
 
     def __init__(self) -> None:
         self._failed_starts = 0
@@ -200,42 +190,23 @@ class CircuitBreaker:
         self._fruitless.clear()
 
     def start_failed(self, reason: str, num_slots: int) -> float:
-        """A worker has not come to be ready; returns the seconds to wait before the next one is started.
-
-        Raises:
-            ClusterError: Too many have not, one after the other.
-        """
+        """A worker has not come to be ready; returns the seconds to wait before the next one is started."""
         self._failed_starts += 1
         if self._failed_starts >= MAX_FAILED_STARTS + num_slots - 1:
             raise _given_up(f"{self._failed_starts} workers in a row could not start", reason)
         return min(2.0**self._failed_starts, _MAX_START_DELAY_SECONDS) if self._failed_starts > 1 else 0.0
 
     def failed(self, reason: str, num_slots: int, key: object = None) -> None:
-        """A worker died, raised or could not read its picture; failures with equal keys count once.
-
-        Raises:
-            ClusterError: Too many have, one after the other, while no trial succeeded.
-        """
+        """A worker died, raised or could not read its picture; failures with equal keys count once."""
         self._fruitless.add(key or object())
         if len(self._fruitless) >= MAX_FRUITLESS * num_slots:
             raise _given_up(f"{len(self._fruitless)} failures in a row on every worker that tried", reason)
 
 
-class Deadlines:
-    """How long a batch may run before its worker is taken for hung: as chosen, or ten times the slowest so far."""
-
-    def __init__(self, chosen_seconds: float | None, *, uses_gpus: bool) -> None:
-        self._chosen_seconds = chosen_seconds
-        self._seconds_per_work = _SLOW_GPU if uses_gpus else _SLOW_CPU
-
-    def learn(self, batch: Batch, seconds: float) -> None:
-        """A batch has taken so long."""
-        self._seconds_per_work = max(self._seconds_per_work, seconds / batch.work)
-
-    def seconds(self, batch: Batch) -> float:
-        """For a batch; ten minutes at least."""
-        expected = _DEADLINE_FACTOR * self._seconds_per_work * batch.work
-        return self._chosen_seconds or max(_MIN_DEADLINE_SECONDS, expected)
+def deadline_seconds(batch: Batch, *, on_gpu: bool) -> float:
+    """How long a batch may run before its worker is taken for hung, unless the user has chosen that."""
+    work = sum(trial.width * trial.height * trial.configuration.steps for trial in batch.trials)
+    return max(_MIN_DEADLINE_SECONDS, work * (_SLOWEST_GPU if on_gpu else _SLOWEST_CPU))
 
 
 def failure(trial: Trial, error_type: str | None, message: str | None, attempts: int = 1) -> Result:

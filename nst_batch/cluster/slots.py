@@ -153,11 +153,7 @@ def death_reason(error: Exception) -> str:
 
 
 class WorkerLogs:
-    """What workers printed before they failed, fetched from their nodes before these go too.
-
-    Args:
-        on_log: Takes a file name and the text.
-    """
+    """What workers printed before they failed, fetched from their nodes before these go too."""
 
     def __init__(self, on_log: Callable[[str, str], None]) -> None:
         self._on_log = on_log
