@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Unpack
 
 import pyarrow as pa
 
-from nst_batch.errors import without_secrets
+from nst_batch.errors import QueryError, without_secrets
 from nst_batch.store.run_directory import RunDirectory
 from nst_batch.vocabulary import ExportKind, RankBy
 
@@ -79,16 +79,12 @@ class Run:
         return self.directory.table("regions", columns)
 
     def image(self, trial_id: str) -> Image.Image:
-        """The finished picture of a trial.
-
-        Args:
-            trial_id: Or as much of its beginning as no other shares; or a trial_index.
+        """The finished picture of a trial, named as `show` takes it.
 
         Raises:
             QueryError: No such trial has ended, or it has no picture; the message says why.
             ImageError: The picture is missing or damaged.
         """
-        from nst_batch.errors import QueryError
         from nst_batch.results.pictures import finished_picture
 
         [trial] = self.show(trial_id).to_pylist()
@@ -133,13 +129,13 @@ class Run:
         """Writes the HTML report, and returns where it is; see `results.report.write_report`."""
         from nst_batch.results.report import write_report
 
-        return write_report(self.directory, None if folder is None else Path(folder), fetch=fetch)
+        return write_report(self.directory, folder and Path(folder), fetch=fetch)
 
     def vote(self, folder: str | os.PathLike[str] | None = None, *, fetch: bool = False) -> str:
         """Writes the page for votes, and returns where it is; see `results.vote.write_vote_page`."""
         from nst_batch.results.vote import write_vote_page
 
-        return write_vote_page(self.directory, None if folder is None else Path(folder), fetch=fetch)
+        return write_vote_page(self.directory, folder and Path(folder), fetch=fetch)
 
     def sheets(self, *, fetch: bool = False) -> list[str]:
         """Draws the contact sheets into the run directory, and returns where they are."""
@@ -162,13 +158,8 @@ class Run:
         return verify(self.directory, images=images)
 
 
-def open_run(url: str | os.PathLike[str]) -> Run:
-    """The run in a directory, local or remote, finished or in progress.
-
-    Raises:
-        RunDirectoryError: There is none.
-    """
-    return Run(url)
+open_run = Run
+"""Opens the run in a directory, local or remote, finished or in progress."""
 
 
 def run_study(

@@ -74,11 +74,6 @@ class ImageError(NstBatchError):
         self.kind, self.uri, self.message = kind, without_secrets(uri), without_secrets(message)
         super().__init__(f"{uri}: {message}")
 
-    @property
-    def transient(self) -> bool:
-        """Whether the same picture may be good when it is read again: nothing was seen of what it holds."""
-        return self.kind in TRANSIENT_KINDS
-
     def __reduce__(self) -> tuple[type[ImageError], tuple[str, str, str]]:
         return ImageError, (self.kind, self.uri, self.message)
 

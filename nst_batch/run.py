@@ -10,7 +10,6 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from itertools import chain, groupby
 from pathlib import Path
-from typing import Any
 
 import nst_batch
 from nst_batch.cluster.connection import Cluster
@@ -89,19 +88,30 @@ def _plan(
     reporter: Reporter,
 ) -> None:
     """Plans a new run directory, and extends an old one whose study or pictures are not as they were."""
-    fingerprint = _fingerprint(study, listing.fingerprint, configurations)
-    run = committer.run
+    run, identities = committer.run, [each.identity() for each in configurations]
+    everything = canonical_json([study.to_dict(), listing.fingerprint, identities])
+    fingerprint = hashlib.sha256(everything.encode()).hexdigest()  # equal when planning again gives the same plan
     if run.exists() and run.study["fingerprint"] == fingerprint and not _may_be_better(run, listing, options):
         return
     most = options.batch_size or (GPU_BATCH if cluster.uses_gpus else CPU_BATCH)
     plan = make_plan(study, listing, configurations=configurations, batch_size=most)
     if options.batch_size is None:
         plan = _balanced(plan, cluster.num_workers())
-    _tell(plan, reporter)
+    bad = [f"bad input, its trials will be recorded as failed: {each.error_message}" for each in plan.bad]
+    _note_first(20, bad, "bad inputs", reporter)
+    same = [f"{left_out} is left out: it has the same content as {other}" for left_out, other in plan.duplicates]
+    _note_first(5, same, "duplicates", reporter)
     trials = plan.trials()
     if run.exists():
         trials = extension(plan, run, run.study["study"], run.directory.url())
-    committer.write_plan(_study_json(study, fingerprint), trials, plan.names())
+    about = {
+        "name": study.name,
+        "study": study.shown(),
+        "fingerprint": fingerprint,
+        "created_at": datetime.now(UTC).isoformat(),
+        "code_version": nst_batch.__version__,
+    }
+    committer.write_plan(about, trials, plan.names())
 
 
 def _may_be_better(run: RunDirectory, listing: Listing, options: RunOptions) -> bool:
@@ -120,6 +130,13 @@ def _balanced(plan: Plan, num_workers: int) -> Plan:
     return replace(plan, batch_size=math.ceil(plan.num_trials / (num_workers * max(1, rounds))) or 1)
 
 
+def _note_first(count: int, notes: Sequence[str], what: str, reporter: Reporter) -> None:
+    for note in notes[:count]:
+        reporter.note(note)
+    if len(notes) > count:
+        reporter.note(f"… and {len(notes) - count} more {what}")
+
+
 def _run_trials(
     committer: Committer,
     cluster: Cluster,
@@ -131,15 +148,14 @@ def _run_trials(
     run = committer.run
     bad = run.plan(["batch"])["batch"].to_numpy() == BAD_INPUT_BATCH
     unread = run.iter_plan(skip=committer.ended | ~bad) if bad.any() else ()
+    failed = ([failure(trial, trial.error_type, trial.error_message)] for trial in unread)
     good = run.iter_plan(skip=committer.ended | bad)
     batches = (list(batch) for _, batch in groupby(good, lambda trial: trial.batch))
 
     def keep_log(name: str, text: str) -> None:
         run.directory.write(f"{LOGS}/{name}", without_secrets(text).encode())
 
-    dispatcher = Dispatcher(cluster, start, batches, progress, keep_log)
-    failed = ([failure(trial, trial.error_type, trial.error_message)] for trial in unread)
-    with closing(dispatcher.run()) as returned:
+    with closing(Dispatcher(cluster, start, batches, progress, keep_log).run()) as returned:
         try:
             for results in chain(failed, returned):
                 committer.commit(*results)
@@ -159,16 +175,15 @@ def _finish(committer: Committer, progress: RunProgress, interrupts: Interrupts)
     Raises:
         Interrupted: A signal ended it before every trial had.
     """
-    done = committer.finish()
-    told = progress.tell()
+    done, told = committer.finish(), progress.tell()
     if done:
         return told
     ended = f"{told.num_trials - told.pending} of {told.num_trials} trials"
-    number = interrupts.received
-    if number is None:
+    if interrupts.received is None:
         raise ClusterError(f"only {ended} have a result; run the same command again to go on")
     safe = f"{ended} are safe in {committer.run.directory.root}"
-    raise Interrupted(number, f"{ended_by(number)}: {safe}; run the same command again to go on")
+    stopped = f"{ended_by(interrupts.received)}: {safe}; run the same command again to go on"
+    raise Interrupted(interrupts.received, stopped)
 
 
 def _worker_options(study: Study, options: RunOptions, cluster: Cluster) -> WorkerOptions:
@@ -202,35 +217,3 @@ def _local_inputs(committer: Committer) -> list[str]:
         return []
     names = [*(file.uri for file in trial.files), trial.configuration.weights]
     return [path for path in names if Path(path).is_file()]
-
-
-def _fingerprint(study: Study, listing: str, configurations: Sequence[Configuration]) -> str:
-    """Equal when planning again would give the same plan; a directory of another algorithm is not opened at all."""
-    identities = [configuration.identity() for configuration in configurations]
-    everything = [study.to_dict(), listing, identities]
-    return hashlib.sha256(canonical_json(everything).encode()).hexdigest()
-
-
-def _study_json(study: Study, fingerprint: str) -> dict[str, Any]:
-    return {
-        "name": study.name,
-        "study": study.shown(),
-        "fingerprint": fingerprint,
-        "created_at": datetime.now(UTC).isoformat(),
-        "code_version": nst_batch.__version__,
-    }
-
-
-def _tell(plan: Plan, reporter: Reporter) -> None:
-    """What a person should know of a plan's pictures."""
-    notes = [f"bad input, its trials will be recorded as failed: {picture.error_message}" for picture in plan.bad]
-    _tell_first(20, notes, "bad inputs", reporter)
-    notes = [f"{left_out} is left out: it has the same content as {same}" for left_out, same in plan.duplicates]
-    _tell_first(5, notes, "duplicates", reporter)
-
-
-def _tell_first(count: int, notes: Sequence[str], what: str, reporter: Reporter) -> None:
-    for note in notes[:count]:
-        reporter.note(note)
-    if len(notes) > count:
-        reporter.note(f"… and {len(notes) - count} more {what}")

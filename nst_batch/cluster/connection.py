@@ -111,7 +111,8 @@ class Cluster:
             return {"GPU": self.options.gpus_per_worker}
         offered = [node["memory"] for node in self._nodes() if node.get("CPU") and node.get("memory")]
         memory = min([self.worker_bytes, *map(int, offered)])
-        return {"CPU": self.cpus_per_worker} | ({"memory": memory} if memory else {})
+        needs: dict[str, float] = {"CPU": self.cpus_per_worker}
+        return needs | {"memory": memory} if memory else needs
 
     def _size(self) -> str:
         if self.uses_gpus:

@@ -22,7 +22,7 @@ from datetime import UTC, datetime
 from typing import NamedTuple
 
 import nst_batch
-from nst_batch.errors import ClusterError
+from nst_batch.errors import TRANSIENT_KINDS, ClusterError
 from nst_batch.records import Outcome, Result, Trial
 
 MAX_DEATHS = 3
@@ -35,7 +35,7 @@ MAX_FRUITLESS = 20
 """Failures one after the other for each slot, while no trial succeeds; then the run ends."""
 MAX_NODE_FAILURES = 3
 """Batches that fail on a node and then succeed elsewhere, while none succeeds there; then it gets no more work."""
-MAYBE_THE_NODES = frozenset({"missing", "unreadable", "timeout", "out_of_memory"})
+MAYBE_THE_NODES = TRANSIENT_KINDS | {"out_of_memory"}
 """The `error_type`s of a trial that a worker reports when its node has lost a mount, its network or its GPU."""
 
 _MIN_DEADLINE_SECONDS = 600.0

@@ -169,8 +169,9 @@ class WorkerLogs:
         trials = " ".join(trial.trial_id for trial in slot.running.trials) if slot.running else "none"
         title = f"worker {arrival.pid} on {arrival.host} failed: {reason}\ntrials: {trials}\n"
         where = NodeAffinitySchedulingStrategy(arrival.node_id, soft=False)
-        read: Any = ray.remote(num_cpus=0, max_retries=0, scheduling_strategy=where)(_ends)
-        self._awaited[read.remote(arrival.printed_to)] = f"{arrival.host}-{arrival.pid}.log", title
+        read: Any = ray.remote(_ends)
+        options = read.options(num_cpus=0, max_retries=0, scheduling_strategy=where)
+        self._awaited[options.remote(arrival.printed_to)] = f"{arrival.host}-{arrival.pid}.log", title
 
     def collect(self, seconds: float = 0.0) -> None:
         """Passes on the logs that have come, after waiting for all at most so long."""
