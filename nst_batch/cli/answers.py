@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from pathlib import Path
 from types import SimpleNamespace
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -171,7 +171,6 @@ def _watch(run: Run) -> None:
     """Shows what the driver says of its progress until every trial has ended."""
     with TerminalReporter() as reporter:
         while not run.is_complete:
-            said: Any = SimpleNamespace(**run.progress())
-            if vars(said):
-                reporter.progress(said)
+            if said := run.progress():
+                reporter.progress(SimpleNamespace(**said))  # type: ignore[arg-type]
             time.sleep(WATCH_SECONDS)

@@ -132,8 +132,8 @@ def run(
 
         reporter = JsonLog() if log_json else bar
         workers = chosen(options, "max_workers", "gpus_per_worker", "cpus_per_worker")
-        cluster = ClusterOptions(address=address, **workers)
         how = chosen(options, "device", "batch_size", "retry_failed")
+        cluster = ClusterOptions(address=address, **workers)
         progress = run_study(loaded, RunOptions(out=out, cluster=cluster, **how), reporter)
     failed = progress.failed + progress.diverged
     summary = f"{progress.ok} of {progress.num_trials} trials ok in {duration(progress.elapsed_seconds)}"
@@ -178,23 +178,16 @@ def confirmed(name: str, options: Mapping[str, Any]) -> Study:
     from nst_batch.study.reading import load_study
 
     study = load_study(name, **chosen(options, *StudyOptions.__annotations__))
-    confirm(study, yes=bool(options.get("yes")))
-    return study
-
-
-def confirm(study: Study, yes: bool) -> None:
-    """Asks a person whether to run a large study, unless they said so before.
-
-    Counts names alone: nothing is opened. Pictures that only the cluster sees cannot be counted, nor asked about.
-    """
-    if not yes and sys.stdin.isatty() and (count := num_trials(study)) > LARGE_TRIALS:
+    asking = sys.stdin.isatty() and not options.get("yes")
+    if asking and (count := num_trials(study)) > LARGE_TRIALS:
         steps = f"{count:,} trials of {study.optimizer.steps:,} steps at {study.image.size} pixels"
         print_note(f"{study.name}: up to {steps}; `nst-batch plan` says how long that takes.")
         typer.confirm("Run it?", abort=True, err=True)
+    return study
 
 
 def num_trials(study: Study) -> int:
-    """How many trials a study has at most; duplicates are not known before pictures are opened. 0: unknown."""
+    """How many trials a study has at most, by names alone; 0: unknown, as with pictures that only a cluster sees."""
     from nst_batch.errors import StudyError
     from nst_batch.inputs.finding import list_inputs
     from nst_batch.study.plan import named_pairs
@@ -223,6 +216,8 @@ def described(found: Estimate) -> str:
 
 
 def _estimate_rows(found: Estimate) -> Iterator[tuple[str, str]]:
+    from rich.filesize import decimal
+
     failing = found.num_trials - found.num_runnable
     grid = f"{_count(found.num_pairs, 'pair')} × {_count(found.num_configurations, 'configuration')}"
     yield "trials", grid + (f"; {failing:,} cannot run" if failing else "")
@@ -233,20 +228,18 @@ def _estimate_rows(found: Estimate) -> Iterator[tuple[str, str]]:
     yield "sizes", ", ".join([*shown, *more]) or "none"
     yield "batches", f"{found.num_batches:,}"
     yield "device", f"{found.device}; {_count(found.num_workers, 'worker')}"
-    yield "memory", f"{_size(found.memory_bytes)} per worker"
+    yield "memory", f"{decimal(found.memory_bytes)} per worker"
     each = found.worker_seconds / max(1, found.num_runnable)
     each_shown = f"{each:.2g} s" if each < 10 else duration(each)
     yield "time", f"{duration(found.seconds)} here ({each_shown} per trial on one worker)"
     if found.cost is not None:
-        yield (
-            "cost",
-            f"{found.cost:,.2f} ({found.worker_seconds / 3600:,.2f} worker hours at {found.gpu_hour_price:g})",
-        )
+        hours = f"{found.worker_seconds / 3600:,.2f} worker hours at {found.gpu_hour_price:g}"
+        yield "cost", f"{found.cost:,.2f} ({hours})"
     if found.deadline_seconds is not None:
         needed = found.num_workers_for_deadline
         answer = "no number of workers is enough" if needed is None else f"{needed:,} workers like these"
         yield "deadline", f"{answer} for {duration(found.deadline_seconds)}"
-    yield "disk", f"{_size(found.disk_bytes)} of pictures and tables"
+    yield "disk", f"{decimal(found.disk_bytes)} of pictures and tables"
 
 
 def _listed(title: str, items: Sequence[str]) -> list[str]:
@@ -256,11 +249,3 @@ def _listed(title: str, items: Sequence[str]) -> list[str]:
 
 def _count(number: int, noun: str) -> str:
     return f"{number:,} {noun}{'s' * (number != 1)}"
-
-
-def _size(count: float) -> str:
-    for unit in ("B", "kB", "MB", "GB"):
-        if count < 1000:
-            return f"{count:.3g} {unit}"
-        count /= 1000
-    return f"{count:,.3g} TB"

@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 
 from nst_batch.cli import app
 from nst_batch.cli.options import seconds
-from nst_batch.cli.studies import confirm, num_trials
+from nst_batch.cli.studies import confirmed, num_trials
 from nst_batch.study.model import Study, json_schema, study_from_dict
 from nst_batch.study.reading import load_study, preset_names
 
@@ -57,7 +57,9 @@ def test_only_a_person_is_asked_and_only_before_a_large_study(
     questions: list[Any] = []
     monkeypatch.setattr("sys.stdin.isatty", lambda: terminal)
     monkeypatch.setattr("typer.confirm", lambda text, **_: questions.append(text))
-    confirm(study([str(photo) for photo in photos], num_alphas), yes)
+    made = study([str(photo) for photo in photos], num_alphas)
+    (tmp_path / "study.json").write_text(json.dumps(made.to_dict()))
+    confirmed(str(tmp_path / "study.json"), {"yes": yes})
     assert bool(questions) == asked
 
 

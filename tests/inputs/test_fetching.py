@@ -4,7 +4,6 @@ import hashlib
 import http.server
 import os
 import pickle
-import re
 import socket
 import sys
 import threading
@@ -169,16 +168,6 @@ def test_a_server_that_never_answers_is_a_timeout(monkeypatch: pytest.MonkeyPatc
             fetching.read_bytes(f"http://127.0.0.1:{silent.getsockname()[1]}/a.png")
     assert caught.value.kind == "timeout"
     assert time.monotonic() - begun < 30
-
-
-def test_kinds_say_whether_the_picture_may_be_good_when_it_is_read_again() -> None:
-    kinds = {kind: ImageError(kind, "a.png", "").transient for kind in DOCUMENTED_KINDS}
-    assert {kind for kind, transient in kinds.items() if transient} == {"missing", "unreadable", "timeout"}
-
-
-DOCUMENTED_KINDS = tuple(
-    re.findall(r"`(\w+)`", (ImageError.__doc__ or "").partition("kind:")[2].partition("uri:")[0])
-)
 
 
 @pytest.mark.parametrize(
