@@ -73,9 +73,9 @@ def run_study(study: Study, options: RunOptions, reporter: Reporter | None = Non
             def start() -> WorkerSlot:
                 return WorkerSlot.start(cluster.start_worker(worker, options.worker_class), chosen[0], inputs)
 
-            with interrupts.held():
-                _run_trials(committer, cluster, start, progress, interrupts)
-                return _finish(committer, progress, interrupts)
+            interrupts.hold()
+            _run_trials(committer, cluster, start, progress, interrupts)
+            return _finish(committer, progress, interrupts)
 
 
 def _plan(
@@ -170,11 +170,7 @@ def _run_trials(
 
 
 def _finish(committer: Committer, progress: RunProgress, interrupts: Interrupts) -> Progress:
-    """How the run ended.
-
-    Raises:
-        Interrupted: A signal ended it before every trial had.
-    """
+    """How the run ended; Interrupted, if a signal ended it before every trial had."""
     done, told = committer.finish(), progress.tell()
     if done:
         return told

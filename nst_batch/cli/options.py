@@ -18,11 +18,7 @@ _SECONDS = {"s": 1, "m": 60, "min": 60, "h": 3600, "d": 86400}
 
 
 def seconds(text: str) -> float:
-    """A length of time as people write it: `45s`, `90 min`, `6h`, `2 d`.
-
-    Raises:
-        ValueError: It is no such text.
-    """
+    """A length of time as people write it: `45s`, `90 min`, `6h`, `2 d`; anything else is a ValueError."""
     match = re.fullmatch(r"(\d+(?:\.\d+)?) ?(s|m|min|h|d)", text.strip())
     if not match:
         raise ValueError(f"expected a time such as 90min, 6h or 2d, found {text!r}")

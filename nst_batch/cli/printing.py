@@ -64,9 +64,6 @@ def print_rows(
 
     Args:
         upright: As a table, each row's columns below each other; as JSON, one object instead of a list.
-
-    Raises:
-        QueryError: `output` cannot be written, or Parquet was to go to a terminal.
     """
     if output is None and format == "parquet" and sys.stdout.isatty():
         raise QueryError("Parquet is not for a terminal: give --output FILE, or redirect it to one")
@@ -152,10 +149,6 @@ def _grid(rows: pa.Table, width: int, *, split_names: bool) -> tuple[Table, list
     """Rows below a header, and the names of the columns that were left out.
 
     Texts are folded where that makes all columns fit; else columns without a value go, then the last ones.
-
-    Args:
-        width: Characters there are.
-        split_names: Long names of columns go on two lines.
     """
     from rich.box import SIMPLE_HEAD
     from rich.cells import cell_len

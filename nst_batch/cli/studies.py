@@ -170,11 +170,7 @@ def figure(
 
 
 def confirmed(name: str, options: Mapping[str, Any]) -> Study:
-    """The study as overridden. A person is asked before a large one, if they did not say --yes.
-
-    Raises:
-        typer.Abort: The answer was no.
-    """
+    """The study as overridden. A person is asked before a large one, if they did not say --yes."""
     from nst_batch.study.reading import load_study
 
     study = load_study(name, **chosen(options, *StudyOptions.__annotations__))
@@ -187,7 +183,7 @@ def confirmed(name: str, options: Mapping[str, Any]) -> Study:
 
 
 def num_trials(study: Study) -> int:
-    """How many trials a study has at most, by names alone; 0: unknown, as with pictures that only a cluster sees."""
+    """How many trials a study has at most, by names alone; 0: unknown, as of pictures that only a cluster sees."""
     from nst_batch.errors import StudyError
     from nst_batch.inputs.finding import list_inputs
     from nst_batch.study.plan import named_pairs

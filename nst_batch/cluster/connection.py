@@ -23,12 +23,7 @@ _CONNECT_SECONDS = 5.0
 
 
 class Cluster:
-    """A connection to Ray, for a `with` block.
-
-    Args:
-        options: Where to run, and how large a worker is.
-        device: auto uses GPUs if any node has one; cuda insists on them; cpu does without.
-    """
+    """A connection to Ray, for a `with` block. Device auto uses GPUs if any node has one; cuda insists on them."""
 
     def __init__(self, options: ClusterOptions, device: str = "auto") -> None:
         self.options, self.device = options, device
@@ -68,11 +63,7 @@ class Cluster:
         return min(MAX_CPUS_PER_WORKER, *cores) if cores else 1
 
     def num_workers(self) -> int:
-        """How many workers to keep: as many as there is room for at this moment, or as were asked for.
-
-        Raises:
-            ClusterError: No node has room for one, and none is on its way.
-        """
+        """How many workers to keep: as many as there is room for at this moment, or as were asked for."""
         most, needs = self.options.max_workers, self._needs()
         if most and not self._embedded:
             return most
@@ -174,9 +165,9 @@ def _connect(address: str | None) -> None:
 
 @contextlib.contextmanager
 def _loopback_only() -> Iterator[None]:
-    """A Ray that is started within listens on loopback alone, and nobody else reads its token.
+    """A Ray that is started within, but none that the caller starts later, listens on loopback alone.
 
-    The choice is one for the whole process; it ends here, for a Ray that the caller starts later.
+    Nobody else reads its token.
     """
     folder = Path.home() / ".ray"
     with contextlib.suppress(OSError):  # no home that can be written: then Ray says what it needs

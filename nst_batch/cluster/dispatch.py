@@ -9,7 +9,6 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Collection, Generator, Iterator, Sequence
-from dataclasses import replace
 from typing import Any
 
 import ray
@@ -63,8 +62,8 @@ class Dispatcher:
         self._breaker = CircuitBreaker()
         self._health = NodeHealth()
         self._logs = WorkerLogs(on_log)
-        self._alone: dict[str, Batch] = {}
-        """Batches that run alone, or are about to, by node."""
+        self._alone: dict[str, tuple[WorkerSlot, Batch]] = {}
+        """Batches that run alone, or are about to, and where, by node."""
         self._uncertain: list[Result] = []
         """Failures that may be the machine's; told once anything has succeeded since."""
         self._failures: dict[str, str] = {}
@@ -126,7 +125,7 @@ class Dispatcher:
                     continue
                 batch = self._backlog.take(slot.place, places)
                 if batch and batch.runs_alone:
-                    self._alone[slot.node_id] = batch
+                    self._alone[slot.node_id] = slot, batch
                 elif batch:
                     slot.give(batch)
         self._run_alone()
@@ -135,16 +134,12 @@ class Dispatcher:
 
     def _run_alone(self) -> None:
         """Starts the batches that are to run alone as soon as nothing else runs on their node."""
-        for node, batch in list(self._alone.items()):
-            slots = [slot for slot in self._pool.slots if slot.node_id == node]
-            ready = [slot for slot in slots if slot.is_ready]
-            if any(slot.running is batch for slot in slots):
-                continue
-            if not ready:
+        for node, (slot, batch) in list(self._alone.items()):
+            if slot not in self._pool.slots:
                 del self._alone[node]
                 self._backlog.put_back(batch)
-            elif not any(slot.batches for slot in slots):
-                ready[0].give(batch)
+            elif not any(each.batches for each in self._pool.slots if each.node_id == node):
+                slot.give(batch)
 
     # Taking back
 
@@ -167,9 +162,7 @@ class Dispatcher:
         """Seconds that what a worker does now may take: for ever while it is idle, or waits for a node."""
         if slot.starting and slot.arrival:
             return START_SECONDS
-        if not slot.running:
-            return math.inf
-        return self.cluster.options.batch_seconds or deadline_seconds(slot.running, on_gpu=self.cluster.uses_gpus)
+        return deadline_seconds(slot.running, on_gpu=self.cluster.uses_gpus) if slot.running else math.inf
 
     def _take(self, slot: WorkerSlot, reference: Any) -> None:
         """Looks at one answer: a worker that is ready, results, an exception or a death."""
@@ -189,7 +182,7 @@ class Dispatcher:
     def _popped(self, slot: WorkerSlot) -> Batch:
         """The batch that a worker was running, which has ended."""
         batch = slot.batches.pop(next(iter(slot.batches)))
-        if self._alone.get(slot.node_id) is batch:
+        if (slot, batch) == self._alone.get(slot.node_id):
             del self._alone[slot.node_id]
         return batch
 
@@ -219,12 +212,6 @@ class Dispatcher:
             self._leave_sick(self._health.succeeded(batch, slot.node_id))
             self._settle(*self._uncertain)
             self._uncertain.clear()
-        returned = {result.trial.trial_index for result in results}
-        if forgotten := [trial for trial in batch.trials if trial.trial_index not in returned]:
-            rest = replace(batch, trials=forgotten)
-            self._settle(
-                self._backlog.raised(rest, slot.place, "no_result", "its worker returned no result for it")
-            )
         for reason in (str(result.outcome.error_message) for result in uncertain):
             self._breaker.failed(reason, self._pool.num_slots, key=reason)
 

@@ -12,7 +12,7 @@ import os
 import signal
 import socket
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from types import FrameType
 from typing import Any, Self
 
@@ -31,8 +31,8 @@ class _Stopped(BaseException):
 class Interrupts:
     """Handles SIGINT and SIGTERM for the length of a `with` block, which may be inside another one.
 
-    Outside of `held` the first signal raises, and the block ends with `Interrupted`. Within it the signal is only
-    noted in `received`. Outside of the main thread, where Python allows no handlers, nothing is done.
+    Before `hold` the first signal raises, and the block ends with `Interrupted`; after it the signal is only noted
+    in `received`. Outside of the main thread, where Python allows no handlers, nothing is done.
 
     Raises:
         Interrupted: At the end of the block, if a signal ended it.
@@ -70,14 +70,9 @@ class Interrupts:
             for number in _SIGNALS:
                 signal.signal(number, self._receive)
 
-    @contextlib.contextmanager
-    def held(self) -> Iterator[None]:
-        """Within this block a signal raises nothing; look at `received` now and then."""
+    def hold(self) -> None:
+        """From now on a signal raises nothing; look at `received` now and then."""
         self._held = True
-        try:
-            yield
-        finally:
-            self._held = False
 
     def _receive(self, number: int, _: FrameType | None) -> None:
         self.received = self.received or number

@@ -111,11 +111,7 @@ class Jobs:
         return job_id
 
     def version_notes(self) -> list[str]:
-        """What differs between here and there, a line each.
-
-        Raises:
-            ClusterError: The cluster's Python is too old to run this.
-        """
+        """What differs between here and there, a line each; a Python that is too old is a ClusterError."""
         theirs, (_, python) = str(self._get("/api/version").get("ray_version")), self._cluster_python
         if python and python < MINIMUM_PYTHON:
             raise ClusterError(
@@ -130,11 +126,7 @@ class Jobs:
         return notes
 
     def describe(self, job_id: str) -> Job:
-        """What is known of a job.
-
-        Raises:
-            ClusterError: There is no such job, or the head does not answer.
-        """
+        """What is known of a job."""
         with self._explained(f"find job {job_id}"):
             return _job(self._client.get_job_info(job_id))
 

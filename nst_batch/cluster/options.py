@@ -19,8 +19,6 @@ class ClusterOptions:
     """Where no GPU is used; None: all cores of the smallest node, four at most."""
     max_workers: int | None = None
     """Workers, at most. On a cluster that was joined, as many are asked for, so that an autoscaler brings them."""
-    batch_seconds: float | None = None
-    """A batch that runs longer is taken for hung; None: see `retries.deadline_seconds`."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -30,11 +30,7 @@ class WorkerPool:
         self._placed_at = time.monotonic()
 
     def fill(self, has_batches: Callable[[int], bool]) -> None:
-        """Keeps a worker for every slot that the cluster has and that a batch waits for; nodes may have joined.
-
-        Raises:
-            ClusterError: There is no room for any worker.
-        """
+        """Keeps a worker for every slot that the cluster has and that a batch waits for; nodes may have joined."""
         now = time.monotonic()
         if now < self._look_for_nodes_at:
             return

@@ -48,7 +48,6 @@ class RunProgress:
     """Hears of workers and results, and tells its reporter, progress.json and Ray's metrics.
 
     Args:
-        reporter: Is told of every recorded trial, and every two seconds where the run stands.
         counts: The trials by status at this moment, `pending` among them.
         write: Takes what progress.json is to hold.
         pixels: Of all trials that are still to be run: the work that is left.
@@ -129,12 +128,7 @@ class RemainingWork:
                 self._worker_seconds += result.outcome.seconds
 
     def seconds(self, num_workers: int, busy_seconds: float = 0.0) -> float | None:
-        """How long the rest will take; None until that can be known, and when it is overdue.
-
-        Args:
-            num_workers: Those that are ready.
-            busy_seconds: What they have spent, all together, on batches that are not back.
-        """
+        """How long so many workers will take, having been busy so long; None if that is not known, or overdue."""
         if not self._pixels_done or not num_workers:
             return None
         rest = self._pixels_left * self._worker_seconds / self._pixels_done - busy_seconds

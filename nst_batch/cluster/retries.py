@@ -38,7 +38,9 @@ MAX_NODE_FAILURES = 3
 MAYBE_THE_NODES = TRANSIENT_KINDS | {"out_of_memory"}
 """The `error_type`s of a trial that a worker reports when its node has lost a mount, its network or its GPU."""
 
-_MIN_DEADLINE_SECONDS = 600.0
+MIN_DEADLINE_SECONDS = 600.0
+"""Of a batch, however small."""
+
 _SLOWEST_CPU, _SLOWEST_GPU = 2e-4, 2e-6
 """Seconds per pixel and step: twenty times what two old cores need, and a hundredth of that."""
 _MAX_START_DELAY_SECONDS = 30.0
@@ -204,9 +206,9 @@ class CircuitBreaker:
 
 
 def deadline_seconds(batch: Batch, *, on_gpu: bool) -> float:
-    """How long a batch may run before its worker is taken for hung, unless the user has chosen that."""
+    """How long a batch may run before its worker is taken for hung."""
     work = sum(trial.width * trial.height * trial.configuration.steps for trial in batch.trials)
-    return max(_MIN_DEADLINE_SECONDS, work * (_SLOWEST_GPU if on_gpu else _SLOWEST_CPU))
+    return max(MIN_DEADLINE_SECONDS, work * (_SLOWEST_GPU if on_gpu else _SLOWEST_CPU))
 
 
 def failure(trial: Trial, error_type: str | None, message: str | None, attempts: int = 1) -> Result:

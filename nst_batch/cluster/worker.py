@@ -64,11 +64,7 @@ class Worker:
         self._pictures = PictureReader(self._pool)
 
     def setup(self, configuration: Configuration) -> None:
-        """Loads the network that `configuration` needs.
-
-        Raises:
-            WeightsError: It cannot be loaded, or its weights are not the ones that the plan was made with.
-        """
+        """Loads the network that `configuration` needs; WeightsError if that is not the one of the plan."""
         self._targets(configuration)
 
     def run(self, trials: Sequence[Trial]) -> list[Result]:

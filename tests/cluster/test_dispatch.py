@@ -85,9 +85,10 @@ def test_an_exception_is_that_of_the_one_trial_that_raised(tmp_path: Path) -> No
     assert row["finished_at"] is not None
 
 
-def test_a_trial_that_hangs_is_ended_at_its_deadline(tmp_path: Path) -> None:
+def test_a_trial_that_hangs_is_ended_at_its_deadline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(retries, "MIN_DEADLINE_SECONDS", 1.0)
     tiny.collection(tmp_path, [*good(6), "hang-1"])
-    progress = run(tmp_path, batch_size=2, cluster={"batch_seconds": 1.0})
+    progress = run(tmp_path, batch_size=2)
     assert (progress.ok, progress.failed) == (6, 1)
     [row] = failed_rows(tmp_path)
     assert "hung: nothing came back within 1 s" in row["error_message"]
@@ -137,10 +138,11 @@ def test_workers_that_die_whatever_they_are_given_end_the_run(
         run(tmp_path, cluster={"max_workers": 1})
 
 
-def test_a_result_that_is_missing_is_a_failure_of_its_trial(tmp_path: Path) -> None:
+def test_a_result_that_is_missing_is_noticed(tmp_path: Path) -> None:
     tiny.collection(tmp_path, good(4))
-    progress = run(tmp_path, workers.Forgetful, batch_size=2)
-    assert (progress.ok, progress.failed, progress.pending) == (2, 2, 0)
+    with pytest.raises(ClusterError, match="only 2 of 4 trials have a result"):
+        run(tmp_path, workers.Forgetful, batch_size=2)
+    assert not (tmp_path / "out" / "_SUCCESS").exists()
 
 
 class Neighbour:

@@ -88,7 +88,8 @@ def script(body: str) -> subprocess.Popen[str]:
 
 BLOCKED = (
     "from ctypes import CDLL;"
-    "with interrupts.Interrupts() as signals, signals.held():;"
+    "with interrupts.Interrupts() as signals:;"
+    "  signals.hold();"
     "  print('ready', flush=True);"
     "  [CDLL(None).sleep(10) for _ in range(9)]"  # a signal cuts one short
 )
@@ -112,7 +113,7 @@ def test_patience_with_what_does_not_end_has_an_end() -> None:
     assert (process.returncode, said) == (143, f"stopped by SIGTERM at once; {GO_ON}\n")
 
 
-def test_outside_of_held_a_signal_raises_also_through_blanket_excepts() -> None:
+def test_before_hold_a_signal_raises_also_through_blanket_excepts() -> None:
     process = script(
         "with interrupts.Interrupts():;  print('ready', flush=True);"
         "  try:;    time.sleep(9);  except Exception:;    pass"
