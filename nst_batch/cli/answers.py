@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
-from types import SimpleNamespace
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
@@ -13,6 +12,7 @@ from nst_batch.cli.jobs import is_job, job_row
 from nst_batch.cli.options import Format, JobsAddress, Output, RunArgument, Where
 from nst_batch.cli.printing import print_line, print_note, print_rows
 from nst_batch.cli.progress import TerminalReporter
+from nst_batch.cluster.progress import Progress
 from nst_batch.vocabulary import ExportKind, RankBy
 
 if TYPE_CHECKING:
@@ -171,6 +171,6 @@ def _watch(run: Run) -> None:
     """Shows what the driver says of its progress until every trial has ended."""
     with TerminalReporter() as reporter:
         while not run.is_complete:
-            if said := run.progress():
-                reporter.progress(SimpleNamespace(**said))  # type: ignore[arg-type]
+            if said := Progress.read(run.progress()):
+                reporter.progress(said)
             time.sleep(WATCH_SECONDS)

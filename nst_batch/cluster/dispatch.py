@@ -26,7 +26,7 @@ from nst_batch.cluster.retries import (
     deadline_seconds,
     may_be_the_nodes,
 )
-from nst_batch.cluster.slots import WORKER_DEATHS, Arrival, WorkerLogs, WorkerSlot, cause, death_reason
+from nst_batch.cluster.slots import Arrival, WorkerLogs, WorkerSlot, death_reason
 from nst_batch.errors import ClusterError, NstBatchError, WeightsError, without_secrets
 from nst_batch.records import Result, Trial
 
@@ -169,8 +169,10 @@ class Dispatcher:
         try:
             answer = ray.get(reference)
         except ray.exceptions.RayTaskError as error:
-            self._raised(slot, cause(error))
-        except WORKER_DEATHS as error:
+            self._raised(slot, error.cause if isinstance(error.cause, Exception) else RuntimeError(str(error)))
+        except ray.exceptions.RayError as error:
+            # Everything else is the worker's: its process, its node or Ray's memory monitor ended it, its result
+            # went down with a node, found no room there or cannot be read, or it was never begun.
             self._worker_died(slot, death_reason(error), innocent=bool(getattr(error, "preempted", False)))
         else:
             if slot.starting:

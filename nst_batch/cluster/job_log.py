@@ -56,14 +56,14 @@ def replay(line: str, reporter: Reporter) -> None:
             reporter.note(line)
     elif event["event"] == "note":
         reporter.note(str(event.get("text")))
-    elif progress := _progress(event):
+    elif progress := Progress.read(event):
         reporter.progress(progress)
 
 
 def last_progress(log: str) -> Progress | None:
     """What a job last said of itself."""
     events = filter(None, map(read_event, reversed(log.splitlines())))
-    return next(filter(None, map(_progress, events)), None)
+    return next(filter(None, map(Progress.read, events)), None)
 
 
 def read_event(line: str) -> dict[str, Any] | None:
@@ -71,14 +71,6 @@ def read_event(line: str) -> dict[str, Any] | None:
     try:
         return dict(json.loads(line)) if line.startswith('{"event": ') else None
     except ValueError:
-        return None
-
-
-def _progress(event: dict[str, Any]) -> Progress | None:
-    """The progress that an event tells; None of other events, and of another version's."""
-    try:
-        return Progress(**{name: value for name, value in event.items() if name not in ("event", "at")})
-    except TypeError:
         return None
 
 

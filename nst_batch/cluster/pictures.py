@@ -103,7 +103,7 @@ def _problem(trial: Trial, found: Sequence[Fitted | ImageError]) -> Posed | Imag
 
 
 def _with_regions(trial: Trial, fitted: Sequence[Fitted]) -> tuple[list[TargetImage], tuple[str, ...]]:
-    """The pictures with the regions that their masks make, and the regions' colours; or the ImageError `bad_mask`."""
+    """The pictures with the regions that their masks make, and their colours; or the ImageError `bad_mask`."""
     masked = [each.mask for each in fitted if each.mask]
     if not masked:
         return [each.image for each in fitted], ()

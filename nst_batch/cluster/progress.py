@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, Self
 
 from nst_batch.records import Result
 
@@ -29,6 +29,12 @@ class Progress:
     elapsed_seconds: float
     eta_seconds: float | None
     """None until a first trial has ended in this run."""
+
+    @classmethod
+    def read(cls, said: Mapping[str, Any]) -> Self | None:
+        """From what progress.json or a line of a job's log holds; None if that is something else."""
+        names = [each.name for each in fields(cls)]
+        return cls(**{name: said[name] for name in names}) if said.keys() >= set(names) else None
 
 
 class Reporter:

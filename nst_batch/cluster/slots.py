@@ -22,20 +22,6 @@ from nst_batch.cluster.retries import Batch, Place
 from nst_batch.errors import without_secrets
 from nst_batch.records import Configuration, Result, Trial
 
-WORKER_DEATHS = (
-    ray.exceptions.RayActorError,  # the process died: SIGKILL, a segfault, the system's out-of-memory killer
-    ray.exceptions.NodeDiedError,  # the machine under it did
-    ray.exceptions.WorkerCrashedError,
-    ray.exceptions.OutOfMemoryError,  # Ray's own memory monitor killed it
-    ray.exceptions.ObjectLostError,  # it finished, but its result went down with a node
-    ray.exceptions.ObjectStoreFullError,  # it finished, but its node has no room for the result
-    ray.exceptions.OutOfDiskError,
-    ray.exceptions.RaySystemError,  # it finished, but its result cannot be read
-    ray.exceptions.RuntimeEnvSetupError,  # it never began: its environment cannot be made
-    ray.exceptions.TaskUnschedulableError,
-    ray.exceptions.ActorUnschedulableError,
-)
-
 MAX_LOG_BYTES = 64 * 1024
 """Of each file that a worker printed to: its end."""
 MAX_LOGS = 100
@@ -138,11 +124,6 @@ def _arrive(_: object, paths: Sequence[str]) -> Arrival:
         printed_to=tuple(os.path.realpath(stream) for stream in streams if Path(stream).exists()),
         unseen=tuple(path for path in paths if not Path(path).exists()),
     )
-
-
-def cause(error: ray.exceptions.RayTaskError) -> Exception:
-    """What was raised in the worker."""
-    return error.cause if isinstance(error.cause, Exception) else RuntimeError(str(error))
 
 
 def death_reason(error: Exception) -> str:
