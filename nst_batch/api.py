@@ -129,13 +129,13 @@ class Run:
         """Writes the HTML report, and returns where it is; see `results.report.write_report`."""
         from nst_batch.results.report import write_report
 
-        return write_report(self.directory, folder and Path(folder), fetch=fetch)
+        return write_report(self.directory, Path(folder) if folder else None, fetch=fetch)
 
     def vote(self, folder: str | os.PathLike[str] | None = None, *, fetch: bool = False) -> str:
         """Writes the page for votes, and returns where it is; see `results.vote.write_vote_page`."""
         from nst_batch.results.vote import write_vote_page
 
-        return write_vote_page(self.directory, folder and Path(folder), fetch=fetch)
+        return write_vote_page(self.directory, Path(folder) if folder else None, fetch=fetch)
 
     def sheets(self, *, fetch: bool = False) -> list[str]:
         """Draws the contact sheets into the run directory, and returns where they are."""

@@ -17,14 +17,13 @@ import typer
 import nst_batch
 from nst_batch.cli.options import AsJson, RunArgument
 from nst_batch.cli.printing import print_json, print_line, print_note
-from nst_batch.errors import NstBatchError, without_secrets
+from nst_batch.errors import NstBatchError, WeightsError, without_secrets
 from nst_batch.vocabulary import duration
 
 app = typer.Typer()
 
 _FREE_BYTES = 5 * 1024**3
 """Less is little for any run: a hundred thousand pictures of 300 pixels take some twenty gigabytes."""
-_IMAGENET = "vgg16_features-amdegroot-88682ab5.pth"
 _ELSEWHERE = "choose another --out"
 
 
@@ -107,6 +106,8 @@ def _torch() -> Iterator[Finding]:
     """The GPUs that torch can use, and the weights that it has downloaded."""
     import torch
 
+    from nst_batch.inputs import weights
+
     cuda = torch.version.cuda
     if not torch.cuda.is_available():
         built = f"none that torch can use; torch is built {f'for CUDA {cuda}' if cuda else 'without CUDA'}"
@@ -115,12 +116,13 @@ def _torch() -> Iterator[Finding]:
         free, total = (count / 2**30 for count in torch.cuda.mem_get_info(index))
         name = torch.cuda.get_device_properties(index).name
         yield Finding(f"GPU {index}", "ok", f"{name}, {free:.0f} of {total:.0f} GiB free, CUDA {cuda}")
-    path = Path(torch.hub.get_dir()) / "checkpoints" / _IMAGENET
-    if path.is_file():
-        yield Finding("weights", "ok", f"{path}, {path.stat().st_size / 2**20:.0f} MiB")
-    else:
+    try:
+        yield Finding(
+            "weights", "ok", str(weights.resolve("imagenet", "vgg16", "max", "auto", download=False).path)
+        )
+    except WeightsError as error:
         advice = "`make demo WEIGHTS=imagenet` or the first run downloads 528 MB; without internet use random:0"
-        yield Finding("weights", "note", f"imagenet is not at {path}", advice)
+        yield Finding("weights", "note", f"imagenet: {error}", advice)
 
 
 def _local(folder: Path) -> Iterator[Finding]:
