@@ -31,6 +31,7 @@ from benchmarks.sleeper import Sleeper
 from nst_batch.cluster.connection import Cluster
 from nst_batch.cluster.dispatch import Dispatcher
 from nst_batch.cluster.options import ClusterOptions, WorkerOptions
+from nst_batch.cluster.pool import WorkerPool
 from nst_batch.cluster.progress import Reporter, RunProgress
 from nst_batch.cluster.slots import WorkerSlot
 from nst_batch.records import Trial
@@ -80,8 +81,7 @@ def measure(num_gpus: int, milliseconds: Sequence[int]) -> dict[str, Any]:
         committer.write_plan(simulated.STUDY, trials(milliseconds))
         actor = partial(cluster.start_worker, WorkerOptions(), Sleeper)
         dispatcher = Dispatcher(
-            cluster,
-            lambda: WorkerSlot.start(actor(), simulated.CONFIGURATIONS[0], ()),
+            WorkerPool(cluster, lambda: WorkerSlot.start(actor(), simulated.CONFIGURATIONS[0], ())),
             batches(committer),
             RunProgress(Reporter(), committer.counts, committer.write_progress, 0.0),
             lambda *_: None,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
@@ -16,6 +16,7 @@ from nst_batch.cluster.connection import Cluster
 from nst_batch.cluster.dispatch import Dispatcher
 from nst_batch.cluster.interrupts import Interrupts, ended_by
 from nst_batch.cluster.options import ClusterOptions, WorkerOptions
+from nst_batch.cluster.pool import WorkerPool
 from nst_batch.cluster.progress import Progress, Reporter, RunProgress
 from nst_batch.cluster.retries import failure
 from nst_batch.cluster.slots import WorkerActor, WorkerSlot
@@ -74,7 +75,7 @@ def run_study(study: Study, options: RunOptions, reporter: Reporter | None = Non
                 return WorkerSlot.start(cluster.start_worker(worker, options.worker_class), chosen[0], inputs)
 
             interrupts.hold()
-            _run_trials(committer, cluster, start, progress, interrupts)
+            _run_trials(committer, WorkerPool(cluster, start), progress, interrupts)
             return _finish(committer, progress, interrupts)
 
 
@@ -137,13 +138,7 @@ def _note_first(count: int, notes: Sequence[str], what: str, reporter: Reporter)
         reporter.note(f"… and {len(notes) - count} more {what}")
 
 
-def _run_trials(
-    committer: Committer,
-    cluster: Cluster,
-    start: Callable[[], WorkerSlot],
-    progress: RunProgress,
-    interrupts: Interrupts,
-) -> None:
+def _run_trials(committer: Committer, pool: WorkerPool, progress: RunProgress, interrupts: Interrupts) -> None:
     """Records what cannot run, then runs every batch that is left; or until a signal comes."""
     run = committer.run
     bad = run.plan(["batch"])["batch"].to_numpy() == BAD_INPUT_BATCH
@@ -155,12 +150,12 @@ def _run_trials(
     def keep_log(name: str, text: str) -> None:
         run.directory.write(f"{LOGS}/{name}", without_secrets(text).encode())
 
-    with closing(Dispatcher(cluster, start, batches, progress, keep_log).run()) as returned:
+    with closing(Dispatcher(pool, batches, progress, keep_log).run()) as returned:
         try:
             for results in chain(failed, returned):
                 committer.commit(*results)
                 progress.recorded(results)
-                cluster.check()
+                pool.cluster.check()
                 progress.tick()
                 if interrupts.received is not None:
                     return

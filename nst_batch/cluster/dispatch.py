@@ -14,7 +14,6 @@ from typing import Any
 import ray
 import ray.exceptions
 
-from nst_batch.cluster.connection import Cluster
 from nst_batch.cluster.pool import WorkerPool
 from nst_batch.cluster.progress import RunProgress
 from nst_batch.cluster.retries import (
@@ -42,7 +41,7 @@ class Dispatcher:
     """The bounded loop: at most two batches in flight per worker, everything else still on disk.
 
     Args:
-        start: Starts a worker on `cluster`.
+        pool: Its workers; they end with the run.
         batches: Read lazily.
         progress: Hears of workers.
         on_log: Takes a file name and what a worker printed before it failed.
@@ -50,14 +49,12 @@ class Dispatcher:
 
     def __init__(
         self,
-        cluster: Cluster,
-        start: Callable[[], WorkerSlot],
+        pool: WorkerPool,
         batches: Iterator[Sequence[Trial]],
         progress: RunProgress,
         on_log: Callable[[str, str], None],
     ) -> None:
-        self.cluster, self.progress = cluster, progress
-        self._pool = WorkerPool(cluster, start)
+        self._pool, self.progress = pool, progress
         self._backlog = Backlog(batches)
         self._breaker = CircuitBreaker()
         self._health = NodeHealth()
@@ -162,7 +159,7 @@ class Dispatcher:
         """Seconds that what a worker does now may take: for ever while it is idle, or waits for a node."""
         if slot.starting and slot.arrival:
             return START_SECONDS
-        return deadline_seconds(slot.running, on_gpu=self.cluster.uses_gpus) if slot.running else math.inf
+        return deadline_seconds(slot.running, on_gpu=self._pool.cluster.uses_gpus) if slot.running else math.inf
 
     def _take(self, slot: WorkerSlot, reference: Any) -> None:
         """Looks at one answer: a worker that is ready, results, an exception or a death."""
@@ -257,10 +254,11 @@ class Dispatcher:
     def _leave_sick(self, nodes: Collection[str]) -> None:
         """Nodes that are sick get no more work, and a person is told."""
         for node in nodes:
-            self.cluster.excluded.add(node)
+            self._pool.cluster.excluded.add(node)
+            host = self._pool.cluster.host(node)
             self.progress.reporter.note(
-                f"node {self.cluster.host(node)} gets no more work: {MAX_NODE_FAILURES} batches failed there and "
-                f"then succeeded elsewhere; the last failure there: {self._failures[node]}"
+                f"node {host} gets no more work: {MAX_NODE_FAILURES} batches failed there and then succeeded "
+                f"elsewhere; the last failure there: {self._failures[node]}"
             )
         self._pool.leave(nodes)
 

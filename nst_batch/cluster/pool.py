@@ -22,7 +22,7 @@ class WorkerPool:
     """The workers on `cluster`; `start` starts one there."""
 
     def __init__(self, cluster: Cluster, start: Callable[[], WorkerSlot]) -> None:
-        self._cluster, self._start = cluster, start
+        self.cluster, self._start = cluster, start
         self.slots: list[WorkerSlot] = []
         self.num_slots = 1
         """Workers that there is room for."""
@@ -35,8 +35,8 @@ class WorkerPool:
         if now < self._look_for_nodes_at:
             return
         self._look_for_nodes_at = now + _LOOK_FOR_NODES_SECONDS
-        self.leave(draining_nodes() | self._cluster.excluded)
-        self.num_slots = self._cluster.num_workers()
+        self.leave(draining_nodes() | self.cluster.excluded)
+        self.num_slots = self.cluster.num_workers()
         self._check_placement(now)
         idle = sum(not slot.batches for slot in self.slots)
         while len(self.slots) < self.num_slots and has_batches(idle + 1):
@@ -49,7 +49,7 @@ class WorkerPool:
             self._placed_at = now
         elif now - self._placed_at > PLACEMENT_SECONDS:
             raise ClusterError(
-                f"after {PLACEMENT_SECONDS / 60:.0f} min no node has taken any of {self._cluster.describe()}: "
+                f"after {PLACEMENT_SECONDS / 60:.0f} min no node has taken any of {self.cluster.describe()}: "
                 f"others use them all, or the autoscaler cannot bring them; `ray status` on the head says which"
             )
 
