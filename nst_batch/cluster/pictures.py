@@ -11,7 +11,7 @@ from typing import NamedTuple
 import torch
 
 from nst_batch.errors import ImageError
-from nst_batch.inputs import decoding, fetching, images
+from nst_batch.inputs import fetching, images
 from nst_batch.inputs.masks import Color, Mask, common_labels, hexadecimal, read_mask
 from nst_batch.records import Picture, Trial
 from nst_batch.transfer import Problem, Regions, TargetImage, regions_mistake
@@ -76,8 +76,8 @@ def _wanted(trial: Trial) -> list[_Wanted]:
 
 def _read(picture: Picture, size: int, fit: Fit) -> Fitted:
     data = fetching.read_bytes(picture.uri, expected_sha256=picture.sha256)
-    image, shape = decoding.decode_sized(data, picture.uri, target_edge=size)
-    pixels = torch.from_numpy(images.to_array(images.resize(image, size, fit)))
+    image, shape = images.decode_resized(data, picture.uri, size, fit)
+    pixels = torch.from_numpy(images.to_array(image))
     target = TargetImage(key=f"{picture.sha256 or picture.uri}/{size}/{fit}", pixels=pixels)
     if (mask := picture.mask) is None:
         return Fitted(target, None)

@@ -63,7 +63,7 @@ _MAX_16_BIT = 65_535
 _CUT = re.compile(r"truncated|unexpected end|premature|end of file", re.IGNORECASE)
 
 
-def decode(data: bytes, uri: str, *, target_edge: int | None = None) -> Image.Image:
+def decode(data: bytes, uri: str) -> Image.Image:
     """The picture in `data`, fully decoded: RGB, 8 bits, sRGB, upright, without metadata.
 
     Transparency is laid on white. 16-bit greys keep their range; floats outside [0, 1] are stretched from their
@@ -71,17 +71,20 @@ def decode(data: bytes, uri: str, *, target_edge: int | None = None) -> Image.Im
 
     Args:
         uri: The picture's name, for messages.
-        target_edge: A JPEG is decoded at 1/2, 1/4 or 1/8 of its size as long as both edges stay at least twice
-            this many pixels; it bounds memory where the picture is about to be resized anyway.
 
     Raises:
         ImageError: `empty`, `not_an_image`, `truncated`, `corrupt`, `too_large` or `unreadable`.
     """
-    return decode_sized(data, uri, target_edge=target_edge)[0]
+    return decode_sized(data, uri)[0]
 
 
 def decode_sized(data: bytes, uri: str, *, target_edge: int | None = None) -> tuple[Image.Image, tuple[int, int]]:
-    """`decode`, with the upright picture's full (width, height), whatever `target_edge` did to its size."""
+    """`decode`, with the upright picture's full (width, height), whatever `target_edge` did to its size.
+
+    Args:
+        target_edge: A JPEG is decoded at 1/2, 1/4 or 1/8 of its size as long as both edges stay at least twice
+            this many pixels; it bounds memory where the picture is about to be resized anyway.
+    """
     if not data:
         raise ImageError("empty", uri, "the file is empty (0 bytes)")
     format_name = _format_of(data, uri)

@@ -1,4 +1,4 @@
-"""Pictures brought to size, encoded, recoloured, and turned into arrays and back. No files, no torch.
+"""Pictures brought to size, encoded, recoloured, and turned into arrays and back. No torch.
 
 Arrays are 3xHxW float32, RGB, in [0, 1], gamma-encoded sRGB as in the files.
 """
@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
+from nst_batch.inputs.decoding import decode_sized
 from nst_batch.vocabulary import Encoding, Fit
 
 Pixels = npt.NDArray[np.float32]
@@ -71,6 +72,16 @@ def resize(
 
 
 # Arrays and files
+
+
+def decode_resized(data: bytes, uri: str, size: int, fit: Fit) -> tuple[Image.Image, tuple[int, int]]:
+    """The picture in a file as `resize` makes it of the whole one, and the (width, height) of the whole one.
+
+    Raises:
+        ImageError: See `decoding.decode`.
+    """
+    image, shape = decode_sized(data, uri, target_edge=size)
+    return resize(image, size, fit, like=shape), shape
 
 
 def to_array(image: Image.Image) -> Pixels:

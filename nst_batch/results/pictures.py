@@ -11,7 +11,7 @@ from PIL import Image
 from nst_batch.errors import ImageError
 from nst_batch.inputs.decoding import decode
 from nst_batch.inputs.fetching import read_bytes
-from nst_batch.inputs.images import resize
+from nst_batch.inputs.images import decode_resized
 from nst_batch.records import Configuration, Picture
 from nst_batch.store.run_directory import RunDirectory
 
@@ -78,4 +78,4 @@ def input_picture(picture: Picture, configuration: Configuration, edge: int, *, 
     if "://" in picture.uri and not fetch:
         raise ImageError("unreadable", picture.uri, "it is not fetched without --fetch")
     data = read_bytes(picture.uri, expected_sha256=picture.sha256)
-    return resize(decode(data, picture.uri, target_edge=edge), edge, configuration.fit)
+    return decode_resized(data, picture.uri, edge, configuration.fit)[0]

@@ -116,6 +116,14 @@ def test_a_large_jpeg_is_decoded_small_when_a_small_one_is_wanted() -> None:
     assert abs(levels(images.resize(small, 100, "crop")) - levels(whole)).max() <= 3
 
 
+@pytest.mark.parametrize(("width", "height"), [(2731, 4096), (4096, 2731), (1605, 1203)])
+def test_a_jpeg_that_is_decoded_small_has_the_size_that_was_planned(width: int, height: int) -> None:
+    """Drafts round edges up, 4096×2731 to 1024×683, and half of 683 is not a quarter of 2731 any more."""
+    data = file_of(Image.new("RGB", (width, height)), "JPEG")
+    image, shape = images.decode_resized(data, "a.jpg", 512, "keep")
+    assert (shape, image.size) == ((width, height), images.fitted_size(width, height, 512, "keep"))
+
+
 # Kinds of pixels
 
 
