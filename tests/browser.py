@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import json
 import shutil
 import socket
@@ -81,13 +80,6 @@ class Browser:
     def command(self, name: str, **parameters: Any) -> Any:
         """A command of Chromium's DevTools."""
         return _call(f"{self._session}/goog/cdp/execute", {"cmd": name, "params": parameters})
-
-    def screenshot(self, path: Path, *, width: int, height: int | None = None) -> None:
-        """The page as a PNG, from its top; all of it without `height`."""
-        length = height or self.run("return document.documentElement.scrollHeight")
-        clip = {"x": 0, "y": 0, "width": width, "height": length, "scale": 1}
-        shot = self.command("Page.captureScreenshot", format="png", captureBeyondViewport=True, clip=clip)
-        path.write_bytes(base64.b64decode(shot["data"]))
 
     def resize(self, width: int, height: int, *, dark: bool = False) -> None:
         """Sets the window's size and the colour scheme that pages see."""

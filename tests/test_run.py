@@ -44,7 +44,7 @@ def test_a_second_process_is_refused_and_goes_on_when_the_first_was_killed(
     first.end()
     (photos / workers.SECONDS).write_text("0")
     second = Driver(tmp_path, "--address", embedded_ray)
-    code, said = second.end(seconds=60)
+    code, said = second.end()
     assert (code, "30 of 30 trials ok" in said) == (0, True), said
     tiny.assert_whole(tmp_path / "out")
 
@@ -72,7 +72,7 @@ def test_the_death_of_ray_itself_is_a_clear_end_and_loses_nothing(tmp_path: Path
     driver.wait_for(lambda: tiny.num_recorded(driver.out) >= 2)
     family = driver.family()
     next(process for process in family if process.name() == victim).kill()
-    code, said = driver.end(seconds=45)
+    code, said = driver.end()
     assert code == 1
     assert "Ray's own process" in said
     assert "run again to resume" in said
@@ -90,7 +90,7 @@ def test_ray_ends_when_its_driver_was_killed(tmp_path: Path) -> None:
     family = [each for each in driver.family() if "Agent" not in each.name()]  # these take a minute
     driver.send(signal.SIGKILL)
     driver.end()
-    tiny.wait_until(lambda: not alive(family), seconds=30)
+    tiny.wait_until(lambda: not alive(family), seconds=90)
 
 
 # Disks and directories that go bad while a study runs

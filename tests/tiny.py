@@ -61,11 +61,6 @@ def rows(out: Path) -> list[dict[str, Any]]:
     return sorted(found, key=lambda row: (row["content_uri"], row["trial_index"]))
 
 
-def statuses(out: Path) -> dict[str, str]:
-    """How each trial ended, by the stem of its content picture."""
-    return {Path(row["content_uri"]).stem: row["status"] for row in rows(out)}
-
-
 def assert_whole(out: Path) -> None:
     """Every planned trial has exactly one row, nothing is left in staging, and `_SUCCESS` is there."""
     run = RunDirectory(out)
@@ -95,12 +90,13 @@ def run(
     changes: dict[str, Any] | None = None,
     out: str | Path | None = None,
     reporter: Reporter | None = None,
+    cluster: dict[str, Any] | None = None,
     **options: Any,
 ) -> Progress:
-    """Runs the collection in `folder`."""
+    """Runs the collection in `folder`, on two workers of one core each unless `cluster` says otherwise."""
     chosen = RunOptions(
         out=str(out or folder / "out"),
-        cluster=ClusterOptions(cpus_per_worker=1, max_workers=2),
+        cluster=ClusterOptions(**{"cpus_per_worker": 1, "max_workers": 2} | (cluster or {})),
         worker_class=worker_class,
         **options,
     )

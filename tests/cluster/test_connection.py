@@ -24,8 +24,9 @@ def test_workers_are_counted_by_memory_and_ray_starts_no_more() -> None:
         assert cluster.num_workers() == 2
         actors = [cluster.start_worker(WorkerOptions(), workers.SimulatedWorker) for _ in range(3)]
         ready = [actor.__ray_call__.remote(lambda _: os.getpid()) for actor in actors]
-        started, pending = ray.wait(ready, num_returns=3, timeout=15)
-        assert (len(started), len(pending)) == (2, 1)
+        started, pending = ray.wait(ready, num_returns=2, timeout=120)
+        assert len(started) == 2
+        assert ray.wait(pending, timeout=1) == ([], pending)
         for actor in actors:
             ray.kill(actor)
         cluster.worker_bytes = int(node["Resources"]["memory"] * 4)

@@ -32,7 +32,7 @@ with Cluster(ClusterOptions(), "cpu"):
         found.laddr.ip for each in [psutil.Process(), *rays] for found in each.net_connections("tcp")
         if found.status == "LISTEN"
     ]
-deadline = time.monotonic() + 20
+deadline = time.monotonic() + 60
 while any(each.is_running() and each.status() != "zombie" for each in rays) and time.monotonic() < deadline:
     time.sleep(0.2)
 alive = [each.name() for each in rays if each.is_running() and each.status() != "zombie"]

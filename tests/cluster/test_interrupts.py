@@ -20,15 +20,13 @@ GO_ON = "run the same command again to go on"
 def test_a_signal_flushes_and_says_how_to_go_on(
     tmp_path: Path, embedded_ray: str, number: signal.Signals, status: int
 ) -> None:
-    photos = tiny.collection(tmp_path, [f"good-{index:02d}" for index in range(40)], seconds=0.3)
+    photos = tiny.collection(tmp_path, tiny.good(40), seconds=0.3)
     driver = Driver(tmp_path, "--address", embedded_ray)
     driver.wait_for(lambda: len(list((photos / ".calls").iterdir())) >= 8)
     driver.send(number)
-    began = time.monotonic()
     code, said = driver.end()
-    assert time.monotonic() - began < 10
     assert code == status, said
-    assert f"stopped by {number.name}: " in said
+    assert f"stopped by {number.name}: " in said, "ended by itself, before its patience did"
     assert GO_ON in said
     recorded = tiny.num_recorded(tmp_path / "out")
     assert recorded >= 8 - 4  # what had finished; two workers had two batches each in flight
@@ -37,44 +35,44 @@ def test_a_signal_flushes_and_says_how_to_go_on(
 
 
 def test_ctrl_c_on_an_embedded_ray_flushes_and_leaves_nothing_running(tmp_path: Path) -> None:
-    photos = tiny.collection(tmp_path, [f"good-{index:02d}" for index in range(40)], seconds=0.3)
+    photos = tiny.collection(tmp_path, tiny.good(40), seconds=0.3)
     driver = Driver(tmp_path)
     driver.wait_for(lambda: len(list((photos / ".calls").iterdir())) >= 6)
     family = driver.family()
     assert {"raylet", "gcs_server"} <= set(alive(family))
     driver.send(signal.SIGINT, group=True)
-    began = time.monotonic()
     code, said = driver.end()
-    assert time.monotonic() - began < 10
     assert (code, GO_ON in said) == (130, True), said
+    assert "at once" not in said
     assert tiny.num_recorded(tmp_path / "out") >= 2
     assert alive(family) == []
 
 
 @pytest.mark.parametrize("seconds", [1.5, 3.0, 5.0])
-def test_a_signal_while_it_starts_ends_it_as_well(tmp_path: Path, seconds: float) -> None:
+def test_a_signal_while_it_starts_ends_it_as_well(
+    tmp_path: Path, seconds: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Importing, planning, starting Ray: whatever it does then."""
-    tiny.collection(tmp_path, [f"good-{index:02d}" for index in range(9)], seconds=0.5)
+    # Ray's agents end when they have looked for their core for so long, by default a minute.
+    monkeypatch.setenv("RAY_gcs_rpc_server_reconnect_timeout_s", "5")
+    tiny.collection(tmp_path, tiny.good(9), seconds=0.5)
     driver = Driver(tmp_path)
     began = time.monotonic()
     driver.wait_for(lambda: handles(driver.process.pid, signal.SIGTERM))  # Python itself may take long to start
     time.sleep(max(0.0, began + seconds - time.monotonic()))
     driver.send(signal.SIGTERM)
-    code, said = driver.end(seconds=15)
+    code, said = driver.end()
     assert (code, GO_ON in said) == (143, True), said
-    deadline = time.monotonic() + 90  # Ray's agents notice within a minute that their node is gone
-    while left := alive(driver.session()):
-        assert time.monotonic() < deadline, left
-        time.sleep(0.2)
+    tiny.wait_until(lambda: not alive(driver.session()), seconds=90)
 
 
-def script(body: str) -> subprocess.Popen[str]:
+def script(body: str, grace_seconds: float = 300.0) -> subprocess.Popen[str]:
     """A process that handles signals and says `ready`."""
     text = "\n".join(
         [
             "import time",
             "from nst_batch.cluster import interrupts",
-            "interrupts.GRACE_SECONDS = 2.0",
+            f"interrupts.GRACE_SECONDS = {grace_seconds}",
             *body.split(";"),
         ]
     )
@@ -91,7 +89,7 @@ BLOCKED = (
     "with interrupts.Interrupts() as signals:;"
     "  signals.hold();"
     "  print('ready', flush=True);"
-    "  [CDLL(None).sleep(10) for _ in range(9)]"  # a signal cuts one short
+    "  [CDLL(None).sleep(100) for _ in range(9)]"  # a signal cuts one short
 )
 
 
@@ -101,25 +99,25 @@ def test_a_second_sigint_ends_at_once_whatever_the_main_thread_does() -> None:
     time.sleep(0.5)
     assert process.poll() is None
     process.send_signal(signal.SIGINT)
-    _, said = process.communicate(timeout=1.5)
+    _, said = process.communicate(timeout=60)
     assert process.returncode == 130
     assert said == f"stopped by SIGINT at once; {GO_ON}\n"
 
 
 def test_patience_with_what_does_not_end_has_an_end() -> None:
-    process = script(BLOCKED)
+    process = script(BLOCKED, grace_seconds=1.0)
     process.send_signal(signal.SIGTERM)
-    _, said = process.communicate(timeout=6)
+    _, said = process.communicate(timeout=60)
     assert (process.returncode, said) == (143, f"stopped by SIGTERM at once; {GO_ON}\n")
 
 
 def test_before_hold_a_signal_raises_also_through_blanket_excepts() -> None:
     process = script(
         "with interrupts.Interrupts():;  print('ready', flush=True);"
-        "  try:;    time.sleep(9);  except Exception:;    pass"
+        "  try:;    time.sleep(200);  except Exception:;    pass"
     )
     process.send_signal(signal.SIGTERM)
-    _, said = process.communicate(timeout=3)
+    _, said = process.communicate(timeout=60)
     assert process.returncode == 1
     assert f"Interrupted: stopped by SIGTERM; {GO_ON}" in said
 

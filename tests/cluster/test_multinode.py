@@ -2,29 +2,18 @@
 
 from __future__ import annotations
 
-import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
-from tests import multinode, tiny, workers
+from tests import driver, multinode, tiny, workers
 
 
 @pytest.mark.slow
 def test_nodes_die_join_and_drain_and_every_row_is_there_once(tmp_path: Path) -> None:
     names = [f"good-{number:03d}" for number in range(multinode.NUM_TRIALS)]
     photos = tiny.collection(tmp_path, names, seconds=multinode.SECONDS)
-    environment = {key: value for key, value in os.environ.items() if not key.startswith("RAY_")}
-    done = subprocess.run(
-        [sys.executable, "-m", "tests.multinode", str(tmp_path)],
-        env=environment | {"RAY_USAGE_STATS_ENABLED": "0", "OMP_NUM_THREADS": "1"},
-        capture_output=True, text=True, timeout=300, check=False, cwd=Path(__file__).parents[2],
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr[-4000:]
-    told = json.loads(done.stdout.splitlines()[-1])
+    told = driver.told("tests.multinode", tmp_path)
     progress = told["progress"]
     assert (progress["ok"], progress["failed"], progress["pending"]) == (progress["num_trials"], 0, 0)
     tiny.assert_whole(tmp_path / "out")

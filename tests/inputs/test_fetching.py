@@ -6,7 +6,6 @@ import os
 import pickle
 import socket
 import sys
-import threading
 import time
 import types
 from collections.abc import Iterator
@@ -20,6 +19,7 @@ from nst_batch.errors import ImageError, StudyError, WeightsError, is_transient,
 from nst_batch.inputs import fetching, inspecting
 from tests.object_store import bucket
 from tests.pictures import file_of, gradient
+from tests.web_server import serving
 
 __all__ = ["bucket"]
 
@@ -122,11 +122,8 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[type[_Server], str
     pytest.importorskip("aiohttp")
     monkeypatch.setattr(fetching, "FIRST_WAIT_SECONDS", 0.0)
     handler = type("Handler", (_Server,), {"script": [200], "requests": 0})
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as running:
-        thread = threading.Thread(target=running.serve_forever, daemon=True)
-        thread.start()
-        yield handler, f"http://127.0.0.1:{running.server_address[1]}/a.png"
-        running.shutdown()
+    with serving(handler) as url:
+        yield handler, f"{url}/a.png"
 
 
 def test_network_errors_are_retried(server: tuple[type[_Server], str]) -> None:

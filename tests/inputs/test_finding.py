@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import http.server
 import json
 import os
 import tempfile
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -23,6 +21,7 @@ from nst_batch.inputs.finding import list_inputs
 from nst_batch.inputs.inspecting import inspect_all
 from tests.object_store import bucket
 from tests.pictures import file_of, gradient
+from tests.web_server import serving_folder
 
 __all__ = ["bucket"]
 
@@ -293,20 +292,8 @@ def test_a_protocol_that_nobody_knows_is_a_mistake_in_the_study() -> None:
 @pytest.fixture
 def server(tmp_path: Path) -> Iterator[str]:
     """The URL of a server of `tmp_path`."""
-
-    class Quiet(http.server.SimpleHTTPRequestHandler):
-        def __init__(self, *arguments: object) -> None:
-            super().__init__(*arguments, directory=str(tmp_path))  # type: ignore[arg-type]
-
-        def log_message(self, *_: object) -> None:
-            pass
-
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Quiet) as serving:
-        thread = threading.Thread(target=serving.serve_forever)
-        thread.start()
-        yield f"http://127.0.0.1:{serving.server_address[1]}"
-        serving.shutdown()
-        thread.join()
+    with serving_folder(tmp_path) as url:
+        yield url
 
 
 def test_pictures_and_lists_on_a_web_server(photos: Path, server: str) -> None:

@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import pickle
-import threading
 from collections.abc import Iterator
-from functools import partial
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import fsspec
@@ -21,14 +18,21 @@ from nst_batch.transfer import Vgg
 from nst_batch.transfer.vgg import conv_shapes
 from nst_batch.vocabulary import CONVS_PER_BLOCK, conv_layers
 from tests.object_store import bucket
+from tests.web_server import serving_folder
 
 __all__ = ["bucket"]
 
 
 def state_dict(arch: str) -> dict[str, torch.Tensor]:
-    """Torchvision's own model's, without its classifier."""
-    model = getattr(torchvision.models, arch)(weights=None)
-    return {key: value for key, value in model.state_dict().items() if key.startswith("features.")}
+    """Torchvision's own model's, without its classifier, which would take seconds to make."""
+    return {f"features.{key}": value for key, value in feature_layers(arch).state_dict().items()}
+
+
+def feature_layers(arch: str) -> torch.nn.Sequential:
+    """Torchvision's, with random weights."""
+    letter = {"vgg11": "A", "vgg13": "B", "vgg16": "D", "vgg19": "E"}[arch]
+    model: torch.nn.Sequential = torchvision.models.vgg.make_layers(torchvision.models.vgg.cfgs[letter])
+    return model
 
 
 @pytest.fixture(scope="module")
@@ -47,17 +51,16 @@ def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def columns_of_the_paper(arch: str) -> torch.nn.Sequential:
     """The feature layers as table 1 of the VGG paper has them, in torchvision's order."""
     if arch == "vgg11_lrn":
-        plain = torchvision.models.vgg11(weights=None).features
+        plain = feature_layers("vgg11")
         normalization = torch.nn.LocalResponseNorm(5, alpha=5e-4, beta=0.75, k=2)
         return torch.nn.Sequential(*plain[:2], normalization, *plain[2:])
     if arch == "vgg16_c":
-        layers = list(torchvision.models.vgg16(weights=None).features)
+        layers = list(feature_layers("vgg16"))
         for position in (14, 21, 28):  # the third convolutions of blocks 3, 4 and 5
             old = layers[position]
             layers[position] = torch.nn.Conv2d(old.in_channels, old.out_channels, 1)
         return torch.nn.Sequential(*layers)
-    model: torch.nn.Sequential = getattr(torchvision.models, arch)(weights=None).features
-    return model
+    return feature_layers(arch)
 
 
 @pytest.mark.parametrize("arch", sorted(CONVS_PER_BLOCK))
@@ -85,13 +88,8 @@ def test_a_file_is_known_by_its_content(vgg16_file: Path) -> None:
 
 @pytest.fixture
 def server(vgg16_file: Path) -> Iterator[str]:
-    handler = partial(SimpleHTTPRequestHandler, directory=str(vgg16_file.parent))
-    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as http:
-        thread = threading.Thread(target=http.serve_forever)
-        thread.start()
-        yield f"http://127.0.0.1:{http.server_address[1]}"
-        http.shutdown()
-        thread.join()
+    with serving_folder(vgg16_file.parent) as url:
+        yield url
 
 
 def test_a_url_is_downloaded_once(server: str, vgg16_file: Path) -> None:

@@ -33,7 +33,8 @@ def told(out: Path) -> dict[str, list[dict[str, Any]]]:
 @pytest.mark.usefixtures("embedded_ray")
 def test_a_resumed_run_gives_what_an_undisturbed_one_gives(tmp_path: Path) -> None:
     tiny.collection(tmp_path, tiny.good(6))
-    changes = {"grid": {"init": ["noise"]}}
+    network = {"arch": "vgg11", "weights": "random:0", "pooling": "average"}  # the smallest
+    changes = {"grid": {"init": ["noise"]}, "network": network}
     tiny.run(tmp_path, WorkerActor, changes=changes, out=tmp_path / "one")
     interrupt = tiny.After(1, lambda: os.kill(os.getpid(), signal.SIGTERM))
     with pytest.raises(Interrupted):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import http.server
 import io
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -36,6 +35,7 @@ from nst_batch.study.plan import BAD_INPUT_BATCH, Plan, make_plan
 from nst_batch.transfer.vgg import conv_shapes
 from tests import small_run, tiny, workers
 from tests.pictures import file_of
+from tests.web_server import serving
 
 SECRETS = ("hunter2", "s1gn4ture", "hunter3")
 """The last one is what `tests.workers` print before they come to harm."""
@@ -79,10 +79,8 @@ class _Guarded(http.server.BaseHTTPRequestHandler):
 def study(monkeypatch: pytest.MonkeyPatch) -> Iterator[Study]:
     """Of pictures behind a signed URL with a password."""
     monkeypatch.setattr(fetching, "FIRST_WAIT_SECONDS", 0.0)
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), _Guarded) as server:
-        thread = threading.Thread(target=server.serve_forever)
-        thread.start()
-        url = f"http://me:hunter2@127.0.0.1:{server.server_address[1]}"
+    with serving(_Guarded) as plain:
+        url = plain.replace("http://", "http://me:hunter2@")
         content = [f"{url}/{name}.png?sig=s1gn4ture" for name in ("a", "copy-of-a", "forbidden")]
         yield study_from_dict(
             {
@@ -92,8 +90,6 @@ def study(monkeypatch: pytest.MonkeyPatch) -> Iterator[Study]:
                 "optimizer": {"steps": 2},
             }
         )  # fmt: skip
-        server.shutdown()
-        thread.join()
 
 
 def plan_of(study: Study) -> Plan:

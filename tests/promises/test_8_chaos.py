@@ -17,8 +17,6 @@ import psutil
 import pyarrow.dataset as ds
 import pytest
 
-from nst_batch.cluster.options import ClusterOptions
-from nst_batch.run import RunOptions, run_study
 from tests import tiny, workers
 from tests.driver import WORKER, Driver, alive
 from tests.promises.test_1_recorded_once import Reader
@@ -75,15 +73,6 @@ def round_of_kills(folder: Path, rng: random.Random, kills: Counter[str]) -> int
     return code
 
 
-def undisturbed(folder: Path) -> Path:
-    """The run directory of the same study, run without any kill."""
-    out = folder / "undisturbed"
-    cluster = ClusterOptions(cpus_per_worker=1, max_workers=2)
-    options = RunOptions(out=str(out), cluster=cluster, worker_class=workers.SimulatedWorker)
-    run_study(tiny.study(folder, grid={"alpha": ALPHAS}), options)
-    return out
-
-
 @pytest.mark.slow
 @pytest.mark.timeout(3600)
 def test_nothing_is_lost_or_told_twice_whatever_is_killed(
@@ -91,9 +80,7 @@ def test_nothing_is_lost_or_told_twice_whatever_is_killed(
 ) -> None:
     print(f"\nNST_BATCH_CHAOS_SEED={SEED}: what is killed, and when")  # noqa: T201
     rng = random.Random(SEED)
-    photos = tiny.collection(
-        tmp_path, [f"good-{number:02d}" for number in range(NUM_PICTURES)], seconds=PACE_SECONDS
-    )
+    photos = tiny.collection(tmp_path, tiny.good(NUM_PICTURES), seconds=PACE_SECONDS)
     out = tmp_path / "out"
     kills: Counter[str] = Counter()
     monkeypatch.setenv(WORKER, "Unreliable")
@@ -110,7 +97,8 @@ def test_nothing_is_lost_or_told_twice_whatever_is_killed(
     assert kills, "the study ended before anything was killed; make it longer"
     tiny.assert_whole(out)
     assert len(tiny.rows(out)) == NUM_PICTURES * len(ALPHAS)
-    assert_same(out, undisturbed(tmp_path))
+    tiny.run(tmp_path, changes={"grid": {"alpha": ALPHAS}}, out=tmp_path / "undisturbed")
+    assert_same(out, tmp_path / "undisturbed")
 
 
 def assert_same(disturbed: Path, whole: Path) -> None:

@@ -2,31 +2,21 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Iterator
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from nst_batch.cluster.options import ClusterOptions
-from nst_batch.cluster.progress import Progress
 from nst_batch.inputs import fetching, weights
 from nst_batch.inputs.finding import list_inputs
-from nst_batch.run import RunOptions, run_study
 from nst_batch.store.committer import Committer
 from nst_batch.store.run_directory import RunDirectory
 from nst_batch.study.model import Study
 from nst_batch.study.plan import make_plan
 from tests import simulated, tiny
+from tests.web_server import QuietFiles, serving_folder
 
 NAMES = ("one", "two", "three", "four")
-
-
-def run(study: Study, out: Path, *, retry_failed: bool = False) -> Progress:
-    cluster = ClusterOptions(cpus_per_worker=1, max_workers=1)
-    return run_study(study, RunOptions(out=str(out), cluster=cluster, device="cpu", retry_failed=retry_failed))
 
 
 def interrupted(study: Study, out: Path) -> list[str]:
@@ -49,8 +39,8 @@ def test_a_run_goes_on_with_pictures_that_moved(tmp_path: Path) -> None:
     photos = tiny.collection(tmp_path, NAMES)
     ids = interrupted(tiny.study(tmp_path), tmp_path / "out")
     photos.rename(tmp_path / "elsewhere")
-    moved = tiny.study(tmp_path, content=[str(tmp_path / "elsewhere")])
-    assert run(moved, tmp_path / "out", retry_failed=True).ok == 4
+    moved = {"content": [str(tmp_path / "elsewhere")]}
+    assert tiny.run(tmp_path, changes=moved, retry_failed=True).ok == 4
     rows = RunDirectory(tmp_path / "out").table("trials", ["trial_id", "content_uri"]).to_pylist()
     assert [row["trial_id"] for row in rows] == ids
     folders = [Path(row["content_uri"]).parent.name for row in rows]
@@ -63,42 +53,33 @@ def test_a_picture_that_could_not_be_read_for_a_moment_is_read_again(tmp_path: P
     photos = tiny.collection(tmp_path, NAMES)
     listed = tmp_path / "list.csv"
     listed.write_text("uri\n" + "".join(f"{photos}/{name}.png\n" for name in NAMES))
-    study, out = tiny.study(tmp_path, content=[str(listed)]), tmp_path / "out"
+    changes = {"content": [str(listed)]}
     away = (photos / "two.png").rename(tmp_path / "away.png")
-    first = run(study, out)
+    first = tiny.run(tmp_path, changes=changes)
     assert (first.ok, first.failed) == (3, 1)
-    assert (run(study, out).ok, run(study, out, retry_failed=True).failed) == (3, 1)
+    assert tiny.run(tmp_path, changes=changes).ok == 3
+    assert tiny.run(tmp_path, changes=changes, retry_failed=True).failed == 1
     away.rename(photos / "two.png")
-    again = run(study, out)
+    again = tiny.run(tmp_path, changes=changes)
     assert (again.num_trials, again.ok, again.failed) == (4, 4, 0)
-    tiny.assert_whole(out)
+    tiny.assert_whole(tmp_path / "out")
 
 
-class _Site(SimpleHTTPRequestHandler):
-    """The folder of the server, but for what it holds a `.503` of: that is not to be had for the moment."""
+class _Site(QuietFiles):
+    """A folder, but for what it holds a `.503` of: that is not to be had for the moment."""
 
-    def __init__(self, request: Any, address: Any, server: Any) -> None:
-        super().__init__(request, address, server, directory=str(server.folder))
-
-    def do_GET(self) -> None:
+    def do_GET(self) -> None:  # noqa: N802 (its name in the base class)
         if Path(f"{self.translate_path(self.path)}.503").exists():
             self.send_error(503)
         else:
             super().do_GET()
 
-    def log_message(self, *_: Any) -> None: ...
-
 
 @pytest.fixture
 def site(tmp_path: Path) -> Iterator[str]:
     """The URL of the folder `photos`."""
-    with ThreadingHTTPServer(("127.0.0.1", 0), _Site) as server:
-        vars(server)["folder"] = tmp_path / "photos"
-        thread = threading.Thread(target=server.serve_forever)
-        thread.start()
-        yield f"http://127.0.0.1:{server.server_address[1]}"
-        server.shutdown()
-        thread.join()
+    with serving_folder(tmp_path / "photos", _Site) as url:
+        yield url
 
 
 @pytest.mark.usefixtures("embedded_ray")
@@ -113,16 +94,16 @@ def test_what_planning_found_bad_is_looked_at_again(
     monkeypatch.setattr(fetching, "FIRST_WAIT_SECONDS", 0.0)
     photos = tiny.collection(tmp_path, NAMES)
     (tmp_path / "list.csv").write_text("uri\n" + "".join(f"{site}/{name}.png\n" for name in NAMES))
-    study, out = tiny.study(tmp_path, content=[str(tmp_path / "list.csv")]), tmp_path / "out"
+    changes = {"content": [str(tmp_path / "list.csv")]}
     good, refusal = (photos / "two.png").read_bytes(), photos / "two.png.503"
     (photos / "two.png").write_bytes(good if passing else good[:-30])
     if passing:
         refusal.touch()
-    first = run(study, out)
+    first = tiny.run(tmp_path, changes=changes)
     assert (first.ok, first.failed) == (3, 1)
     (photos / "two.png").write_bytes(good)
     refusal.unlink(missing_ok=True)
-    assert run(study, out).failed == (0 if passing else 1)
-    again = run(study, out, retry_failed=True)
+    assert tiny.run(tmp_path, changes=changes).failed == (0 if passing else 1)
+    again = tiny.run(tmp_path, changes=changes, retry_failed=True)
     assert (again.num_trials, again.ok, again.failed) == (4, 4, 0)
-    tiny.assert_whole(out)
+    tiny.assert_whole(tmp_path / "out")

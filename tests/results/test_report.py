@@ -6,7 +6,6 @@ import re
 import statistics
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Iterator
 from dataclasses import replace
@@ -20,10 +19,12 @@ from nst_batch.results import plots, report_data
 from nst_batch.results.report import write_report
 from nst_batch.store.run_directory import RunDirectory
 from tests import browser, simulated, small_run
+from tests.web_server import serving_folder
 
 NASTY = '<img src=x onerror="window.hacked=1">\'&</script> été 夜.png'
 LAYERS = ("block1_conv1", "block3_conv1", "block4_conv2")
 SETS = (("block1_conv1",), ("block1_conv1", "block2_conv1"))
+Grid = tuple[RunDirectory, str, dict[str, Any]]
 
 
 def grid_run(folder: Path, **options: Any) -> RunDirectory:
@@ -44,6 +45,18 @@ def grid_run(folder: Path, **options: Any) -> RunDirectory:
     return small_run.write(folder / "run", trials, study=study, **options)
 
 
+@pytest.fixture(scope="module")
+def grid(tmp_path_factory: pytest.TempPathFactory) -> Grid:
+    """A finished run of which one trial failed, its page and the page's data."""
+    run = grid_run(tmp_path_factory.mktemp("grid"), failing=[5])
+    return run, *page_of(run)
+
+
+@pytest.fixture
+def data(grid: Grid) -> dict[str, Any]:
+    return grid[2]
+
+
 def page_of(run: RunDirectory, folder: Path | None = None) -> tuple[str, dict[str, Any]]:
     """The HTML and its data."""
     page = Path(write_report(run, folder)).read_text(encoding="utf-8")
@@ -53,8 +66,8 @@ def page_of(run: RunDirectory, folder: Path | None = None) -> tuple[str, dict[st
     return page, data
 
 
-def test_the_page_needs_nothing_else(tmp_path: Path) -> None:
-    page, data = page_of(grid_run(tmp_path, failing=[5]))
+def test_the_page_needs_nothing_else(grid: Grid) -> None:
+    _, page, data = grid
     allowed = re.search(r'Content-Security-Policy" content="(.*?)"', page)
     assert allowed
     assert allowed[1].startswith("default-src 'none'; img-src 'self' file: data:;")
@@ -68,16 +81,16 @@ def test_the_page_needs_nothing_else(tmp_path: Path) -> None:
     assert page.count("</script>") == 3
 
 
-def test_what_comes_from_the_run_is_escaped(tmp_path: Path) -> None:
-    page, data = page_of(grid_run(tmp_path))
+def test_what_comes_from_the_run_is_escaped(grid: Grid) -> None:
+    _, page, data = grid
     assert "<img src=x" not in page
     assert "<b>nasty" not in page
     assert "&lt;b&gt;nasty &amp; co&lt;/b&gt;" in page
     assert any(NASTY.replace("/", "∕") in each["uri"] for each in data["inputs"])
 
 
-def test_random_weights_are_named_as_such(tmp_path: Path) -> None:
-    page, data = page_of(grid_run(tmp_path))
+def test_random_weights_are_named_as_such(grid: Grid) -> None:
+    _, page, data = grid
     assert "RANDOM weights" in page
     assert data["study"]["random"]
     facts = data["provenance"]
@@ -86,10 +99,8 @@ def test_random_weights_are_named_as_such(tmp_path: Path) -> None:
     assert facts["device"] == "cpu"
 
 
-def test_every_plot_is_a_picture_too(tmp_path: Path) -> None:
-    run = grid_run(tmp_path)
-    write_report(run)
-    folder = tmp_path / "run" / "report"
+def test_every_plot_is_a_picture_too(grid: Grid) -> None:
+    folder = Path(grid[0].directory.root) / "report"
     names = {path.name for path in folder.iterdir()}
     plotted = {"ranking", "tradeoff", "curves"}
     assert names == {"index.html", "sheet.png", "matrix.png"} | {
@@ -101,8 +112,7 @@ def test_every_plot_is_a_picture_too(tmp_path: Path) -> None:
         assert (folder / f"{name}.svg").read_text().startswith("<svg")
 
 
-def test_the_ranking_leads_with_the_transfer_score(tmp_path: Path) -> None:
-    _, data = page_of(grid_run(tmp_path))
+def test_the_ranking_leads_with_the_transfer_score(data: dict[str, Any]) -> None:
     spec = data["plots"]["ranking"]
     [dots] = [layer for layer in spec["layer"] if layer["mark"]["type"] == "circle"]
     assert dots["encoding"]["x"]["field"] == "transfer_score"
@@ -112,8 +122,7 @@ def test_the_ranking_leads_with_the_transfer_score(tmp_path: Path) -> None:
     assert all(row["score_low"] <= row["transfer_score"] <= row["score_high"] for row in rows)
 
 
-def test_one_curve_per_layer_runs_along_alpha_with_pictures(tmp_path: Path) -> None:
-    _, data = page_of(grid_run(tmp_path))
+def test_one_curve_per_layer_runs_along_alpha_with_pictures(data: dict[str, Any]) -> None:
     points = data["plots"]["tradeoff"]["datasets"]["points"]
     curves: dict[str, list[float]] = {}
     for point in points:
@@ -137,8 +146,7 @@ def test_without_alpha_every_configuration_is_a_point(tmp_path: Path) -> None:
     assert not (tmp_path / "run" / "report" / "matrix.png").exists()
 
 
-def test_curves_are_medians_of_shares_of_the_first_loss(tmp_path: Path) -> None:
-    _, data = page_of(grid_run(tmp_path))
+def test_curves_are_medians_of_shares_of_the_first_loss(data: dict[str, Any]) -> None:
     medians = [row for row in data["plots"]["curves"]["datasets"]["medians"] if row["term"] == "total"]
     assert {row["value"] for row in medians if row["step"] == 0} == {1.0}
     first = [row for row in medians if row["configuration"] == medians[0]["configuration"]]
@@ -157,9 +165,8 @@ def test_altair_is_loaded_for_a_report_alone() -> None:
     assert "'vl_convert'" not in done.stdout
 
 
-def test_elsewhere_the_pictures_are_still_found(tmp_path: Path) -> None:
-    run = grid_run(tmp_path)
-    _, data = page_of(run, tmp_path / "other" / "place")
+def test_elsewhere_the_pictures_are_still_found(grid: Grid, tmp_path: Path) -> None:
+    _, data = page_of(grid[0], tmp_path / "other" / "place")
     picture = next(trial["picture"] for trial in data["trials"] if trial["picture"])
     assert (tmp_path / "other" / "place" / picture).resolve().is_file()
 
@@ -223,15 +230,11 @@ def test_a_report_fetches_nothing_unless_told_to(tmp_path: Path) -> None:
     asked: list[str] = []
 
     class Handler(http.server.SimpleHTTPRequestHandler):
-        def __init__(self, *request: Any) -> None:
-            super().__init__(*request, directory=str(tmp_path / "photos"))
-
         def log_message(self, _: str, *details: Any) -> None:
             asked.append(str(details[0]))
 
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        named = replace(picture, uri=f"http://127.0.0.1:{server.server_port}/p.png")
+    with serving_folder(tmp_path / "photos", Handler) as url:
+        named = replace(picture, uri=f"{url}/p.png")
         run = small_run.write(
             tmp_path / "run", list(small_run.plan([named], [[picture]], small_run.configurations({})))
         )
@@ -240,7 +243,6 @@ def test_a_report_fetches_nothing_unless_told_to(tmp_path: Path) -> None:
         assert "not fetched without --fetch" in data["inputs"][0]["reason"]
         assert asked == []
         write_report(run, fetch=True)
-        server.shutdown()
     assert asked
 
 

@@ -16,6 +16,7 @@ import pytest
 from nst_batch.errors import LockedError, RunDirectoryError
 from nst_batch.store.files import Directory
 from nst_batch.store.lock import RunLock, run_lock
+from tests import tiny
 from tests.object_store import bucket
 
 __all__ = ["bucket"]
@@ -87,8 +88,8 @@ def test_a_place_that_cannot_be_locked_is_explained(tmp_path: Path) -> None:
 # Leases, with seconds made short
 
 
-def lease(directory: Directory) -> RunLock:
-    return run_lock(directory, refresh_seconds=0.1, dead_seconds=1.0)
+def lease(directory: Directory, dead_seconds: float = 1.0) -> RunLock:
+    return run_lock(directory, refresh_seconds=0.1, dead_seconds=dead_seconds)
 
 
 @pytest.fixture(params=["memory", "s3"])
@@ -105,10 +106,10 @@ def abandoned(store: Directory, number: int = 1) -> dict[str, Any]:
 
 
 def test_a_lease_that_is_renewed_is_respected(store: Directory) -> None:
-    with lease(store) as lock:
-        with pytest.raises(LockedError, match=f"pid {os.getpid()}"), lease(store):
+    with lease(store, 2.0) as lock:
+        with pytest.raises(LockedError, match=f"pid {os.getpid()}"), lease(store, 2.0):
             pass
-        time.sleep(1.5)
+        time.sleep(2.5)
         lock.check()
     assert json.loads(store.read("leases/000001"))["released"]
     with lease(store):
@@ -132,14 +133,14 @@ def test_clocks_of_two_machines_are_not_compared(
     stop, real = threading.Event(), time.time
 
     def renew() -> None:
-        while not stop.wait(0.6):
+        while not stop.wait(0.5):
             content["beat"] += 1
             store.write("leases/000001", json.dumps(content).encode())
 
     monkeypatch.setattr(time, "time", lambda: real() + ahead_seconds)
     holder = threading.Thread(target=renew)
     holder.start()
-    with pytest.raises(LockedError, match="host h, pid 1"), lease(store):
+    with pytest.raises(LockedError, match="host h, pid 1"), lease(store, 10.0):
         pass
     stop.set()
     holder.join()
@@ -192,8 +193,15 @@ def test_a_holder_that_cannot_renew_stops(store: Directory, monkeypatch: pytest.
             time.sleep(1.3)
             with pytest.raises(LockedError, match="could not be renewed"):
                 lock.check()
-        time.sleep(0.3)
+        tiny.wait_until(lambda: is_held(lock), seconds=60)
+
+
+def is_held(lock: RunLock) -> bool:
+    try:
         lock.check()
+    except LockedError:
+        return False
+    return True
 
 
 def test_of_two_that_start_at_once_at_most_one_goes_on(store: Directory) -> None:
@@ -202,8 +210,8 @@ def test_of_two_that_start_at_once_at_most_one_goes_on(store: Directory) -> None
     def start() -> None:
         barrier.wait()
         try:
-            with lease(store) as lock:
-                time.sleep(0.2)
+            with lease(store, 10.0) as lock:
+                time.sleep(1.0)  # until whoever saw no holder has written
                 lock.check()
                 held.append(1)
                 time.sleep(0.5)

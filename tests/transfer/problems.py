@@ -11,6 +11,7 @@ from torch import Tensor
 from nst_batch.records import Configuration
 from nst_batch.transfer import Problem, TargetImage, Targets, Vgg, random_weights
 from nst_batch.transfer.random_weights import dead_leaves
+from nst_batch.transfer.vgg import conv_shapes
 from nst_batch.vocabulary import Pooling
 
 STYLE_LAYERS = ("block1_conv1", "block2_conv1", "block3_conv1", "block4_conv1", "block5_conv1")
@@ -22,9 +23,21 @@ def weights(pooling: Pooling = "average", seed: int = 0) -> dict[str, Tensor]:
     return random_weights("vgg16", seed, pooling)
 
 
+@functools.lru_cache(maxsize=2)  # in float64 one takes 230 MB
 def network(pooling: Pooling = "average", dtype: torch.dtype = torch.float32) -> Vgg:
     """A vgg16 with random weights."""
     return Vgg("vgg16", weights(pooling), pooling=pooling, dtype=dtype)
+
+
+@functools.lru_cache(maxsize=2)
+def he_network(pooling: Pooling = "max", arch: str = "vgg16") -> Vgg:
+    """With He's weights, which keep activations at their size, in float64."""
+    generator, weights = torch.Generator().manual_seed(0), {}
+    for name, (out, channels) in conv_shapes(arch).items():
+        kernel = torch.randn(out, channels, 3, 3, generator=generator, dtype=torch.float64)
+        weights[f"{name}.weight"] = kernel * (2 / (9 * channels)) ** 0.5
+        weights[f"{name}.bias"] = torch.full((out,), 0.1, dtype=torch.float64)  # what is padded shows
+    return Vgg(arch, weights, pooling=pooling, dtype=torch.float64)
 
 
 def targets(pooling: Pooling = "average", dtype: torch.dtype = torch.float32) -> Targets:

@@ -7,20 +7,9 @@ from typing import get_args
 import pytest
 import torch
 
-from nst_batch.transfer import Vgg
 from nst_batch.transfer.strips import Strip, visit_features
-from nst_batch.transfer.vgg import conv_shapes
 from nst_batch.vocabulary import Pooling
-
-
-def network(pooling: Pooling = "max", arch: str = "vgg16") -> Vgg:
-    """With He's weights, which keep activations at their size, in float64."""
-    generator, weights = torch.Generator().manual_seed(0), {}
-    for name, (out, channels) in conv_shapes(arch).items():
-        kernel = torch.randn(out, channels, 3, 3, generator=generator, dtype=torch.float64)
-        weights[f"{name}.weight"] = kernel * (2 / (9 * channels)) ** 0.5
-        weights[f"{name}.bias"] = torch.full((out,), 0.1, dtype=torch.float64)  # what is padded shows
-    return Vgg(arch, weights, pooling=pooling, dtype=torch.float64)
+from tests.transfer.problems import he_network
 
 
 @pytest.mark.parametrize("pooling", get_args(Pooling))
@@ -28,7 +17,7 @@ def network(pooling: Pooling = "max", arch: str = "vgg16") -> Vgg:
 @pytest.mark.parametrize("pixels", [1, 1000, 10_000])
 def test_strips_put_together_are_the_whole_layers(size: tuple[int, int], pixels: int, pooling: Pooling) -> None:
     images = torch.rand(2, 3, *size, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
-    vgg = network(pooling)
+    vgg = he_network(pooling)
     layers = [name for name in vgg.layers if size[0] >> int(name[5]) and size[1] >> int(name[5])]
     found: dict[str, list[torch.Tensor]] = {}
 

@@ -8,26 +8,19 @@ from typing import Any, get_args
 import pytest
 import torch
 
-from nst_batch.transfer import Objective, SolveOptions, TargetImage, Targets, Vgg, layer_distances, solve
+from nst_batch.transfer import Objective, SolveOptions, TargetImage, Targets, layer_distances, solve
 from nst_batch.transfer.losses import CONTENT, STYLE
 from nst_batch.transfer.objective import Evaluation
 from nst_batch.transfer.problem import Problem
 from nst_batch.transfer.tiles import TiledObjective
-from nst_batch.transfer.vgg import conv_shapes
 from nst_batch.vocabulary import Loss, MemoryLayout, Pooling, layer_names
-from tests.transfer.problems import STYLE_LAYERS
+from tests.transfer.problems import STYLE_LAYERS, he_network
 
 EXACT = torch.float64
 
 
 def targets(pooling: Pooling = "max", arch: str = "vgg16") -> Targets:
-    """Of a network with He's weights, which keep activations at their size, in float64."""
-    generator, weights = torch.Generator().manual_seed(0), {}
-    for name, (out, channels) in conv_shapes(arch).items():
-        kernel = torch.randn(out, channels, 3, 3, generator=generator, dtype=EXACT)
-        weights[f"{name}.weight"] = kernel * (2 / (9 * channels)) ** 0.5
-        weights[f"{name}.bias"] = torch.full((out,), 0.1, dtype=EXACT)  # what is padded shows
-    return Targets(Vgg(arch, weights, pooling=pooling, dtype=EXACT))
+    return Targets(he_network(pooling, arch))
 
 
 def pixels(seed: int, height: int, width: int) -> torch.Tensor:
