@@ -13,8 +13,12 @@ import sys
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
+from nst_batch.cli import app
+from nst_batch.errors import StudyError
 from tests import tiny
+from tests.driver import Driver
 
 
 class Opens:
@@ -27,20 +31,15 @@ class Opens:
         return open, (str(self.path), "w")
 
 
-def program(*arguments: object) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "nst_batch", *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=500)
-
-
 @pytest.mark.parametrize(
     "tag", ["!!python/object/apply:os.mkdir", "!!python/object/new:os.mkdir", "!!python/name:os.mkdir"]
 )
 def test_a_study_file_runs_nothing(tag: str, tmp_path: Path) -> None:
     study = tmp_path / "study.yaml"
     study.write_text(f"content: {tag} [{tmp_path}/made]\nstyle: [b.png]\n")
-    ended = program("plan", study)
-    assert ended.returncode == 2
-    assert "study.yaml:1: " in ended.stderr
+    ended = CliRunner().invoke(app, ["plan", str(study)])
+    assert isinstance(ended.exception, StudyError)
+    assert "study.yaml:1: " in str(ended.exception)
     assert not (tmp_path / "made").exists()
 
 
@@ -48,34 +47,27 @@ def test_weights_run_nothing(tmp_path: Path, embedded_ray: str) -> None:
     tiny.collection(tmp_path, tiny.good(1))
     weights = tmp_path / "weights.pth"
     weights.write_bytes(pickle.dumps({"features.0.weight": Opens(tmp_path / "made")}))
-    ended = program(
-        "run", "demo", "--content", tmp_path / "photos", "--style", tmp_path / "style.png",
-        "--weights", weights, "--out", tmp_path / "out", "--address", embedded_ray,
-    )  # fmt: skip
+    arguments = ["run", "demo", "--content", tmp_path / "photos", "--style", tmp_path / "style.png"]
+    arguments += ["--weights", weights, "--out", tmp_path / "out", "--address", embedded_ray]
+    command = [sys.executable, "-m", "nst_batch", *map(str, arguments)]
+    ended = subprocess.run(command, capture_output=True, text=True, check=False, timeout=500)
     assert ended.returncode == 1
     assert "weights.pth" in ended.stderr
     assert not (tmp_path / "made").exists()
 
 
 def test_no_secret_of_a_url_is_told(tmp_path: Path, embedded_ray: str) -> None:
-    tiny.collection(tmp_path, tiny.good(1))
+    photos = tiny.collection(tmp_path, tiny.good(1))
     url = "http://me:hush-password@127.0.0.1:9/photo.png?X-Amz-Signature=hush-signature"
-    out = tmp_path / "out"
-    ended = program(
-        "run", "demo", "--content", url, "--content", tmp_path / "photos", "--style", tmp_path / "style.png",
-        "--set", "grid.content_layers=[block1_conv1]", "--size", 32, "--steps", 1,
-        "--address", embedded_ray, "--out", out,
-    )  # fmt: skip
-    assert ended.returncode == 3, ended.stderr
-    assert "127.0.0.1:9/photo.png" in ended.stderr
-    asked = [
-        program("query", out, "SELECT * FROM trials", "--format", "json"),
-        program("show", out, "0", "--format", "json"),
-    ]
-    shown = [ended.stdout, ended.stderr, *(each.stdout for each in asked)]
-    shown += [path.read_text("latin-1") for path in out.glob("*.json")]
-    assert program("report", out).returncode == 0
-    shown += [path.read_text("latin-1") for path in (out / "report").rglob("*") if path.is_file()]
-    assert "127.0.0.1:9/photo.png" in asked[0].stdout
+    running = Driver(tmp_path, "--content", url, "--content", str(photos), "--address", embedded_ray)
+    shown = list(running.process.communicate(timeout=300))
+    assert running.process.returncode == 3, shown
+    assert "127.0.0.1:9/photo.png" in shown[1]
+    out = running.out
+    for command in (["query", str(out), "SELECT * FROM trials"], ["show", str(out), "0"]):
+        shown.append(CliRunner().invoke(app, [*command, "--format", "json"]).output)
+        assert "127.0.0.1:9/photo.png" in shown[-1]
+    assert CliRunner().invoke(app, ["report", str(out)]).exit_code == 0
+    shown += [path.read_text("latin-1") for path in (*out.glob("*.json"), *(out / "report").iterdir())]
     assert not [text for text in shown if "hush" in text]
     assert not [name for _, folders, files in os.walk(out) for name in (*folders, *files) if "hush" in name]
