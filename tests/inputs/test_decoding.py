@@ -98,14 +98,6 @@ def test_the_pixel_cap_is_ours_and_not_pillows(monkeypatch: pytest.MonkeyPatch) 
     assert failure(PNG).kind == "too_large"
 
 
-@pytest.mark.slow
-def test_120_megapixels_decode() -> None:
-    assert decoding.decode(file_of(Image.new("RGB", (12_000, 10_000), "teal"), "PNG"), "a.png").size == (
-        12_000,
-        10_000,
-    )
-
-
 def test_a_large_jpeg_is_decoded_small_when_a_small_one_is_wanted() -> None:
     photo = gradient(1600, 1200)
     data = file_of(photo, "JPEG", quality=95)

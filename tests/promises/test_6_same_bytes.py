@@ -35,7 +35,7 @@ def test_a_resumed_run_gives_what_an_undisturbed_one_gives(tmp_path: Path) -> No
     tiny.collection(tmp_path, tiny.good(6))
     network = {"arch": "vgg11", "weights": "random:0", "pooling": "average"}  # the smallest
     changes = {"grid": {"init": ["noise"]}, "network": network}
-    tiny.run(tmp_path, WorkerActor, changes=changes, out=tmp_path / "one")
+    tiny.run(tmp_path, WorkerActor, changes=changes, out=tmp_path / "one", cluster={"max_workers": 1})
     interrupt = tiny.After(1, lambda: os.kill(os.getpid(), signal.SIGTERM))
     with pytest.raises(Interrupted):
         tiny.run(tmp_path, WorkerActor, changes=changes, out=tmp_path / "two", reporter=interrupt)

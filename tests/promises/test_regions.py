@@ -11,6 +11,8 @@ import numpy as np
 import pytest
 from PIL import Image, ImageDraw
 
+from nst_batch.cluster.options import ClusterOptions
+from nst_batch.cluster.progress import Progress
 from nst_batch.inputs.finding import list_inputs
 from nst_batch.results.rank import rank
 from nst_batch.results.verify import verify
@@ -79,6 +81,12 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
+def run(of: Study, out: RunDirectory) -> Progress:
+    """On one worker of one core: several threads on fewer cores would wait for each other most of the time."""
+    cluster = ClusterOptions(cpus_per_worker=1, max_workers=1)
+    return run_study(of, RunOptions(out=out.directory.root, cluster=cluster))
+
+
 def pairs(folder: Path, *masks: tuple[str, str]) -> None:
     rows = [f"c.png,s.png + t.png,{content},{style}" for content, style in masks]
     (folder / "pairs.csv").write_text("\n".join(["content,style,content_mask,style_mask", *rows]) + "\n")
@@ -92,7 +100,7 @@ def test_good_masks_are_scored_and_bad_ones_are_failed_rows(folder: Path) -> Non
     )
     pairs(folder, good, ("", ""), *bad)
     out = RunDirectory(str(folder / "out"))
-    progress = run_study(study(folder), RunOptions(out=out.directory.root))
+    progress = run(study(folder), out)
     assert (progress.ok, progress.failed) == (2, len(BAD))
     rows = {Path(row["content_mask_uri"] or "none").name: row for row in out.table("trials").to_pylist()}
     for name, kind in BAD.values():
@@ -109,11 +117,11 @@ def test_good_masks_are_scored_and_bad_ones_are_failed_rows(folder: Path) -> Non
     assert all((row["transfer_score"] is None) == row["protected"] for row in regions)
     assert len({row["trial_id"] for row in rows.values()}) == len(rows)
     assert verify(out).problems == []
-    assert run_study(study(folder), RunOptions(out=out.directory.root)).ok == 2  # nothing is computed again
+    assert run(study(folder), out).ok == 2  # nothing is computed again
     drawn(folder / "speck.png", ((2, 2, 30, 30), "red"))
     pairs(folder, good, ("", ""), *(each for each in bad if each[0] != "speck.png"))
     with pytest.raises(Exception, match=r"speck.png: changed or gone"):
-        run_study(study(folder), RunOptions(out=out.directory.root))
+        run(study(folder), out)
 
 
 @pytest.mark.usefixtures("embedded_ray")
@@ -123,18 +131,18 @@ def test_a_folder_of_masks_protects_what_is_white(folder: Path) -> None:
     keys: dict[str, Any] = {"content": [str(folder / "c.png")], "style": [str(folder / "s.png")], "pairs": None}
     chosen = study(folder, **keys, content_masks=str(folder / "masks"), optimizer={"steps": 12})
     out = RunDirectory(str(folder / "out"))
-    assert run_study(chosen, RunOptions(out=out.directory.root)).ok == 1
+    assert run(chosen, out).ok == 1
     regions = {row["color"]: row for row in out.table("regions").to_pylist()}
     assert regions["#ffffff"]["protected"]
     assert not regions["#000000"]["protected"]
     plain = RunDirectory(str(folder / "plain"))
-    assert run_study(study(folder, **keys, optimizer={"steps": 12}), RunOptions(out=plain.directory.root)).ok == 1
+    assert run(study(folder, **keys, optimizer={"steps": 12}), plain).ok == 1
     left, top, right, bottom = FACE
     content = np.asarray(Image.open(folder / "c.png")).astype(float)
     changes = []
-    for run in (out, plain):
-        [row] = run.table("trials").to_pylist()
-        found = np.asarray(Image.open(folder / run.directory.root / row["image_path"])).astype(float)
+    for each in (out, plain):
+        [row] = each.table("trials").to_pylist()
+        found = np.asarray(Image.open(folder / each.directory.root / row["image_path"])).astype(float)
         changes.append((row["trial_id"], np.abs(found - content)[top:bottom, left:right].mean()))
     (masked, little), (unmasked, much) = changes
     assert masked != unmasked
@@ -160,14 +168,14 @@ def test_a_mask_that_could_not_be_read_is_replaced_in_its_own_row(folder: Path) 
     def plan() -> Plan:
         return make_plan(chosen, list_inputs(*chosen.inputs), configurations=configurations, batch_size=1)
 
-    run = RunDirectory(str(folder / "out"))
-    with Committer(run) as committer:
+    out = RunDirectory(str(folder / "out"))
+    with Committer(out) as committer:
         committer.write_plan({"name": "regions", "study": chosen.shown()}, plan().trials())
         drawn(folder / "late.png", (FACE, "white"))
         drawn(folder / "later.png", (LEFT, "white"))
-        added = extension(plan(), run, chosen.shown(), "out")
+        added = extension(plan(), out, chosen.shown(), "out")
         committer.write_plan({"name": "regions", "study": chosen.shown()}, added)
-    planned = list(run.iter_plan())
+    planned = list(out.iter_plan())
     names = [Path(trial.content.mask.uri).name for trial in planned if trial.content and trial.content.mask]
     assert names == ["late.png", "later.png"]
     assert [trial.error_type for trial in planned] == [None, None]
@@ -176,12 +184,12 @@ def test_a_mask_that_could_not_be_read_is_replaced_in_its_own_row(folder: Path) 
 @pytest.mark.usefixtures("embedded_ray")
 def test_votes_know_a_masked_pair_and_a_judge_reads_no_mask(folder: Path) -> None:
     pairs(folder, ("good.png", "style.png + all-red.png"))
-    run = RunDirectory(str(folder / "out"))
-    assert run_study(study(folder, grid=LAYERS | {"alpha": [0.5, 5]}), RunOptions(out=run.directory.root)).ok == 2
-    page = Path(write_vote_page(run)).read_text()
+    out = RunDirectory(str(folder / "out"))
+    assert run(study(folder, grid=LAYERS | {"alpha": [0.5, 5]}), out).ok == 2
+    page = Path(write_vote_page(out)).read_text()
     [told] = map(json.loads, re.findall(r'<script type="application/json"[^>]*>(.*?)</script>', page, re.DOTALL))
-    recorded = set(run.table("trials")["content_sha256"].to_pylist())
+    recorded = set(out.table("trials")["content_sha256"].to_pylist())
     assert {pair["content_sha256"] for pair in told["pairs"]} == recorded
     for mask in ("good.png", "style.png", "all-red.png"):
         (folder / mask).unlink()
-    assert rank(run, judges=["pixels"]).num_rows == 2
+    assert rank(out, judges=["pixels"]).num_rows == 2

@@ -12,7 +12,7 @@ from nst_batch.transfer.problem import reduced, resized
 from nst_batch.vocabulary import num_stages
 from tests.transfer.problems import picture, problem, targets
 
-PLAIN = SolveOptions(steps=12)
+PLAIN = SolveOptions(steps=8)
 
 
 def mixed(dtype: torch.dtype = torch.float32) -> list[Problem]:
@@ -31,13 +31,15 @@ def totals(solution: Solution) -> torch.Tensor:
 
 
 @pytest.mark.parametrize("optimizer", ["lbfgs", "adam"])
-def test_alone_or_together_is_the_same(optimizer: str) -> None:
+def test_alone_or_together_in_any_order_is_the_same(optimizer: str) -> None:
     """To the last digits of float64: whatever passed from one image to another would be far more."""
-    options = SolveOptions(steps=12, optimizer=optimizer)  # type: ignore[arg-type]
+    options = dataclasses.replace(PLAIN, optimizer=optimizer)
     posed, cache = mixed(torch.float64), targets(dtype=torch.float64)
-    for one, found in zip(posed, solve(cache, posed, options), strict=True):
+    backward = solve(cache, posed[::-1], options)[::-1]
+    for one, found, other in zip(posed, solve(cache, posed, options), backward, strict=True):
         [alone] = solve(cache, [one], options)
         torch.testing.assert_close(totals(found), totals(alone), rtol=1e-9, atol=0)
+        torch.testing.assert_close(totals(other), totals(alone), rtol=1e-9, atol=0)
 
 
 def test_in_float32_a_batch_changes_what_rounding_changes() -> None:
@@ -51,13 +53,6 @@ def test_in_float32_a_batch_changes_what_rounding_changes() -> None:
     for found, again in zip(together, solve(cache, posed, PLAIN), strict=True):
         assert found.curve == again.curve
         assert found.image.equal(again.image)
-
-
-def test_order_does_not_matter() -> None:
-    posed, cache = mixed(torch.float64), targets(dtype=torch.float64)
-    forward, backward = solve(cache, posed, PLAIN), solve(cache, posed[::-1], PLAIN)
-    for one, other in zip(forward, backward[::-1], strict=True):
-        torch.testing.assert_close(totals(one), totals(other), rtol=1e-9, atol=0)
 
 
 @pytest.mark.parametrize("steps", [1, 5, 30])
@@ -83,14 +78,14 @@ def test_a_diverging_image_ends_alone_and_keeps_its_best() -> None:
 
 
 def test_an_image_that_has_arrived_leaves_the_others_alone() -> None:
-    exact = torch.float64  # thirty steps amplify what float32 rounds
+    exact = torch.float64  # steps amplify what float32 rounds
     arrived = problem(style_layers=(), alpha=0.0, dtype=exact)  # nothing is left to be done
     cache = targets(dtype=exact)
-    options = dataclasses.replace(PLAIN, steps=30)
+    options = dataclasses.replace(PLAIN, steps=15)
     early, late = solve(cache, [arrived, problem(dtype=exact)], options)
     assert early.stop_reason == "converged"
-    assert len(early.curve.step) < 30
-    assert late.curve.step[-1] == 30
+    assert len(early.curve.step) < 15
+    assert late.curve.step[-1] == 15
     [alone] = solve(cache, [problem(dtype=exact)], options)
     torch.testing.assert_close(totals(late), totals(alone), rtol=1e-6, atol=0)
 
@@ -115,13 +110,13 @@ def test_reconstruction_from_noise_approaches_the_content() -> None:
 
 
 def test_a_large_image_starts_from_what_was_found_at_half_its_size(monkeypatch: pytest.MonkeyPatch) -> None:
-    cache, [small, large] = targets(), [problem(side=64), problem(side=128)]
+    cache, [small, large] = targets(), [problem(side=32), problem(side=64)]
     plain = dataclasses.replace(PLAIN, pyramid="off")
     [without] = solve(cache, [large], plain)
-    monkeypatch.setattr(engine, "num_stages", lambda height, _: int(height == 128))
+    monkeypatch.setattr(engine, "num_stages", lambda height, _: int(height == 64))
     [staged] = solve(cache, [large], PLAIN)
     [coarse] = solve(cache, [reduced(large, 1)], plain)
-    begun = Objective(cache, [large], "sum")(resized(coarse.image, 128, 128).unsqueeze(0)).total
+    begun = Objective(cache, [large], "sum")(resized(coarse.image, 64, 64).unsqueeze(0)).total
     assert staged.curve.total[0] == pytest.approx(float(begun), rel=1e-4)
     assert staged.curve.total[0] < without.curve.total[0]
     assert len(staged.curve.total) == len(without.curve.total)

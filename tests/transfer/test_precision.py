@@ -38,6 +38,6 @@ def test_final_losses_are_judged_in_float32() -> None:
 
 
 def test_bfloat16_ends_near_float32() -> None:
-    options = SolveOptions(steps=25)
+    options = SolveOptions(steps=15)
     quick, exact = (solve(targets(each), [problem()], options)[0].curve for each in ("bfloat16", "float32"))
     assert quick.total[-1] < 1.15 * exact.total[-1]

@@ -367,7 +367,7 @@ def test_bfloat16_ends_near_float32() -> None:
         cache = build_targets(
             "vgg16", weights(), pooling="average", normalization="imagenet", device=cpu, precision=precision
         )
-        [solution] = solve(cache, [problem], SolveOptions(steps=25))
+        [solution] = solve(cache, [problem], SolveOptions(steps=12))
         finals.append(solution.curve.total[-1])
     assert finals[0] < 1.15 * finals[1] < solution.curve.total[0]
 
