@@ -101,7 +101,7 @@ def test_a_trial_that_does_not_fit_alone_is_recorded_and_the_others_go_on(
 def test_a_worker_takes_strips_where_the_whole_does_not_fit_and_says_so(
     real: Worker, trials: list[Trial], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    chosen = replace(CHOSEN, size=192, steps=2)
+    chosen = replace(CHOSEN, size=192, steps=3)
     large = [replace(trial, width=192, height=192, configuration=chosen) for trial in trials]
     [whole] = real.run(large[:1])
     assert (whole.outcome.tile, whole.outcome.num_pairs, whole.outcome.pair_precision) == (0, 3, "float32")
