@@ -9,7 +9,7 @@ import torch
 
 from nst_batch.transfer import Objective, Problem, Solution, SolveOptions, TargetImage, engine, solve
 from nst_batch.transfer.problem import reduced, resized
-from nst_batch.vocabulary import num_stages
+from nst_batch.vocabulary import OptimizerName, num_stages
 from tests.transfer.problems import picture, problem, targets
 
 PLAIN = SolveOptions(steps=8)
@@ -31,7 +31,7 @@ def totals(solution: Solution) -> torch.Tensor:
 
 
 @pytest.mark.parametrize("optimizer", ["lbfgs", "adam"])
-def test_alone_or_together_in_any_order_is_the_same(optimizer: str) -> None:
+def test_alone_or_together_in_any_order_is_the_same(optimizer: OptimizerName) -> None:
     """To the last digits of float64: whatever passed from one image to another would be far more."""
     options = dataclasses.replace(PLAIN, optimizer=optimizer)
     posed, cache = mixed(torch.float64), targets(dtype=torch.float64)
