@@ -58,6 +58,7 @@ def columns_of_the_paper(arch: str) -> torch.nn.Sequential:
         layers = list(feature_layers("vgg16"))
         for position in (14, 21, 28):  # the third convolutions of blocks 3, 4 and 5
             old = layers[position]
+            assert isinstance(old, torch.nn.Conv2d)
             layers[position] = torch.nn.Conv2d(old.in_channels, old.out_channels, 1)
         return torch.nn.Sequential(*layers)
     return feature_layers(arch)

@@ -22,13 +22,16 @@ SIDE = 32
 
 
 @functools.cache
-def reference_features(pooling: Pooling) -> tuple[torch.Tensor, list[reference.Features]]:
+def reference_features(
+    pooling: Pooling,
+) -> tuple[torch.Tensor, reference.Features, reference.Features, reference.Features]:
     """An image that takes a gradient; features of it, of the content and of the style."""
     chosen = simulated.configuration(pooling=pooling)
     exact = {name: value.double() for name, value in weights(pooling).items()}
     start = torch.rand(3, SIDE, SIDE, generator=torch.Generator().manual_seed(3)).double().requires_grad_()
-    pictures = (start, picture(1, SIDE).pixels.double(), picture(2, SIDE).pixels.double())
-    return start, [reference.features(each, exact, chosen) for each in pictures]
+    content, style = picture(1, SIDE).pixels.double(), picture(2, SIDE).pixels.double()
+    own, wanted, painted = (reference.features(each, exact, chosen) for each in (start, content, style))
+    return start, own, wanted, painted
 
 
 @pytest.mark.parametrize("pooling", get_args(Pooling))
@@ -41,9 +44,9 @@ def test_loss_and_gradient_agree_with_the_reference(preset: str, convention: Los
         for each in study.configurations(weights_sha256="", normalization="imagenet")
     ]
     content, style, cache = picture(1, SIDE), picture(2, SIDE), targets(pooling)
-    start, features = reference_features(pooling)
+    start, own, wanted, painted = reference_features(pooling)
     for each in chosen[:: len(chosen) // 10 or 1]:
-        expected = reference.losses(*features, each)
+        expected = reference.losses(own, wanted, painted, each)
         (wanted_gradient,) = torch.autograd.grad(expected["total"], start, retain_graph=True)
         objective = Objective(cache, [problem_of(each, content, style)], convention)
         found, gradient = objective.with_gradient(start.detach().float().reshape(1, -1))
