@@ -92,11 +92,11 @@ class Run:
             raise QueryError(f"{trial_id}: {trial['status']}, so it has no picture: {trial['error_message']}")
         return finished_picture(self.directory, trial["image_path"])
 
-    def query(self, sql: str, *, allow: Sequence[str] = ()) -> pa.Table:
+    def query(self, sql: str) -> pa.Table:
         """The answer to a SELECT over `trials`, `curves`, `layers` and `regions`; see `results.query.query`."""
         from nst_batch.results.query import query
 
-        return query(self.directory, sql, allow=allow)
+        return query(self.directory, sql)
 
     def show(self, trial: str | None = None, *, where: str | None = None) -> pa.Table:
         """One trial with everything that is known of it; or a list of trials.
@@ -133,7 +133,7 @@ class Run:
 
     def vote(self, folder: str | os.PathLike[str] | None = None, *, fetch: bool = False) -> str:
         """Writes the page for votes, and returns where it is; see `results.vote.write_vote_page`."""
-        from nst_batch.results.vote import write_vote_page
+        from nst_batch.results.votes import write_vote_page
 
         return write_vote_page(self.directory, Path(folder) if folder else None, fetch=fetch)
 

@@ -102,6 +102,7 @@ def _plan(
     _note_first(20, bad, "bad inputs", reporter)
     same = [f"{left_out} is left out: it has the same content as {other}" for left_out, other in plan.duplicates]
     _note_first(5, same, "duplicates", reporter)
+    _note_first(5, plan.unused_regions, "unused regions of styles", reporter)
     trials = plan.trials()
     if run.exists():
         trials = extension(plan, run, run.study["study"], run.directory.url())

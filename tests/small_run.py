@@ -14,7 +14,7 @@ from PIL import Image
 
 from nst_batch.inputs.images import encode
 from nst_batch.records import Configuration, Curve, Picture, Result, Trial, trial_id
-from nst_batch.scores import LayerDistance, transfer_scores
+from nst_batch.scores import LayerDistance, RegionScores, transfer_scores
 from nst_batch.store.committer import Committer
 from nst_batch.store.run_directory import RunDirectory
 from nst_batch.vocabulary import conv_layers
@@ -47,6 +47,14 @@ def inputs(folder: Path, names: Sequence[str]) -> list[Picture]:
         path.write_bytes(data)
         made.append(stored(path))
     return made
+
+
+def masked(picture: Picture, path: Path, color: str) -> Picture:
+    """The picture with a mask: its left half black, its right half of a colour."""
+    mask = Image.new("RGB", (EDGE, EDGE))
+    mask.paste(color, (EDGE // 2, 0, EDGE, EDGE))
+    path.write_bytes(encode(mask))
+    return replace(picture, mask=stored(path))
 
 
 def stored(path: Path) -> Picture:
@@ -102,7 +110,9 @@ def result(of: Trial, distances: tuple[float | None, float | None]) -> Result:
         initial=history.at(0), final=history.at(-1), **asdict(transfer_scores(layers)),
     )  # fmt: skip
     picture = encode(drawing(1000 + of.trial_index))
-    return replace(ended, outcome=outcome, curve=history, layers=layers, image=picture)
+    halves = (0, 1) if of.content and of.content.mask else ()
+    regions = tuple(RegionScores.of(label, 0.5, layers) for label in halves)
+    return replace(ended, outcome=outcome, curve=history, layers=layers, regions=regions, image=picture)
 
 
 def distances_of(kept: float, taken: float) -> tuple[float, float]:

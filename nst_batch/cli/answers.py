@@ -118,16 +118,12 @@ def query(
         Literal["table", "json", "csv", "parquet"], typer.Option("--format", help="How rows are printed.")
     ] = "table",
     output: Output = None,
-    allow: Annotated[
-        list[str] | None,
-        typer.Option(metavar="PATH", help="Another file or folder that the query may read; repeatable."),
-    ] = None,
 ) -> None:
     """Ask the tables with SQL, also while the run goes on.
 
     The tables are trials, curves, layers and regions, the SQL is DuckDB's; a run is only read.
     """
-    print_rows(_opened(run).query(sql, allow=allow or ()), format, output)
+    print_rows(_opened(run).query(sql), format, output)
 
 
 @app.command(epilog="Example: nst-batch report runs/w7")

@@ -8,12 +8,15 @@ from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from threading import Semaphore
+from typing import Any
 
 from nst_batch.errors import ImageError
 from nst_batch.inputs import memory
 from nst_batch.inputs.decoding import decode_sized
 from nst_batch.inputs.fetching import printable, read_bytes, sha256
+from nst_batch.inputs.masks import Color
 from nst_batch.records import Picture
+from nst_batch.vocabulary import MAX_REGIONS
 
 _READ_AT_ONCE = 32  # a bucket answers after tens of milliseconds, and to many at once
 _AHEAD = 256
@@ -28,6 +31,8 @@ class Inspection:
     width: int = 0
     height: int = 0
     """Pixels, upright; 0 when the picture is bad."""
+    colors: tuple[Color, ...] = ()
+    """Where there are so few that they may be regions of a mask."""
     error_type: str | None = None
     """`ImageError.kind`; None when the picture is good."""
     error_message: str | None = None
@@ -57,11 +62,13 @@ def inspect(uri: str) -> Inspection:
             data = read_bytes(uri)
             digest = sha256(data)
             with _DECODERS:
-                _, (width, height) = decode_sized(data, uri, target_edge=1)
+                image, (width, height) = decode_sized(data, uri, target_edge=1)
+                colors: Any = image.getcolors(MAX_REGIONS)
     except ImageError as error:
         bad = Picture(uri=printable(uri), sha256=digest)
         return Inspection(picture=bad, error_type=error.kind, error_message=str(error))
-    return Inspection(picture=Picture(uri=uri, sha256=digest), width=width, height=height)
+    picture, few = Picture(uri=uri, sha256=digest), tuple(color for _, color in colors or ())
+    return Inspection(picture=picture, width=width, height=height, colors=few)
 
 
 def _file_bytes(uri: str) -> int:

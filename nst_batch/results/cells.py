@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -26,11 +26,7 @@ _COLUMNS = (
 
 
 def ended_trials(run: RunDirectory, where: str | None = None) -> pa.Table:
-    """The ended trials that `where` chooses: what they are judged by, and in `pair` the number of their pair.
-
-    Raises:
-        QueryError: `where` is wrong.
-    """
+    """The ended trials that `where` chooses: what they are judged by, and in `pair` the number of their pair."""
     pair = "dense_rank() OVER (ORDER BY coalesce(content_uri, ''), coalesce(style_uri, '')) - 1 AS pair"
     with Session(run) as session:
         return session.query(f"SELECT {', '.join(_COLUMNS)}, {pair} FROM trials WHERE {condition(where)}")
@@ -41,7 +37,7 @@ def numbers(column: pa.ChunkedArray) -> Floats:
     return np.asarray(pc.fill_null(column, math.nan).to_numpy(), np.float64)
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class Cells:
     """The measures of each pair under each configuration; higher is better, NaN has not ended, -infinity failed."""
 
@@ -51,18 +47,12 @@ class Cells:
     """The SHA-256 of content and style, of the rows."""
     measures: dict[str, Floats]
     """By name. The first one decides which trials have failed."""
-    notes: list[str] = field(default_factory=list)
 
     @classmethod
     def of(cls, trials: pa.Table, measures: Mapping[str, Floats], order: Sequence[str]) -> Cells:
-        """The cells of trials from `ended_trials`.
+        """The cells of trials from `ended_trials`, of which each has one number per measure.
 
-        Args:
-            measures: One number for each trial; measures that no trial has are left out.
-            order: Of the configurations.
-
-        Raises:
-            QueryError: There is nothing to compare.
+        Measures that no trial has are left out. Raises QueryError where there is nothing to compare.
         """
         present = set(pc.unique(trials["configuration"]).to_pylist())
         configurations = [identity for identity in order if identity in present]
@@ -80,8 +70,8 @@ class Cells:
             raise QueryError("no trial to rank: none has ended well yet, or none fits --where")
         return cls(configurations, list(zip(*pictures, strict=True)), found)
 
-    def compared(self) -> Cells:
-        """The pairs and configurations of which every trial has ended: the largest such block there is."""
+    def compared(self) -> tuple[Cells, list[str]]:
+        """The pairs and configurations of which every trial has ended, and a note of what is left out."""
         values = next(iter(self.measures.values()))
         some_ok: Flags = np.asarray(np.isfinite(values).any(axis=1), np.bool_)
         ended: Flags = np.asarray(~np.isnan(values) & some_ok[:, None], np.bool_)
@@ -90,14 +80,11 @@ class Cells:
             [name for name, keep in zip(self.configurations, columns, strict=True) if keep],
             [each for each, keep in zip(self.pictures, rows, strict=True) if keep],
             {name: each[np.ix_(rows, columns)] for name, each in self.measures.items()},
-            list(self.notes),
         )
-        if rows.sum() < some_ok.sum() or not columns.all():
-            kept.notes.append(
-                f"Compares {columns.sum():,} of {len(columns):,} configurations on {rows.sum():,} of "
-                f"{some_ok.sum():,} pairs: the other trials have not ended."
-            )
-        return kept
+        if rows.sum() == some_ok.sum() and columns.all():
+            return kept, []
+        compares = f"Compares {columns.sum():,} of {len(columns):,} configurations on {rows.sum():,} of"
+        return kept, [f"{compares} {some_ok.sum():,} pairs: the other trials have not ended."]
 
     def means(self, name: str) -> Floats:
         """A measure's mean over the pairs that did not fail, for each configuration; NaN if all did."""

@@ -1,13 +1,13 @@
 """Draws a labelled grid of pictures with Pillow. Which pictures stand on it is decided in `sheets`.
 
-A sheet is a stack of strips; in a strip, pictures or blocks of text stand beside each other. Columns that do not
-fit beside each other are set in bands below each other.
-Text is set in the font that comes with Pillow (ASCII and a little more), so that it is the same on every machine.
+Columns that do not fit beside each other are set in bands below each other. Text is set in the font that comes with
+Pillow (ASCII and a little more), so that it is the same on every machine.
 """
 
 from __future__ import annotations
 
 import functools
+import textwrap
 import unicodedata
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -19,8 +19,7 @@ from nst_batch.results.pictures import Tile
 MAX_WIDTH = 4096
 """Pixels."""
 
-_PAPER, _BOX, _LINE = "#fdfdfb", "#f3f2ee", "#deddd8"
-_INK, _QUIET = "#202226", "#767980"
+_PAPER, _BOX, _LINE, _INK, _QUIET = "#fdfdfb", "#f3f2ee", "#deddd8", "#202226", "#767980"
 _LABEL_LINES, _CAPTION_LINES, _PARAGRAPH_LINES = 5, 3, 12
 _TEXT_SCALE = 4
 _SPELLINGS = str.maketrans({"×": "x", "–": "-", "—": "-", "−": "-", "α": "alpha", "β": "beta", "→": "->", "‘": "'"})
@@ -39,10 +38,6 @@ class Font:
         """Pixels from one line to the next."""
         return round(1.3 * self.size)
 
-    def width(self, text: str) -> float:
-        """Pixels that a line of text takes."""
-        return _face(self.size).getlength(text) / _TEXT_SCALE
-
     def block(self, text: str, width: int, max_lines: int, paper: str = _PAPER) -> Image.Image:
         """`text` as a picture of `width` pixels, as high as its lines.
 
@@ -50,38 +45,20 @@ class Font:
         """
         lines = self.wrap(text, width, max_lines)
         block = Image.new("RGB", (width, self.line * len(lines)), paper)
-        mask = Image.new("L", (_TEXT_SCALE * width, _TEXT_SCALE * self.line))
         for number, line in enumerate(lines):
-            mask.paste(0, (0, 0, *mask.size))
+            mask = Image.new("L", (_TEXT_SCALE * width, _TEXT_SCALE * self.line))
             ImageDraw.Draw(mask).text((0, 0), line, fill=255, font=_face(self.size))
             block.paste(self.ink, (0, number * self.line), mask.reduce(_TEXT_SCALE))
         return block
 
     def wrap(self, text: str, width: int, max_lines: int) -> list[str]:
-        """`text` in lines of at most `width` pixels; an ellipsis stands for what does not fit `max_lines`."""
-        lines = [line for paragraph in _plain(text).splitlines() for line in self._lines(paragraph, width)]
-        if len(lines) <= max_lines:
-            return lines
-        last = lines[max(max_lines - 1, 0)]
-        while last and self.width(last + "…") > width:
-            last = last[:-1]
-        return [*lines[: max_lines - 1], last + "…"][:max_lines]
-
-    def _lines(self, paragraph: str, width: int) -> Iterator[str]:
-        """A paragraph broken between words, and in a word that is too long after punctuation if there is some."""
-        line = ""
-        for word in paragraph.split():
-            if line and self.width(f"{line} {word}") > width:
-                yield line
-                line = ""
-            line = f"{line} {word}".lstrip()
-            while self.width(line) > width and len(line) > 1:
-                fitting = [end for end in range(1, len(line)) if self.width(line[:end]) <= width] or [1]
-                natural = [end for end in fitting if line[end - 1] in "_/,.=+-"]
-                end = (natural or fitting)[-1]
-                yield line[:end]
-                line = line[end:]
-        yield line
+        """`text` in lines of about `width` pixels; an ellipsis stands for what does not fit `max_lines`."""
+        plain = " ".join(_plain(text).split())
+        share = _TEXT_SCALE * width / max(_face(self.size).getlength(plain), 1)
+        if not max_lines or not plain or share >= 1:
+            return [plain][:max_lines] if plain else []
+        num_chars = max(int(0.9 * share * len(plain)), 1)  # letters differ in width: some room for wide ones
+        return textwrap.wrap(plain, num_chars, max_lines=max_lines, placeholder="…")
 
 
 def contact_sheet(
@@ -98,25 +75,19 @@ def contact_sheet(
 
     Args:
         rows: Pictures keep their proportions within square tiles. Rows may differ in length.
-        column_labels: One per column, above; empty for none.
-        row_labels: One per row, on the left; empty for none.
-        title: A heading.
-        caption: A paragraph below the grid.
-        tile_edge: Pixels of a tile's edge.
+        column_labels, row_labels: One each, above and on the left; empty for none.
+        title, caption: A heading, and a paragraph below the grid.
+        tile_edge: Pixels.
         repeated_columns: So many first columns are shown again in every band.
-
-    Raises:
-        ValueError: There is no tile, or the labels do not fit the grid.
     """
-    columns = max(map(len, rows), default=0)
-    if not columns:
-        raise ValueError("expected at least one tile, found none")
-    for name, labels, count in (("column", column_labels, columns), ("row", row_labels, len(rows))):
-        if labels and len(labels) != count:
-            raise ValueError(f"expected {count} {name} labels, found {len(labels)}")
-    layout = _Layout(tile_edge, max(tile_edge * 3 // 4, 110) if row_labels else 0)
-    chosen = layout.bands(columns, repeated_columns)
-    bands = [layout.band(band, rows, column_labels, row_labels or [""] * len(rows)) for band in chosen]
+    layout = _Layout(tile_edge, bool(row_labels))
+    bands = []
+    for band in layout.bands(max(map(len, rows)), repeated_columns):
+        heads = [layout.label.block(column_labels[each], tile_edge, _LABEL_LINES) for each in band if column_labels]
+        strips = [layout.strip(heads, align=1)] if heads else []
+        for row, label in zip(rows, row_labels or [""] * len(rows), strict=True):
+            strips.append(layout.row([row[each] for each in band if each < len(row)], label))
+        bands.append(_stacked(strips, layout.gap))
     width = max(band.width for band in bands)
     line = Image.new("RGB", (width, 1), _LINE)
     above = [layout.title.block(title, width, _PARAGRAPH_LINES)] if title else []
@@ -126,15 +97,12 @@ def contact_sheet(
 
 
 class _Layout:
-    """Lengths in pixels, and fonts; all follow from the tile's edge.
+    """Lengths in pixels, and fonts; all follow from the tile's edge."""
 
-    Args:
-        labels: Pixels for the row labels; 0 for none.
-    """
-
-    def __init__(self, tile: int, labels: int) -> None:
-        self.tile, self.gap, self.labels = tile, max(tile // 16, 8), labels
-        self.begin = labels + self.gap if labels else 0
+    def __init__(self, tile: int, labelled: bool) -> None:
+        self.tile, self.gap = tile, max(tile // 16, 8)
+        self.labels = max(tile * 3 // 4, 110) if labelled else 0
+        self.begin = self.labels + self.gap if labelled else 0
         self.title = Font(min(max(tile / 8, 22), 40))
         self.label = Font(min(max(tile / 14, 13), 22))
         self.small = Font(min(max(tile / 16, 12), 18), _QUIET)
@@ -148,29 +116,11 @@ class _Layout:
         for band in range(bands):
             yield [*range(others.start), *others[band * size : (band + 1) * size]]
 
-    def band(
-        self,
-        columns: Sequence[int],
-        rows: Sequence[Sequence[Tile]],
-        column_labels: Sequence[str],
-        row_labels: Sequence[str],
-    ) -> Image.Image:
-        """Some columns of the grid, with their labels."""
-        heads = [
-            self.label.block(column_labels[each], self.tile, _LABEL_LINES) for each in columns if column_labels
-        ]
-        strips = [self.strip(heads, align=1)] if heads else []
-        for row, label in zip(rows, row_labels, strict=True):
-            strips.append(self.row([row[each] for each in columns if each < len(row)], label))
-        return _stacked(strips, self.gap)
-
-    def strip(
-        self, images: Sequence[Image.Image], label: Image.Image | None = None, align: float = 0
-    ) -> Image.Image:
+    def strip(self, images: Sequence[Image.Image], align: float, label: Image.Image | None = None) -> Image.Image:
         """Images in the middles of their columns, a label on the left; `align` is 0 at the top, 1 at the bottom."""
-        places = [(self.begin + number * (self.tile + self.gap), image) for number, image in enumerate(images)]
-        placed = [(left + (self.tile - image.width) // 2, image) for left, image in places]
-        placed += [(0, label)] if label else []
+        placed = [(0, label)] if label else []
+        for number, image in enumerate(images):
+            placed.append((self.begin + number * (self.tile + self.gap) + (self.tile - image.width) // 2, image))
         width = self.begin + len(images) * (self.tile + self.gap) - self.gap
         strip = Image.new("RGB", (width, max(image.height for _, image in placed)), _PAPER)
         for left, image in placed:
@@ -179,15 +129,14 @@ class _Layout:
 
     def row(self, tiles: Sequence[Tile], label: str) -> Image.Image:
         """A row of pictures with its label on the left, and captions below."""
-        pictures = [each.image and _fitted(each.image, self.tile) for each in tiles]
+        pictures = [each.image and fitted(each.image, self.tile) for each in tiles]
         height = max((picture.height for picture in pictures if picture), default=self.tile * 2 // 3)
-        shown = [picture or self.box(each.text, height) for each, picture in zip(tiles, pictures, strict=True)]
+        shown = [picture or self.box(tile.text, height) for picture, tile in zip(pictures, tiles, strict=True)]
         texts = [each.text if each.image else "" for each in tiles]
-        captions = self.strip([self.small.block(text, self.tile, _CAPTION_LINES) for text in texts])
+        captions = self.strip([self.small.block(text, self.tile, _CAPTION_LINES) for text in texts], align=0)
         heading = self.label.block(label, self.labels, _LABEL_LINES) if label else None
-        return _stacked(
-            [self.strip(shown, heading, align=0.5), captions], self.small.line // 3 if any(texts) else 0
-        )
+        gap = self.small.line // 3 if any(texts) else 0
+        return _stacked([self.strip(shown, 0.5, heading), captions], gap)
 
     def box(self, reason: str, height: int) -> Image.Image:
         """What stands where there is no picture: the reason, as much of it as there is room for."""
@@ -209,10 +158,11 @@ def _stacked(strips: Sequence[Image.Image], gap: int) -> Image.Image:
     return sheet
 
 
-def _fitted(image: Image.Image, edge: int) -> Image.Image:
+def fitted(image: Image.Image, edge: int, resampling: Image.Resampling = Image.Resampling.LANCZOS) -> Image.Image:
+    """A picture whose longer edge has `edge` pixels."""
     scale = edge / max(image.size)
     size = max(round(image.width * scale), 1), max(round(image.height * scale), 1)
-    return image.convert("RGB").resize(size, Image.Resampling.LANCZOS, reducing_gap=3.0)
+    return image.convert("RGB").resize(size, resampling)
 
 
 @functools.cache

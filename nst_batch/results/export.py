@@ -31,6 +31,10 @@ _MAX_NAME_BYTES = 180
 NAMES = "{content}__{style}__{configuration}"
 """How exported pictures are called, unless a template says otherwise."""
 
+_WITH_REGIONS = """LEFT JOIN (
+    SELECT trial_id, list(each ORDER BY label) AS regions
+    FROM (SELECT * EXCLUDE (trial_index, configuration) FROM regions) each GROUP BY trial_id
+) USING (trial_id)"""
 Row = dict[str, Any]
 
 
@@ -40,8 +44,8 @@ def export(
     """Writes a run, or the trials that `where` chooses, and returns the files that hold tables, or the folder.
 
     - `hf`: `train/metadata.jsonl` and the pictures beside it: `datasets.load_dataset(FOLDER)` shows them.
-    - `csv`: `trials.csv` and `layers.csv`; lists are joined with ` + `.
-    - `long`: `curves_long.parquet`, one row per trial and step.
+    - `csv`: `trials.csv`, `layers.csv` and, where pictures have masks, `regions.csv`; lists are joined with ` + `.
+    - `long`: `curves_long.parquet`, one row per trial and step, and `regions.parquet` where there are any.
     - `images`: the finished pictures as `CONTENT__STYLE__CONFIGURATION.png`.
 
     Args:
@@ -59,12 +63,15 @@ def export(
         raise QueryError(f"{folder}: expected a new or an empty folder")
     folder.mkdir(parents=True, exist_ok=True)
     with Session(run) as session:
+        own = f"trial_index IN (SELECT trial_index FROM trials WHERE {chosen})"
+        regions = ["regions"] if session.query(f"SELECT 1 FROM regions WHERE {own} LIMIT 1").num_rows else []
         if kind == "csv":
-            return [_write_csv(session, folder, name, chosen) for name in ("trials", "layers")]
+            return [_write_csv(session, folder, name, own) for name in ("trials", "layers", *regions)]
         if kind == "long":
-            return [_write_long(run, session, folder, chosen)]
+            return [_write_long(run, session, folder, name, chosen) for name in ("curves", *regions)]
+        more = _WITH_REGIONS if regions else ""
         trials = session.query(
-            f"SELECT * FROM trials WHERE image_path IS NOT NULL AND {chosen} ORDER BY trial_index"
+            f"SELECT * FROM trials {more} WHERE image_path IS NOT NULL AND {chosen} ORDER BY trial_index"
         )
     pictures = _named_pictures(run, trials, names, fields)
     return [_write_pictures(run, pictures, folder) if kind == "images" else _write_hf(run, pictures, folder)]
@@ -83,25 +90,24 @@ def plain_columns(table: pa.Table) -> pa.Table:
 def _joined(value: Any, between: str) -> str | None:
     if isinstance(value, list):
         return between.join(map(str, value))
-    if isinstance(value, str) or value is None:
-        return value
-    return json.dumps(value, default=str)
+    return value if isinstance(value, str | None) else json.dumps(value, default=str)
 
 
 def _write_csv(session: Session, folder: Path, name: str, where: str) -> Path:
-    chosen = f"trial_index IN (SELECT trial_index FROM trials WHERE {where})"
-    table = session.query(f"SELECT * FROM {name} WHERE {chosen} ORDER BY trial_index")
+    table = session.query(f"SELECT * FROM {name} WHERE {where} ORDER BY trial_index")
     pyarrow.csv.write_csv(plain_columns(table), folder / f"{name}.csv")
     return folder / f"{name}.csv"
 
 
-def _write_long(run: RunDirectory, session: Session, folder: Path, where: str) -> Path:
+def _write_long(run: RunDirectory, session: Session, folder: Path, name: str, where: str) -> Path:
     """Written as it is read: 100,000 trials of 300 steps are 30 million rows."""
-    path = folder / "curves_long.parquet"
     pictures = ", ".join(("content_uri", "style_uri", *labels.varying(run.configurations.values())))
-    steps = ", ".join(f"unnest({name}) AS {name}" for name in ("step", *TERMS))
+    columns, path = f"{name}.* EXCLUDE (trial_id, trial_index, configuration)", folder / f"{name}.parquet"
+    if name == "curves":
+        columns = ", ".join(f"unnest({name}) AS {name}" for name in ("step", *TERMS))
+        path = folder / "curves_long.parquet"
     batches = session.batches(
-        f"SELECT trial_id, trial_index, configuration, {pictures}, {steps} FROM curves "
+        f"SELECT trial_id, trial_index, configuration, {pictures}, {columns} FROM {name} "
         f"JOIN (SELECT trial_index, {pictures} FROM trials WHERE {where}) USING (trial_index)"
     )
     with pq.ParquetWriter(path, batches.schema, compression="zstd") as writer:

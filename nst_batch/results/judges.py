@@ -29,6 +29,7 @@ from nst_batch.cluster.pictures import PictureReader, Posed
 from nst_batch.errors import ImageError, QueryError
 from nst_batch.inputs import images, weights
 from nst_batch.records import Configuration, Trial
+from nst_batch.results.labels import SCORES
 from nst_batch.results.pictures import finished_picture
 from nst_batch.results.statistics import Floats
 from nst_batch.scores import Scores, share_reached, transfer_scores
@@ -52,8 +53,6 @@ _SMALLEST_LEVEL = 16
 def judged(run: RunDirectory, trials: pa.Table, judge: str, *, fetch: bool = False) -> dict[str, Floats]:
     """`transfer_score`, `content_kept` and `style_taken` of each trial as a judge sees them; NaN where it cannot.
 
-    The inputs are read again, wherever the plan says that they are.
-
     Args:
         trials: With `trial_index`, `status` and `image_path`.
         judge: `pixels`, or weights: random:SEED, imagenet, imagenet_v1, a file; `,caffe` behind them says that
@@ -64,7 +63,7 @@ def judged(run: RunDirectory, trials: pa.Table, judge: str, *, fetch: bool = Fal
         QueryError: There is no such judge, or an input may not be fetched.
         WeightsError: The judge's weights cannot be had.
     """
-    found = {name: np.full(trials.num_rows, np.nan) for name in ("transfer_score", "content_kept", "style_taken")}
+    found = {name: np.full(trials.num_rows, np.nan) for name in SCORES}
     row_of = np.full(run.num_trials, -1)
     ok = pc.equal(trials["status"], "ok").to_numpy()
     row_of[trials["trial_index"].to_numpy()[ok]] = np.flatnonzero(ok)
@@ -139,13 +138,14 @@ def pixel_scores(image: Pixels, problem: Problem, _: Configuration | None = None
     content = _luminance(problem.content.pixels.numpy())
     styles = [_luminance(resized(style.pixels, *content.shape).numpy()) for style in problem.styles]
     unlike, *others = (1 - multi_scale_similarity(each, content) for each in (_luminance(image), *styles))
-    kept = share_reached([(unlike, min(others))])
     sides = [side for each in (problem.content, *problem.styles) for side in each.pixels.shape[1:]]
     levels = 1 + max(0, int(np.log2(min(sides) / _SMALLEST_LEVEL)))
     style = _blended([_patches_of(style, levels) for style in problem.styles])
     own, unchanged = _patches(image, levels), _patches_of(problem.content, levels)
-    distances = zip(_squared_distances(own, style), _squared_distances(unchanged, style), strict=True)
-    return Scores.of(kept, share_reached(list(distances)))
+    distances = [
+        (_squared_distance(a, b), _squared_distance(c, b)) for a, b, c in zip(own, style, unchanged, strict=True)
+    ]
+    return Scores.of(share_reached([(unlike, min(others))]), share_reached(distances))
 
 
 def multi_scale_similarity(one: Floats, other: Floats) -> float:
@@ -218,6 +218,6 @@ def _blended(styles: list[list[Floats]]) -> list[Floats]:
     ]
 
 
-def _squared_distances(one: list[Floats], other: list[Floats]) -> list[float]:
-    """The squared sliced Wasserstein distance at each level."""
-    return [float(np.abs(a - b).mean() ** 2) for a, b in zip(one, other, strict=True)]
+def _squared_distance(one: Floats, other: Floats) -> float:
+    """The squared sliced Wasserstein distance at one level."""
+    return float(np.abs(one - other).mean() ** 2)

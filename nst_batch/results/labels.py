@@ -32,12 +32,9 @@ def varying(configurations: Iterable[Configuration]) -> tuple[str, ...]:
 
 
 def configuration_label(configuration: Configuration, fields: Sequence[str]) -> str:
-    """What distinguishes a configuration, as `block4_conv2 · alpha 0.5`.
+    """What distinguishes a configuration, as `block4_conv2 / block1-5_conv1 · alpha 0.5`.
 
-    Where content and style layers both differ, they are separated by a slash: `block4_conv2 / block1-5_conv1`.
-
-    Args:
-        fields: From `varying`; when nothing varies, the layers are named.
+    `fields` are those `varying`; when nothing varies, the layers are named.
     """
     layers = [name for name in _LAYER_FIELDS if name in fields] or ([] if fields else _LAYER_FIELDS)
     parts = [" / ".join(layer_set(getattr(configuration, name)) for name in layers)] if layers else []
@@ -72,11 +69,19 @@ def layer_set(names: Sequence[str]) -> str:
 def short_names(uris: Iterable[str]) -> dict[str, str]:
     """File names without suffix and secrets; where two are equal, as much of the path as tells them apart."""
     depths = dict.fromkeys(uris, 1)
-    while clashing := [uri for uri in _clashing(_tails(depths)) if depths[uri] <= uri.count("/")]:
-        depths |= {uri: depths[uri] + 1 for uri in clashing}
-    names = _tails(depths)
+    while True:
+        names = {uri: "/".join(without_secrets(uri).split("/")[-depth:]) for uri, depth in depths.items()}
+        longer = [uri for uri in _clashing(names) if depths[uri] <= uri.count("/")]
+        if not longer:
+            break
+        depths |= {uri: depths[uri] + 1 for uri in longer}
     bare = {uri: name.rpartition(".")[0] or name for uri, name in names.items()}
     return bare | {uri: names[uri] for uri in _clashing(bare)}
+
+
+def _clashing(names: dict[str, str]) -> list[str]:
+    count = Counter(names.values())
+    return [uri for uri, name in names.items() if count[name] > 1]
 
 
 def weights_text(configuration: Configuration) -> str:
@@ -91,12 +96,3 @@ def scores_text(trial: Mapping[str, Any]) -> str:
     """A trial's scores as `0.22 = 0.45 kept × 0.49 taken`; empty where it has none."""
     score, kept, taken = (trial[name] for name in SCORES)
     return "" if score is None else f"{score:.2f} = {kept:.2f} kept × {taken:.2f} taken"
-
-
-def _tails(depths: dict[str, int]) -> dict[str, str]:
-    return {uri: "/".join(without_secrets(uri).split("/")[-depth:]) for uri, depth in depths.items()}
-
-
-def _clashing(names: dict[str, str]) -> list[str]:
-    count = Counter(names.values())
-    return [uri for uri, name in names.items() if count[name] > 1]

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from functools import cached_property
 from typing import Any, NamedTuple
+
+import pyarrow as pa
 
 from nst_batch.records import Picture
 from nst_batch.results import labels
-from nst_batch.results.pictures import Tile, finished_picture, input_picture
-from nst_batch.results.query import Session, sql_list
+from nst_batch.results.pictures import Tile, input_tile, result_tile
+from nst_batch.results.query import Session
 from nst_batch.store.rows import planned_pictures
 from nst_batch.store.run_directory import RunDirectory
 
@@ -45,34 +46,39 @@ class Pair(NamedTuple):
 class Overview:
     """The first pairs of a run's plan, its configurations, and the trial of each pair under each configuration.
 
-    Args:
-        run: Finished or in progress.
-        max_pairs: The first so many are kept.
-        max_configurations: So many are kept, evenly spread over the study's grid.
-        fetch: Whether inputs that are named by a URL may be fetched.
+    Configurations are evenly spread over the study's grid. Inputs that are named by a URL are fetched with `fetch`.
 
     Attributes:
         configurations: By identity.
         trials: By pair and configuration, as planned: the row of the table `trials`. One that has not ended has the
             status `pending` and no other values.
+        varying: The fields in which the study's configurations differ.
+        configuration_labels: What distinguishes each configuration, by identity.
     """
 
     def __init__(self, run: RunDirectory, *, max_pairs: int, max_configurations: int, fetch: bool = False) -> None:
         self.run, self._fetch = run, fetch
-        identities = _spread(list(run.configurations), max_configurations)
+        keys = list(run.configurations)
+        count = min(len(keys), max_configurations)
+        identities = [keys[position * len(keys) // count] for position in range(count)]
         self.configurations = {key: run.configurations[key] for key in identities}
-        with Session(run, plan=run.plan(_PLAN_COLUMNS)) as session:
+        chosen = pa.table({"configuration": pa.array(identities, pa.string())})
+        with Session(run, plan=run.plan(_PLAN_COLUMNS), chosen=chosen) as session:
             pairs = session.query(f"SELECT * FROM ({_PAIRS}) WHERE trial_index = begin ORDER BY pair")
             rows = session.query(
                 "SELECT t.* EXCLUDE (trial_index, configuration, status), "
                 "p.pair, p.trial_index, p.configuration, coalesce(t.status, 'pending') AS status "
-                f"FROM ({_PAIRS}) p LEFT JOIN trials t USING (trial_index) "
-                f"WHERE pair < {max_pairs} AND p.configuration IN {sql_list(identities)} ORDER BY p.trial_index"
+                f"FROM ({_PAIRS}) p SEMI JOIN chosen USING (configuration) LEFT JOIN trials t USING (trial_index) "
+                f"WHERE pair < {max_pairs} ORDER BY p.trial_index"
             )
         self.num_pairs = pairs.num_rows
         self.pairs = [Pair(*planned_pictures(row)) for row in pairs.slice(0, max_pairs).to_pylist()]
         self.trials: dict[tuple[int, str], dict[str, Any]] = {
             (row["pair"], row["configuration"]): row for row in rows.to_pylist()
+        }
+        self.varying = labels.varying(run.configurations.values())
+        self.configuration_labels = {
+            key: labels.configuration_label(each, self.varying) for key, each in self.configurations.items()
         }
         self._inputs: dict[tuple[Picture, int], Tile] = {}
 
@@ -83,16 +89,13 @@ class Overview:
             return Tile(None, "not in the plan")
         if trial["image_path"] is None:
             return Tile(None, trial["error_message"] or trial["status"])
-        return Tile.of(lambda: finished_picture(self.run, trial["image_path"]), edge, labels.scores_text(trial))
+        return result_tile(self.run, trial["image_path"], edge, labels.scores_text(trial))
 
     def input(self, picture: Picture, edge: int) -> Tile:
         """An input as the network saw it, in `edge` pixels at most; read once."""
         if (picture, edge) not in self._inputs:
             shape = next(iter(self.run.configurations.values()))
-            size = min(edge, shape.size)
-            self._inputs[picture, edge] = Tile.of(
-                lambda: input_picture(picture, shape, size, fetch=self._fetch), edge
-            )
+            self._inputs[picture, edge] = input_tile(picture, shape, min(edge, shape.size), fetch=self._fetch)
         return self._inputs[picture, edge]
 
     @property
@@ -103,22 +106,11 @@ class Overview:
     @property
     def limits(self) -> list[str]:
         """What is left out, if anything."""
-        pairs, all_pairs = len(self.pairs), self.num_pairs
-        shown, planned = len(self.configurations), len(self.run.configurations)
-        found = [f"the first {pairs:,} of {all_pairs:,} pairs"] if pairs < all_pairs else []
+        pairs, shown, planned = len(self.pairs), len(self.configurations), len(self.run.configurations)
+        found = [f"the first {pairs:,} of {self.num_pairs:,} pairs"] if pairs < self.num_pairs else []
         return found + ([f"{shown:,} of {planned:,} configurations, evenly spread"] if shown < planned else [])
 
-    @cached_property
-    def varying(self) -> tuple[str, ...]:
-        """The fields in which the study's configurations differ."""
-        return labels.varying(self.run.configurations.values())
-
-    @cached_property
-    def configuration_labels(self) -> dict[str, str]:
-        """What distinguishes each configuration, by identity."""
-        return {key: labels.configuration_label(each, self.varying) for key, each in self.configurations.items()}
-
-    @cached_property
+    @property
     def pair_labels(self) -> list[str]:
         """`photo × painting`, with only as much of the paths as tells the pictures apart."""
         names = labels.short_names(picture.uri for picture in self.inputs)
@@ -126,8 +118,3 @@ class Overview:
         styles = [" + ".join(names[style.uri] for style in styles) for _, styles in self.pairs]
         sides = [side for side in (contents, styles) if len(set(side)) > 1] or [contents, styles]
         return [" × ".join(filter(None, parts)) for parts in zip(*sides, strict=True)]
-
-
-def _spread(keys: list[str], count: int) -> list[str]:
-    count = min(len(keys), count)
-    return [keys[position * len(keys) // count] for position in range(count)]

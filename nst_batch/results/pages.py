@@ -5,10 +5,8 @@ from __future__ import annotations
 import base64
 import hashlib
 import io
-import json
-import re
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -24,48 +22,40 @@ _FILES = Path(__file__).parent / "web"
 
 
 def render(name: str, data: dict[str, Any], context: dict[str, Any], libraries: Sequence[str] = ()) -> str:
-    """A page from `NAME.html`, `NAME.css` and `NAME.js`.
+    """A page from `NAME.html`, `NAME.css` and `NAME.js`, and JavaScript `libraries` that come first.
 
-    Args:
-        data: What the page's script reads, as JSON; NaN becomes null.
-        context: What the template names beside `data`, `style`, `scripts` and `hashes`.
-        libraries: JavaScript that comes before the page's own.
+    The page's script reads `data` as JSON, in which NaN is null; the template names what is in `context`.
     """
-    style, own = (_FILES.joinpath(f"{name}.{suffix}").read_text(encoding="utf-8") for suffix in ("css", "js"))
+    html, style, own = (
+        _FILES.joinpath(f"{name}.{suffix}").read_text(encoding="utf-8") for suffix in ("html", "css", "js")
+    )
     scripts = [*libraries, own]
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True)
-    return environment.from_string(_FILES.joinpath(f"{name}.html").read_text(encoding="utf-8")).render(
+    environment.policies["json.dumps_kwargs"] = {"ensure_ascii": False, "default": str}
+    return environment.from_string(html).render(
         **context,
-        data=Markup(_embedded(data)),
+        data=finite(data),
         style=Markup(style),
         scripts=[Markup(script) for script in scripts],
         hashes=[base64.b64encode(hashlib.sha256(script.encode()).digest()).decode() for script in scripts],
     )
 
 
-@contextmanager
-def page_folder(run: RunDirectory, folder: Path | None) -> Iterator[Directory]:
-    """`folder`, or `report/` in the run directory; without the `staging/` by way of which files are written."""
-    target = Directory(folder if folder is not None else run.directory.url("report"))
-    yield target
+def write_page(
+    run: RunDirectory, folder: Path | None, name: str, page: str, files: Mapping[str, bytes] | None = None
+) -> str:
+    """Writes a page, and files beside it, to `folder` or the run's `report/`, and returns where the page is."""
+    target = Directory(folder or run.directory.url("report"))
+    for path, content in {**(files or {}), name: page.encode()}.items():
+        target.write(path, content)
     if target.is_local:
-        with suppress(OSError):  # it is not empty: another process writes there
+        with suppress(OSError):  # files are written by way of it; it is not empty while another process writes
             Path(target.root, STAGING).rmdir()
-
-
-def webp(image: Image.Image, quality: int = 80) -> bytes:
-    """A picture as a WebP file."""
-    file = io.BytesIO()
-    image.save(file, "webp", quality=quality, method=2)
-    return file.getvalue()
+    return target.url(name)
 
 
 def data_url(image: Image.Image, quality: int = 80) -> str:
-    """`webp` as an address that holds the picture itself."""
-    return f"data:image/webp;base64,{base64.b64encode(webp(image, quality)).decode()}"
-
-
-def _embedded(data: dict[str, Any]) -> str:
-    """JSON that can stand in a script element: nothing in it can end the element."""
-    text = json.dumps(finite(data), ensure_ascii=False, allow_nan=False, default=str, separators=(",", ":"))
-    return re.sub("[<>&\u2028\u2029]", lambda match: f"\\u{ord(match[0]):04x}", text)
+    """An address that holds the picture itself, as WebP."""
+    file = io.BytesIO()
+    image.save(file, "webp", quality=quality, method=2)
+    return f"data:image/webp;base64,{base64.b64encode(file.getvalue()).decode()}"

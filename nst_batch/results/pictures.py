@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
 from dataclasses import dataclass
 
 from PIL import Image
@@ -11,7 +10,7 @@ from PIL import Image
 from nst_batch.errors import ImageError
 from nst_batch.inputs.decoding import decode
 from nst_batch.inputs.fetching import read_bytes
-from nst_batch.inputs.images import decode_resized
+from nst_batch.inputs.images import decode_resized, resize
 from nst_batch.records import Configuration, Picture
 from nst_batch.store.run_directory import RunDirectory
 
@@ -25,24 +24,27 @@ class Tile:
     image: Image.Image | None
     text: str = ""
     """What is said of the picture; the reason, if there is none."""
+    mask: Image.Image | None = None
+    """Of the picture's regions."""
 
-    @classmethod
-    def of(cls, read: Callable[[], Image.Image], edge: int, text: str = "") -> Tile:
-        """What `read` returns, in `edge` pixels at most; or the message of its ImageError."""
-        try:
-            image = read()
-        except ImageError as error:
-            return cls(None, str(error))
-        image.thumbnail((edge, edge), Image.Resampling.LANCZOS, reducing_gap=3.0)
-        return cls(image, text)
+
+def tile_edge(num_tiles: int) -> int:
+    """Pixels of a tile's edge where there are so many."""
+    return next(edge for limit, edge in ((60, 256), (200, 192), (480, 128), (num_tiles, 96)) if num_tiles <= limit)
+
+
+def result_tile(run: RunDirectory, image_path: str, edge: int, text: str) -> Tile:
+    """The picture of a trial, in `edge` pixels at most, with what is said of it."""
+    try:
+        image = finished_picture(run, image_path)
+    except ImageError as error:
+        return Tile(None, str(error))
+    image.thumbnail((edge, edge), Image.Resampling.LANCZOS, reducing_gap=3.0)
+    return Tile(image, text)
 
 
 def finished_picture(run: RunDirectory, image_path: str) -> Image.Image:
-    """The picture of a trial.
-
-    Raises:
-        ImageError: It is missing or damaged, or `image_path` is not among the run's images.
-    """
+    """The picture of a trial; ImageError as `picture_bytes`, or where it is damaged."""
     return decode(picture_bytes(run, image_path), run.directory.url(image_path))
 
 
@@ -63,19 +65,28 @@ def picture_bytes(run: RunDirectory, image_path: str) -> bytes:
     return data
 
 
-def input_picture(picture: Picture, configuration: Configuration, edge: int, *, fetch: bool = False) -> Image.Image:
-    """An input as the network saw it, in the study's shape, but of `edge` pixels.
+def input_tile(picture: Picture, configuration: Configuration, edge: int, *, fetch: bool = False) -> Tile:
+    """An input and its mask as the network saw them, in the study's shape, but of `edge` pixels.
 
     Args:
         fetch: Whether it may be fetched if it is named by a URL. A plan may come from anybody: whoever only looks
             at a run asks no other machine for anything.
-
-    Raises:
-        ImageError: It cannot be read, or is not the file any more that the plan saw.
     """
+    image: Image.Image | None = None
+    try:
+        image, shape = decode_resized(_input_bytes(picture, fetch), picture.uri, edge, configuration.fit)
+        if picture.mask is None:
+            return Tile(image)
+        mask = decode(_input_bytes(picture.mask, fetch), picture.mask.uri)
+    except ImageError as error:
+        return Tile(image, str(error))
+    nearest = Image.Resampling.NEAREST
+    return Tile(image, mask=resize(mask, edge, configuration.fit, like=shape, resampling=nearest))
+
+
+def _input_bytes(picture: Picture, fetch: bool) -> bytes:
     if picture.sha256 is None:
         raise ImageError("unreadable", picture.uri, "it could not be read when the study was planned")
     if "://" in picture.uri and not fetch:
         raise ImageError("unreadable", picture.uri, "it is not fetched without --fetch")
-    data = read_bytes(picture.uri, expected_sha256=picture.sha256)
-    return decode_resized(data, picture.uri, edge, configuration.fit)[0]
+    return read_bytes(picture.uri, expected_sha256=picture.sha256)

@@ -7,23 +7,21 @@ click. Titles and subtitles are the page's headings and hints.
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import altair as alt
-import numpy as np
 import vl_convert
 
 from nst_batch.results.labels import SCORES, STRENGTH
-from nst_batch.results.report_data import TERMS
 
 Spec = dict[str, Any]
 Rows = Sequence[Mapping[str, Any]]
 
 MAX_SHOWN = 40
 """Configurations in the ranking, curves in the other plots: the best ones, when there are more."""
-MAX_LINES = 100
-"""Trials drawn one by one for one configuration."""
+TERMS = ("total", "content", "style")
+"""The losses that have curves."""
 
 _WIDTH = 760
 _MARK, _FRONT = "#2b62b3", "#cf5a1f"
@@ -34,11 +32,7 @@ _VEGA_LITE = alt.SCHEMA_VERSION[1:].rpartition(".")[0]
 
 
 def plots(data: Mapping[str, Any]) -> dict[str, Spec]:
-    """The specification of each plot for which there is something to draw: ranking, tradeoff, curves.
-
-    Args:
-        data: From `report_data`.
-    """
+    """The specification of each plot for which the report has something to draw: ranking, tradeoff, curves."""
     known = {each["id"]: each for each in data["configurations"]}
     rows = [
         {"label": row["configuration"], **known.get(row["configuration"], {}), **row}
@@ -121,9 +115,7 @@ def tradeoff_plot(rows: Rows) -> Spec:
 def strength_plot(points: Rows, pair: str) -> Spec:
     """Content kept against style taken along alpha: a curve for each value of the other fields.
 
-    Args:
-        points: The configurations in the order of the study, each with its `curve`, `strength` and `picture`.
-        pair: Whose pictures they are. They stand along the curve that is chosen; the best one is at first.
+    `points` are in the order of the study; the pictures, of a `pair`, stand along the curve that is chosen.
     """
     best_first = sorted(points, key=lambda point: -point["transfer_score"])
     shown = list(dict.fromkeys(point["curve"] for point in best_first))[:MAX_SHOWN]
@@ -163,10 +155,7 @@ def _kept_against_taken(*tooltip: alt.Tooltip) -> alt.Chart:
 
 def curves_plot(curves: Mapping[str, Any]) -> Spec:
     """Losses relative to the initial picture: medians over pairs, or the trials of one configuration."""
-    groups: dict[str, list[Mapping[str, Any]]] = {}
-    for trial in curves["trials"]:
-        groups.setdefault(trial["label"], []).append(trial)
-    names = list(groups)[:MAX_SHOWN]
+    names = list(dict.fromkeys(trial["label"] for trial in curves["trials"]))[:MAX_SHOWN]
     choice = alt.binding_select(options=[None, *names], labels=["all (medians)", *names], name="show ")
     term = alt.param(name="term", value=TERMS[0], bind=alt.binding_radio(options=list(TERMS), name="loss "))
     only = alt.param(name="shown", value=names[0] if len(names) == 1 else None, bind=choice)
@@ -175,11 +164,8 @@ def curves_plot(curves: Mapping[str, Any]) -> Spec:
         _curve_marks(names).add_params(term, only, steps),
         title="Loss curves",
         subtitle="Relative to the initial picture: medians over pairs, or one configuration's trials with the "
-        "middle 80%. Losses of different layers differ in scale: compare the shapes only.",
-        datasets={
-            "medians": [row for name in names for row in _medians(curves["steps"], groups[name])],
-            "trials": [trial for name in names for trial in groups[name][:MAX_LINES]],
-        },
+        "middle half. Losses of different layers differ in scale: compare the shapes only.",
+        datasets={"trials": [trial for trial in curves["trials"] if trial["label"] in names]},
     )
 
 
@@ -188,37 +174,26 @@ def _curve_marks(names: Sequence[str]) -> alt.LayerChart | alt.FacetChart:
     x = alt.X("step:Q", title="step", scale=alt.Scale(nice=False))
     y = alt.Y("value:Q", title="loss / initial loss", scale=alt.Scale(type="log", nice=False))
     numbers = [alt.Tooltip("step:Q"), alt.Tooltip("value:Q", title="loss / initial", format=".3~g")]
-    medians = (
-        alt.Chart(alt.NamedData("medians"), height=400)
-        .transform_filter("datum.term == term && datum.low > 0 && (shown == null || datum.label == shown)")
-        .encode(x=x, detail="label:N", tooltip=[_NAME, *numbers])
-    )
-    band = medians.transform_filter("shown != null").mark_area(opacity=0.15).encode(y="low:Q", y2="high:Q")
-    single = (
-        alt.Chart(alt.NamedData("trials"))
-        .transform_filter("datum.label == shown")
+    points = (
+        alt.Chart(alt.NamedData("trials"), height=400)
+        .transform_filter("isValid(datum[term]) && (shown == null || datum.label == shown)")
         .transform_calculate(step="steps", value="datum[term]")
         .transform_flatten(["step", "value"])
         .transform_filter("datum.value > 0")
-        .encode(x=x, y=y, detail="trial:N", tooltip=[alt.Tooltip("pair:N"), *numbers])
     )
+    single = points.transform_filter("shown != null").encode(
+        x=x, y=y, detail="trial:N", tooltip=[alt.Tooltip("pair:N"), *numbers]
+    )
+    medians = points.transform_aggregate(
+        value="median(value)", low="q1(value)", high="q3(value)", groupby=["label", "configuration", "step"]
+    ).encode(x=x, detail="label:N", tooltip=[_NAME, *numbers])
     return alt.layer(
-        band,
+        medians.transform_filter("shown != null").mark_area(opacity=0.15).encode(y="low:Q", y2="high:Q"),
         single.mark_line(color="gray", strokeWidth=0.7),
         medians.mark_line(strokeWidth=2).encode(y=y, color=_per_curve("label:N", names)),
         single.mark_point(opacity=0, size=60),
         medians.mark_point(opacity=0, size=90).encode(y=y),
     )
-
-
-def _medians(steps: Sequence[int], trials: Rows) -> Iterator[dict[str, Any]]:
-    """The median and the middle 80% of a configuration's trials: one row per term and step."""
-    named = {name: trials[0][name] for name in ("label", "configuration")}
-    for term in TERMS:
-        if curves := [trial[term] for trial in trials if term in trial]:
-            quantiles = np.quantile(curves, [0.1, 0.5, 0.9], axis=0).T
-            for step, (low, middle, high) in zip(steps, quantiles, strict=True):
-                yield named | {"term": term, "step": step, "value": middle, "low": low, "high": high}
 
 
 def _finished(

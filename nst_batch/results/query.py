@@ -11,9 +11,8 @@ locked, a query can read nothing else, and only SELECT statements are accepted, 
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Self
 
 import duckdb
@@ -40,22 +39,20 @@ _CONFIG: dict[str, str | bool | int | float | list[str]] = {
     "allow_community_extensions": "false",
     "python_enable_replacements": "false",
     "temp_directory": "",
+    "enable_external_access": "false",
 }
 _INDEX_DIGITS = 7
 """A number of more digits is the beginning of a trial_id."""
 
 
-def query(run: RunDirectory, sql: str, *, allow: Sequence[str] = ()) -> pa.Table:
+def query(run: RunDirectory, sql: str) -> pa.Table:
     """The answer to one SELECT over `trials`, `curves`, `layers` and `regions`.
-
-    Args:
-        allow: Other local files and folders that the query may read, with `read_csv` and its like.
 
     Raises:
         QueryError: It cannot be answered; the message shows the tables and their columns.
         RunDirectoryError: The run cannot be read.
     """
-    with Session(run, allow=allow) as session:
+    with Session(run) as session:
         return session.query(sql)
 
 
@@ -108,25 +105,12 @@ def trial_row(run: RunDirectory, trial: str, where: str | None = None) -> pa.Tab
 
 
 class Session:
-    """The tables of a run at one moment, for any number of queries; use it in a `with` block.
+    """The tables of a run at one moment, and `more` by name, for any number of queries; for a `with` block."""
 
-    Args:
-        allow: See `query`.
-        more: Further tables that queries see, by name.
-    """
-
-    def __init__(self, run: RunDirectory, *, allow: Sequence[str] = (), **more: pa.Table) -> None:
+    def __init__(self, run: RunDirectory, **more: pa.Table) -> None:
         _ = run.study  # says what is wrong if this is no run directory
-        allowed = _allowed(allow)
         self._connection = duckdb.connect(config=_CONFIG)
-        for option, value in (
-            ("TimeZone", "'UTC'"),
-            ("allowed_paths", sql_list(path for path in allowed if not Path(path).is_dir())),
-            ("allowed_directories", sql_list(path for path in allowed if Path(path).is_dir())),
-            ("enable_external_access", "false"),
-            ("lock_configuration", "true"),
-        ):
-            self._connection.execute(f"SET {option} = {value}")
+        self._connection.execute("SET TimeZone = 'UTC'; SET lock_configuration = true")
         snapshot = run.snapshot()
         for name in TABLES:
             table = _dataset(run, name, snapshot.paths(name), snapshot.rest(name))
@@ -143,20 +127,12 @@ class Session:
         self._connection.close()
 
     def query(self, sql: str) -> pa.Table:
-        """The answer to one SELECT.
-
-        Raises:
-            QueryError: It cannot be answered.
-        """
+        """The answer to one SELECT; QueryError where it cannot be answered."""
         with _explained():
             return self._select(sql).to_arrow_table()
 
     def batches(self, sql: str) -> pa.RecordBatchReader:
-        """The answer to one SELECT, computed as it is read.
-
-        Raises:
-            QueryError: It cannot be answered.
-        """
+        """The same, computed as it is read."""
         with _explained():
             return pa.RecordBatchReader.from_stream(self._select(sql))
 
@@ -194,20 +170,6 @@ def describe() -> dict[str, list[str]]:
 def condition(where: str | None) -> str:
     """A user's condition as part of a larger one; the line break ends a comment that it may end with."""
     return f"({where}\n)" if where else "true"
-
-
-def sql_list(values: Iterable[str]) -> str:
-    """A list of strings as SQL writes it."""
-    quoted = ("'" + value.replace("'", "''") + "'" for value in values)
-    return f"[{', '.join(quoted)}]"
-
-
-def _allowed(paths: Sequence[str]) -> list[str]:
-    """Files and folders as they may be written in a query: as given, absolute, and with links resolved."""
-    for path in paths:
-        if not Path(path).exists():
-            raise QueryError(f"{path}: no such file or folder to allow")
-    return [form for path in paths for form in (path, str(Path(path).absolute()), str(Path(path).resolve()))]
 
 
 @contextmanager

@@ -74,13 +74,19 @@ def rank(
     trials = ended_trials(run, where)
     names = list(dict.fromkeys((*judges, OWN)))
     everything = Cells.of(trials, _measures(run, trials, names, fetch), list(run.configurations))
-    cells = everything.compared()
-    table, found = _compared(cells, run.configurations, by, over, names)
+    cells, found = everything.compared()
+    if names[0] != OWN:
+        found.insert(0, f"Scores are those of the judge {names[0]}, not of the run's own network.")
+    if over:
+        table = tradeoff.table(cells, run.configurations, over, by)
+    else:
+        table = _table(cells, run.configurations, by, names[1:])
+        found += _agreement(cells, names)
     if votes:
-        chosen = read_votes(votes, run.configurations)
-        table, seen = with_votes(table, chosen, everything, {_named(name, names): name for name in names})
+        called = {_named(name, names): name for name in names}
+        table, seen = with_votes(table, read_votes(votes, run.configurations), everything, called)
         found += seen
-    found = [*_heading(names[0]), *cells.notes, *found, *_small_print(cells, run.configurations, by)]
+    found += _small_print(cells, run.configurations, by)
     return table.replace_schema_metadata({"notes": json.dumps(found, ensure_ascii=False)})
 
 
@@ -88,11 +94,6 @@ def notes(ranking: pa.Table) -> list[str]:
     """What must be known to read a table from `rank`: small samples, missing trials, random weights, judges."""
     found: list[str] = json.loads((ranking.schema.metadata or {}).get(b"notes", b"[]"))
     return found
-
-
-def _named(judge: str, judges: Sequence[str]) -> str:
-    """The measure that is a judge's score; the first judge's is the score."""
-    return "score" if judge == judges[0] else f"score by {judge}"
 
 
 def _check(by: RankBy, over: str | None) -> None:
@@ -105,13 +106,19 @@ def _check(by: RankBy, over: str | None) -> None:
         )
 
 
+def _named(judge: str, judges: Sequence[str]) -> str:
+    """The measure that is a judge's score; the first judge's is the score."""
+    return "score" if judge == judges[0] else f"score by {judge}"
+
+
 def _measures(run: RunDirectory, trials: pa.Table, judges: Sequence[str], fetch: bool) -> dict[str, Floats]:
     """The scores of the first judge, the score of each other one, and the distances; higher is better."""
-    first, *others = (_judged(run, trials, name, fetch) for name in judges)
-    measures = {name: first[column] for name, column in _MEASURES.items()}
-    measures |= {
-        _named(name, judges): each["transfer_score"] for name, each in zip(judges[1:], others, strict=True)
-    }
+    measures: dict[str, Floats] = {}
+    for judge in judges:
+        own = _judged(run, trials, judge, fetch)
+        if not measures:
+            measures = {name: own[column] for name, column in _MEASURES.items()}
+        measures[_named(judge, judges)] = own["transfer_score"]
     distances = {name: -numbers(trials[column]) for name, column in _DISTANCES.items()}
     if not np.isfinite(measures["score"]).any():
         measures |= distances  # without content or style pictures, the distance from those that there are
@@ -124,18 +131,6 @@ def _judged(run: RunDirectory, trials: pa.Table, judge: str, fetch: bool) -> Map
     from nst_batch.results.judges import judged
 
     return judged(run, trials, judge, fetch=fetch)
-
-
-# The table
-
-
-def _compared(
-    cells: Cells, configurations: Mapping[str, Configuration], by: RankBy, over: str | None, judges: Sequence[str]
-) -> tuple[pa.Table, list[str]]:
-    """The configurations, or their curves along an axis, best first; and how far judges agree on configurations."""
-    if over:
-        return tradeoff.table(cells, configurations, over, by), []
-    return _table(cells, configurations, by, judges[1:]), list(_agreement(cells, judges))
 
 
 def _table(
@@ -175,11 +170,6 @@ def _order(cells: Cells, by: RankBy) -> str:
 
 
 # Notes
-
-
-def _heading(judge: str) -> Iterator[str]:
-    if judge != OWN:
-        yield f"Scores are those of the judge {judge}, not of the run's own network."
 
 
 def _agreement(cells: Cells, judges: Sequence[str]) -> Iterator[str]:

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Literal
 
 from PIL import Image, ImageOps
 
 from nst_batch.errors import RunDirectoryError
-from nst_batch.records import Configuration
 from nst_batch.results import labels
-from nst_batch.results.contact_sheet import contact_sheet
+from nst_batch.results.contact_sheet import contact_sheet, fitted
 from nst_batch.results.overview import Overview
-from nst_batch.results.pictures import Tile
+from nst_batch.results.pictures import Tile, tile_edge
 from nst_batch.store.run_directory import RunDirectory
 from nst_batch.vocabulary import block_and_index
 
@@ -21,18 +20,13 @@ Kind = Literal["content", "style"]
 
 MAX_PAIRS, MAX_CONFIGURATIONS = 24, 40
 
-_TILE_EDGES = ((60, 256), (200, 192), (480, 128), (10**9, 96))
-"""Pixels of a tile by the number of tiles at most."""
-
 
 def write_sheets(run: RunDirectory, *, fetch: bool = False) -> list[str]:
     """Writes the run's contact sheet, and for reconstruction studies their figure; returns relative paths.
 
     At most 24 pairs and 40 configurations are shown; the caption says when there are more. Trials that have not
-    ended, and failed ones, are boxes with the reason. Nothing is written while no trial has ended.
-
-    Args:
-        fetch: Whether inputs that are named by a URL may be fetched.
+    ended, and failed ones, are boxes with the reason. Nothing is written while no trial has ended. Inputs that are
+    named by a URL are fetched with `fetch` alone.
     """
     drawn = {f"report/{name}": sheet for name, sheet in draw_sheets(run, fetch=fetch).items()}
     for path, sheet in drawn.items():
@@ -43,20 +37,22 @@ def write_sheets(run: RunDirectory, *, fetch: bool = False) -> list[str]:
 def draw_sheets(run: RunDirectory, *, fetch: bool = False) -> dict[str, Image.Image]:
     """What `write_sheets` writes, by file name."""
     overview = Overview(run, max_pairs=MAX_PAIRS, max_configurations=MAX_CONFIGURATIONS, fetch=fetch)
-    if all(trial["status"] == "pending" for trial in overview.trials.values()):
+    ended = [trial for trial in overview.trials.values() if trial["status"] != "pending"]
+    if not ended:
         return {}
     name, texts = str(run.study["name"]), overview.configuration_labels
-    kinds: list[Kind] = ["content"] if any(pair.content for pair in overview.pairs) else []
-    kinds += ["style"] if any(pair.styles for pair in overview.pairs) else []
-    best_first = sorted(texts, key=lambda configuration: -_mean_score(overview, configuration))
-    drawn = {"sheet.png": _sheet(overview, name, kinds, {each: texts[each] for each in best_first})}
+    scores = {
+        key: [each["transfer_score"] or 0.0 for each in ended if each["configuration"] == key] for key in texts
+    }
+    best_first = sorted(texts, key=lambda key: -sum(scores[key]) / max(len(scores[key]), 1))
+    drawn = {"sheet.png": _sheet(overview, name, {each: texts[each] for each in best_first})}
     if {"content_layers", labels.STRENGTH} <= set(overview.varying):
         drawn["matrix.png"] = _matrix(overview, name)
     if kind := reconstructs(run):
         layers = {
-            key: labels.layer_set(_layers(overview.configurations[key])) for key in _by_depth(overview).values()
+            key: labels.layer_set(overview.configurations[key].layers) for key in _by_depth(overview).values()
         }
-        drawn["reconstruction.png"] = _sheet(overview, f"{name}: {kind} reconstructions", [kind], layers)
+        drawn["reconstruction.png"] = _sheet(overview, f"{name}: {kind} reconstructions", layers)
     return drawn
 
 
@@ -67,21 +63,15 @@ def png(image: Image.Image) -> bytes:
     return file.getvalue()
 
 
-def _mean_score(overview: Overview, configuration: str) -> float:
-    """The mean transfer score over the pairs whose trial has ended; a trial without one counts as 0."""
-    own = [trial for (_, key), trial in overview.trials.items() if key == configuration]
-    scores = [trial["transfer_score"] or 0.0 for trial in own if trial["status"] != "pending"]
-    return sum(scores) / max(len(scores), 1)
-
-
 def _edge(overview: Overview) -> int:
-    num_tiles = len(overview.pairs) * (len(overview.configurations) + 2)
-    return next(edge for limit, edge in _TILE_EDGES if num_tiles <= limit)
+    return tile_edge(len(overview.pairs) * (len(overview.configurations) + 2))
 
 
-def _sheet(overview: Overview, title: str, kinds: Sequence[Kind], configurations: Mapping[str, str]) -> Image.Image:
+def _sheet(overview: Overview, title: str, configurations: Mapping[str, str]) -> Image.Image:
     """Pairs down; across first the originals, then the configurations, under their labels."""
     edge = _edge(overview)
+    kinds: list[Kind] = ["content"] if any(pair.content for pair in overview.pairs) else []
+    kinds += ["style"] if any(pair.styles for pair in overview.pairs) else []
     rows = [
         [
             *(_original(overview, pair, kind, edge) for kind in kinds),
@@ -107,15 +97,8 @@ def _matrix(overview: Overview, name: str) -> Image.Image:
         first.setdefault((each.content_layers, each.alpha), key)
     layers, strengths = (list(dict.fromkeys(side)) for side in zip(*first, strict=True))
     edge = _edge(overview)
-    rows = [
-        [
-            overview.result(0, first[each, alpha], edge) if (each, alpha) in first else Tile(None, "none")
-            for alpha in strengths
-        ]
-        for each in layers
-    ]
     return contact_sheet(
-        rows,
+        [[overview.result(0, first.get((each, alpha), ""), edge) for alpha in strengths] for each in layers],
         column_labels=[f"{labels.STRENGTH} {alpha:g}" for alpha in strengths],
         row_labels=[labels.layer_set(each) for each in layers],
         title=f"{name}: {overview.pair_labels[0] or 'layers and strength'}",
@@ -125,18 +108,29 @@ def _matrix(overview: Overview, name: str) -> Image.Image:
 
 
 def _original(overview: Overview, pair: int, kind: Kind, edge: int) -> Tile:
-    """A pair's content or style; several styles are strips beside each other."""
+    """A pair's content or style with its mask; several styles are strips beside each other."""
     content, styles = overview.pairs[pair]
     pictures = styles if kind == "style" else [content] if content else []
     tiles = [overview.input(picture, edge) for picture in pictures]
-    images = [tile.image for tile in tiles if tile.image]
-    if len(tiles) < 2 or not images:
+    shown = [(fitted(tile.image, edge), tile.mask) for tile in tiles if tile.image]
+    if not shown:
         return tiles[0] if tiles else Tile(None, "none")
+    if len(tiles) == 1:
+        return Tile(_with_mask(*shown[0]), tiles[0].text)
     blend = Image.new("RGB", (edge, edge))
-    for number, image in enumerate(images):
-        strip = ImageOps.fit(image, (-(-edge // len(images)), edge))
-        blend.paste(strip, (number * edge // len(images), 0))
+    for number, (image, mask) in enumerate(shown):
+        strip = _with_mask(ImageOps.fit(image, (-(-edge // len(shown)), edge)), mask)
+        blend.paste(strip, (number * edge // len(shown), 0))
     return Tile(blend)
+
+
+def _with_mask(image: Image.Image, mask: Image.Image | None) -> Image.Image:
+    """A picture with its mask, framed, in the lower right corner."""
+    if mask is not None:
+        edge = min(image.width // 2, max(image.size) // 3)
+        inset = ImageOps.expand(fitted(mask, edge, Image.Resampling.NEAREST), 2, "white")
+        image.paste(inset, (image.width - inset.width - edge // 12, image.height - inset.height - edge // 12))
+    return image
 
 
 def caption(overview: Overview) -> str:
@@ -146,11 +140,8 @@ def caption(overview: Overview) -> str:
 
 
 def _settings(overview: Overview) -> str:
-    configuration = next(iter(overview.run.configurations.values()))
-    return (
-        f"{labels.weights_text(configuration)}; {configuration.size} pixels, "
-        f"{configuration.optimizer}, {configuration.steps} steps"
-    )
+    chosen = next(iter(overview.run.configurations.values()))
+    return f"{labels.weights_text(chosen)}; {chosen.size} pixels, {chosen.optimizer}, {chosen.steps} steps"
 
 
 # Reconstructions
@@ -166,17 +157,12 @@ def reconstructs(run: RunDirectory) -> Kind | None:
     return None
 
 
-def _layers(configuration: Configuration) -> tuple[str, ...]:
-    """Of a reconstruction."""
-    return configuration.content_layers or configuration.style_layers
-
-
 def _by_depth(overview: Overview) -> dict[str, str]:
-    """The first configuration for each deepest layer, from shallow to deep."""
+    """Of a reconstruction: the first configuration for each deepest layer, from shallow to deep."""
     found: dict[str, str] = {}
     for key, configuration in overview.configurations.items():
-        if used := _layers(configuration):
-            found.setdefault(max(used, key=block_and_index), key)
+        if configuration.layers:
+            found.setdefault(max(configuration.layers, key=block_and_index), key)
     return {layer: found[layer] for layer in sorted(found, key=block_and_index)}
 
 
@@ -184,9 +170,7 @@ def reconstruction_sheet(content_run: RunDirectory, style_run: RunDirectory) -> 
     """Figure 1 of Gatys, Ecker, Bethge (CVPR 2016) from the first picture of two reconstruction studies.
 
     Top row: the style from growing sets of layers. Bottom row: the content from each of those layers alone.
-
-    Raises:
-        RunDirectoryError: A run is not such a study, or they have no layer in common.
+    RunDirectoryError where a run is not such a study, or they have no layer in common.
     """
     _, content, contents = _reconstructions(content_run, "content")
     settings, style, styles = _reconstructions(style_run, "style")

@@ -20,7 +20,7 @@ Flags = npt.NDArray[np.bool_]
 
 
 def bootstrap_interval(values: Floats, spread: float) -> tuple[Floats, Floats]:
-    """The 95% interval of each column's mean: rows are drawn anew, with replacement, from a fixed seed.
+    """The 95% interval of each column's mean, low and high: rows are drawn anew from a fixed seed.
 
     Plain percentiles are too narrow for few rows, in two ways. They use n where n - 1 is due and the normal
     distribution where Student's is: their levels are widened by as much (Hesterberg, "What teachers should know
@@ -29,11 +29,8 @@ def bootstrap_interval(values: Floats, spread: float) -> tuple[Floats, Floats]:
     Agresti and Coull, The American Statistician 1998, who add two successes and two failures).
 
     Args:
-        values: One row per pair, one column per configuration.
+        values: One row per pair, one column per configuration; with fewer than `MIN_PAIRS` rows the result is NaN.
         spread: 1 for ranks; 0 adds no rows.
-
-    Returns:
-        Low and high, within the values' range; NaN with fewer than `MIN_PAIRS` rows.
     """
     rows, columns = values.shape
     if rows < MIN_PAIRS:

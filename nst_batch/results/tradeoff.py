@@ -35,20 +35,14 @@ def table(cells: Cells, configurations: Mapping[str, Configuration], axis: str, 
     means over pairs of `transfer_score` at the curve's best point, `best_AXIS` (where its mean is best),
     `kept_at_0.3` … (0 where so much style is never taken) and `area`, each with its mean rank; `points` of the
     curve, `pairs`, `failed`, `configuration` (of the best point).
-
-    Raises:
-        QueryError: The run's configurations have no such axis, or no scores.
     """
     if "score" not in cells.measures:
         raise QueryError("--over needs content and style pictures: without both there is no trade-off")
     chosen = [configurations[identity] for identity in cells.configurations]
     groups = _groups(chosen, axis)
-    found = {name: np.empty((len(cells.pictures), len(groups))) for name in CRITERIA}
-    for column, members in enumerate(groups):
-        kept, taken, score = (cells.measures[name][:, members] for name in ("content", "style", "score"))
-        for pair in range(len(score)):
-            for name, value in _criteria(kept[pair], taken[pair], score[pair]).items():
-                found[name][pair, column] = value
+    curves = ([cells.measures[name][:, members] for name in ("content", "style", "score")] for members in groups)
+    criteria = np.array([[_criteria(*own) for own in zip(*curve, strict=True)] for curve in curves])
+    found = {name: criteria[:, :, number].T for number, name in enumerate(CRITERIA)}
     best = [members[int(np.argmax(np.nan_to_num(cells.means("score")[members], nan=-1)))] for members in groups]
     others = [dataclasses.replace(chosen[at], **{axis: _ANY}) for at in best]
     ranks = {name: stats.rankdata(-values, axis=1) for name, values in found.items()}
@@ -84,23 +78,20 @@ def _groups(chosen: Sequence[Configuration], axis: str) -> list[list[int]]:
     return list(groups.values())
 
 
-def _criteria(kept: Floats, taken: Floats, score: Floats) -> dict[str, float]:
-    """What one curve on one pair is compared by; -infinity where every point failed."""
+def _criteria(kept: Floats, taken: Floats, score: Floats) -> list[float]:
+    """What one curve on one pair is compared by, as in `CRITERIA`; -infinity where every point failed."""
     ok = np.isfinite(score)
     if not ok.any():
-        return dict.fromkeys(CRITERIA, -np.inf)
+        return [-np.inf] * len(CRITERIA)
     reached = kept_at(kept[ok], taken[ok])
-    at = {name: float(reached[position]) for name, position in _COMPARED_AT.items()}
-    return {"score": float(score[ok].max()), **at, "area": float(np.trapezoid(reached, _LEVELS))}
+    return [score[ok].max(), *reached[list(_COMPARED_AT.values())], np.trapezoid(reached, _LEVELS)]
 
 
 def kept_at(kept: Floats, taken: Floats) -> Floats:
     """The most content that a curve keeps with at least so much style taken, at style taken 0, 0.01 … 1.
 
-    Between neighbouring points the curve is a straight line; style that is never taken gives 0.
-
-    Args:
-        kept, taken: Of the points, in their order along the axis.
+    Of the points in their order along the axis; between neighbours the curve is a straight line, and style that is
+    never taken gives 0.
     """
     found = np.max(np.where(taken[:, None] >= _LEVELS, kept[:, None], 0.0), axis=0)
     for left in range(len(kept) - 1):

@@ -12,10 +12,9 @@ import re
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field, fields
-from itertools import groupby, islice
-from typing import Any
+from itertools import chain, groupby, islice
+from typing import Any, get_args
 
-import duckdb
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -27,12 +26,17 @@ from nst_batch.scores import LayerDistance, transfer_scores
 from nst_batch.store import tables
 from nst_batch.store.rows import identity, result_row
 from nst_batch.store.run_directory import SUCCESS, RunDirectory, part_name
-from nst_batch.vocabulary import conv_layers, is_weights_file
+from nst_batch.vocabulary import Status, conv_layers, is_weights_file
 
 LOSS_TOLERANCE = 1e-4
 """Relative: losses are sums of millions of float32 numbers, and curves are stored as float32."""
 DISTANCE_TOLERANCE = 1e-6
 
+Row = dict[str, Any]
+
+_MEASURED = {each.name for each in fields(Outcome)} | set(tables.LOSS_COLUMNS)
+_PLANNED = [name for name in tables.TRIALS.names if name not in _MEASURED]
+_NAMES = ("content_uri", "content_mask_uri", "style_uri", "style_mask_uri")
 _PART = re.compile(r"part-(\d{5,})\.parquet")
 _IMAGES_AT_ONCE = 8
 
@@ -78,7 +82,7 @@ def verify(run: RunDirectory, *, images: bool = True) -> Verification:
             try:
                 found.problems += [line for table in tables.SCHEMAS for line in _schema_problems(run, table, part)]
                 _check_part(run, part, planned, found, complete=complete, images=images)
-            except (RunDirectoryError, pa.ArrowException, duckdb.Error, OSError) as error:
+            except (RunDirectoryError, pa.ArrowException, OSError) as error:
                 found.problems.append(f"{part}: cannot be read: {error}")
         elif complete:
             found.problems.append(f"trials/{part}: missing, although {SUCCESS} exists")
@@ -127,18 +131,29 @@ def _schema_problems(run: RunDirectory, table: str, part: str) -> Iterator[str]:
 def _check_part(
     run: RunDirectory, part: str, planned: Sequence[Trial], found: Verification, *, complete: bool, images: bool
 ) -> None:
-    trials, curves, layers = (run.read_part(f"{table}/{part}") for table in ("trials", "curves", "layers"))
-    rows, made = trials.to_pylist(), list(_made_by_layers(layers.to_pylist()))
+    rows, curves, layers = (
+        run.read_part(f"{table}/{part}").to_pylist() for table in ("trials", "curves", "layers")
+    )
+    by_trial = {key: list(own) for key, own in groupby(layers, lambda row: row["trial_id"])}
     found.num_rows += len(rows)
     indexes, expected = [row["trial_index"] for row in rows], [trial.trial_index for trial in planned]
     if indexes != (expected if complete else expected[: len(indexes)]):
         found.problems.append(f"trials/{part}: its trials are not those of the plan, each once and in order")
     ran = sorted(row["trial_id"] for row in rows if row["status"] != "failed")
     coming = set() if complete else {trial.trial_id for trial in planned}.difference(ran)
-    for name, ids in (("curves", curves["trial_id"].to_pylist()), ("layers", [each["trial_id"] for each in made])):
+    for name, ids in (("curves", [curve["trial_id"] for curve in curves]), ("layers", list(by_trial))):
         if sorted(each for each in ids if each not in coming) != ran:
             found.problems.append(f"{name}/{part}: expected the {name} of each trial that ran, once")
-    found.problems += _trial_problems(str(run.study["name"]), planned, trials, curves, made)
+    trials, histories = {each.trial_index: each for each in planned}, {each["trial_id"]: each for each in curves}
+    for row in rows:
+        if trial := trials.get(row["trial_index"]):
+            key = row["trial_id"]
+            wrong = chain(
+                _row_problems(row, trial, str(run.study["name"])),
+                _curve_problems(row, histories[key]) if key in histories else (),
+                _layer_problems(row, trial, by_trial[key]) if key in by_trial else (),
+            )
+            found.problems += (f"trial {row['trial_index']} ({key}): {problem}" for problem in wrong)
     if images:
         pictured = [row for row in rows if row["image_path"] is not None]
         found.num_images += len(pictured)
@@ -146,41 +161,75 @@ def _check_part(
             found.problems += filter(None, pool.map(lambda row: _image_problem(run, row), pictured))
 
 
-def _made_by_layers(layers: Sequence[dict[str, Any]]) -> Iterator[dict[str, Any]]:
-    """What the rows of each trial's layers, which stand together, make in the table `trials`."""
-    for key, rows in groupby(layers, lambda row: row["trial_id"]):
-        own = [LayerDistance(**{each.name: row[each.name] for each in fields(LayerDistance)}) for row in rows]
-        made = {"trial_id": key, "layers_names": [each.layer for each in own]}
-        made |= {f"layers_{name}": value for name, value in asdict(transfer_scores(own)).items()}
-        for name in _DISTANCES:
-            values = [value for each in own if (value := getattr(each, name)) is not None]
-            made[f"layers_{name}"] = sum(values) / len(values) if values else None
-        yield made
+def _row_problems(row: Row, trial: Trial, study: str) -> Iterator[str]:
+    """What is wrong with a row of `trials`, by its plan and by itself."""
+    planned = result_row(study, Result(trial=trial, outcome=Outcome(status="ok")))
+    if not _is_replanned(row, trial):
+        for name in _PLANNED:
+            if row[name] != planned[name] and not _may_be_renamed(name, row, planned):
+                yield f"{name} is {row[name]}, planned was {planned[name]}"
+    status = row["status"]
+    if status not in get_args(Status):
+        yield f"unknown status {status!r}"
+    if (row["error_type"] is None) != (status == "ok"):
+        yield f"status {status} with error_type {row['error_type']}"
+    if status == "ok" and None in (row["image_path"], row["final_total_loss"]):
+        yield "ok, but without a picture or a final loss"
+    if not all(math.isfinite(value) for value in row.values() if isinstance(value, float)):
+        yield "a number that is not finite, which makes filters wrong"
+    for when in ("initial", "final"):
+        losses = [row[f"{when}_{term}_loss"] for term in TERMS]
+        if None not in losses and not _near(_sum(row, *losses[:-1]), losses[-1]):
+            yield f"{when} total loss is {losses[-1]:.7g}, its terms make {_sum(row, *losses[:-1]):.7g}"
 
 
-def _trial_problems(
-    study: str, planned: Sequence[Trial], trials: pa.Table, curves: pa.Table, made: Sequence[dict[str, Any]]
-) -> Iterator[str]:
-    """What is wrong with the trials of a part, by `_checks`."""
-    expected = [result_row(study, Result(trial=trial, outcome=Outcome(status="ok"))) for trial in planned]
-    plan = pa.Table.from_pylist(expected, tables.TRIALS).select(_PLANNED)
-    plan = plan.rename_columns([f"planned_{name}" for name in _PLANNED])
-    convolutions = [list(conv_layers(trial.configuration.arch)) for trial in planned]
-    plan = plan.append_column("planned_layers", pa.array(convolutions, pa.list_(pa.string())))
-    checks = dict(_checks())
-    with duckdb.connect() as connection:
-        connection.create_function("is_file", is_weights_file, ["VARCHAR"], "BOOLEAN")
-        connection.execute(_NEAR)
-        for name, table in (("trials", trials), ("plan", plan), ("curves", curves)):
-            connection.register(name, table)
-        connection.register("made", pa.Table.from_pylist(made, _MADE))
-        wrong = ", ".join(f"coalesce({condition}, false)" for condition in checks.values())
-        found = f"SELECT * FROM (SELECT *, [{wrong}] AS wrong FROM ({_ROWS})) WHERE list_contains(wrong, true)"
-        rows = connection.sql(f"{found} ORDER BY trial_index").to_arrow_table().to_pylist()
-    for row in rows:
-        for problem, is_so in zip(checks, row["wrong"], strict=True):
-            if is_so:
-                yield f"trial {row['trial_index']} ({row['trial_id']}): {problem.format(**row)}"
+def _is_replanned(row: Row, trial: Trial) -> bool:
+    """Whether a picture could be read by a later plan only: the row is as good as pending."""
+    unread = row["content_sha256"] is None or row["style_sha256"] is None
+    return row["status"] == "failed" and unread and row["trial_id"] != trial.trial_id
+
+
+def _may_be_renamed(name: str, row: Row, planned: Row) -> bool:
+    """Whether the plan may know a newer name of the same thing; the hashes are compared in any case."""
+    if name == "weights":
+        return is_weights_file(row[name]) and is_weights_file(planned[name])
+    return name in _NAMES and row["status"] == "failed"
+
+
+def _curve_problems(row: Row, curve: Row) -> Iterator[str]:
+    step, *terms = (curve[name] for name in ("step", *TERMS))
+    if any(len(term) != len(step) for term in terms) or step != sorted(set(step)) or 0 not in step:
+        yield "its curve: its lists do not belong together"
+    for *parts, total in zip(*terms, strict=False):
+        if math.isfinite(sum(parts) + total) and not _near(_sum(row, *parts), total):
+            yield "its curve: totals that are not the sum of their terms"
+            break
+    begin, told = curve["total"][0], row["initial_total_loss"]
+    if told is not None and not _near(begin, told):
+        yield f"its curve begins at {begin:.7g}, its row says {told:.7g}"
+
+
+def _layer_problems(row: Row, trial: Trial, layers: Sequence[Row]) -> Iterator[str]:
+    own = [LayerDistance(**{each.name: layer[each.name] for each in fields(LayerDistance)}) for layer in layers]
+    names = [each.layer for each in own]
+    if names != list(conv_layers(trial.configuration.arch)):
+        yield f"its layers are {names}: not every convolution once and in order"
+    for name, made in asdict(transfer_scores(own)).items():
+        if row[name] != made:
+            yield f"{name} is {row[name]}, its layers make {made}"
+    for name in ("content_distance", "style_distance"):
+        values = [value for each in own if (value := getattr(each, name)) is not None]
+        mean = sum(values) / len(values) if values else None
+        if row[name] != mean and (None in (row[name], mean) or not _near(row[name], mean, DISTANCE_TOLERANCE)):
+            yield f"{name} is {row[name]}, its layers' mean is {mean}"
+
+
+def _sum(row: Row, content: float, style: float, tv: float) -> float:
+    return float(row["alpha"] * content + row["beta"] * style + row["tv_weight"] * tv)
+
+
+def _near(one: float, other: float, tolerance: float = LOSS_TOLERANCE) -> bool:
+    return math.isclose(one, other, rel_tol=tolerance, abs_tol=1e-30)
 
 
 def _image_problem(run: RunDirectory, row: dict[str, Any]) -> str | None:
@@ -192,65 +241,3 @@ def _image_problem(run: RunDirectory, row: dict[str, Any]) -> str | None:
     except ImageError as error:
         return f"{path}: {'missing' if error.kind == 'missing' else error.message}"
     return None if sha256(data) == row["image_sha256"] else f"{path}: its content is not what was written"
-
-
-# What is wrong with a trial, and when: SQL over its row, its curve, what was planned and what its layers make
-
-_DISTANCES = ("content_distance", "style_distance")
-_SCORES = ("content_kept", "style_taken", "transfer_score", "score_reason")
-_MEASURED = {each.name for each in fields(Outcome)} | set(tables.LOSS_COLUMNS)
-_PLANNED = [name for name in tables.TRIALS.names if name not in _MEASURED]
-_MADE = pa.schema(
-    [("trial_id", pa.string()), ("layers_names", pa.list_(pa.string()))]
-    + [(f"layers_{name}", tables.TRIALS.field(name).type) for name in (*_SCORES, *_DISTANCES)]
-)
-_NEAR = """CREATE MACRO near(one, other, tolerance) AS
-    abs(one - other) <= greatest(tolerance * greatest(abs(one), abs(other)), 1e-30)"""
-_ROWS = """
-    SELECT *,
-        alpha * initial_content_loss + beta * initial_style_loss + tv_weight * initial_tv_loss AS initial_sum,
-        alpha * final_content_loss + beta * final_style_loss + tv_weight * final_tv_loss AS final_sum,
-        list_zip(content, style, tv, total) AS points
-    FROM trials JOIN plan ON trial_index = planned_trial_index
-    LEFT JOIN (SELECT * EXCLUDE (trial_index, configuration, status) FROM curves) USING (trial_id)
-    LEFT JOIN made USING (trial_id)
-"""
-_REPLANNED = """status = 'failed' AND (content_sha256 IS NULL OR style_sha256 IS NULL)
-    AND trial_id != planned_trial_id"""
-"""Its picture has been read since it failed: it is as good as pending."""
-_NAMES = ("content_uri", "content_mask_uri", "style_uri", "style_mask_uri")
-_RENAMED = dict.fromkeys(_NAMES, "status = 'failed'")
-_RENAMED |= {"weights": "is_file(weights) AND is_file(planned_weights)"}
-"""When the plan may know a newer name of the same thing; the hashes are compared in any case."""
-
-
-def _checks() -> Iterator[tuple[str, str]]:
-    for name in _PLANNED:
-        excused = f"({_REPLANNED}) OR ({_RENAMED.get(name, 'false')})"
-        differs = f"{name} IS DISTINCT FROM planned_{name} AND NOT ({excused})"
-        yield f"{name} is {{{name}}}, planned was {{planned_{name}}}", differs
-    yield "unknown status {status!r}", "status NOT IN ('ok', 'failed', 'diverged')"
-    yield "status {status} with error_type {error_type}", "(error_type IS NULL) != (status = 'ok')"
-    unfinished = "status = 'ok' AND (image_path IS NULL OR final_total_loss IS NULL)"
-    yield "ok, but without a picture or a final loss", unfinished
-    numbers = [each.name for each in tables.TRIALS if pa.types.is_floating(each.type)]
-    unbounded = " OR ".join(f"NOT isfinite({name})" for name in numbers)
-    yield "a number that is not finite, which makes filters wrong", unbounded
-    for when in ("initial", "final"):
-        differs = f"NOT near({when}_total_loss, {when}_sum, {LOSS_TOLERANCE})"
-        yield f"{when} total loss is {{{when}_total_loss:.7g}}, its terms make {{{when}_sum:.7g}}", differs
-    lengths = " OR ".join(f"len({term}) != len(step)" for term in TERMS)
-    steps = "step != list_sort(list_distinct(step)) OR NOT list_contains(step, 0)"
-    yield "its curve: its lists do not belong together", f"{lengths} OR {steps}"
-    total = f"near(alpha * p[1] + beta * p[2] + tv_weight * p[3], p[4], {LOSS_TOLERANCE})"
-    wrong = f"list_filter(points, lambda p: isfinite(p[1] + p[2] + p[3] + p[4]) AND NOT {total})"
-    yield "its curve: totals that are not the sum of their terms", f"len({wrong}) > 0"
-    begins = f"NOT near(total[1], initial_total_loss, {LOSS_TOLERANCE})"
-    yield "its curve begins at {total[0]:.7g}, its row says {initial_total_loss:.7g}", begins
-    yield "its layers are {layers_names}: not every convolution once and in order", "layers_names != planned_layers"
-    for name in (*_SCORES, *_DISTANCES):
-        differs = f"layers_names IS NOT NULL AND {name} IS DISTINCT FROM layers_{name}"
-        if name in _DISTANCES:
-            differs += f" AND near({name}, layers_{name}, {DISTANCE_TOLERANCE}) IS NOT true"
-        made = "its layers' mean is" if name in _DISTANCES else "its layers make"
-        yield f"{name} is {{{name}}}, {made} {{layers_{name}}}", differs

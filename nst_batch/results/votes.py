@@ -1,38 +1,107 @@
-"""What people saw: votes between two finished pictures of one pair, and the strengths that follow from them.
+"""What people see: a page for votes between two finished pictures of a pair, and the strengths that follow.
 
-`vote` says what a file of votes holds.
+The page needs nothing else and no network. It shows a content and a style picture, and two of the pair's finished
+pictures, without names and in random order; those with the fewest votes come first. The file that it saves holds
+
+    {"run": the study's name,
+     "votes": [{"content_sha256": …, "style_sha256": …, "better": …, "worse": …, "at": …}, …]}
+
+with the hashes of the pair as the table `trials` has them (`null` where the study has no such picture), the
+identities of two configurations, and the time as ISO 8601 in UTC. `"tie": true` says that neither was better: then
+the order of the two means nothing.
 """
 
 from __future__ import annotations
 
-import json
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import pyarrow as pa
+import pydantic
 from scipy import optimize, special, stats
 from scipy.sparse import csgraph
 
 from nst_batch.errors import QueryError
 from nst_batch.results.cells import Cells
+from nst_batch.results.overview import Overview
+from nst_batch.results.pages import data_url, render, write_page
 from nst_batch.results.statistics import CONFIDENCE, Floats
+from nst_batch.store.rows import blend_sha256
+from nst_batch.store.run_directory import RunDirectory
 
+MAX_PAIRS, MAX_CONFIGURATIONS = 24, 16
+_EDGE = 384
+"""Pixels of a picture on the page, at most."""
 _CORRECTION = 0.5
 """Added to both sides of every two that were compared (Haldane, Anscombe), so that no strength is infinite."""
 
 
-@dataclass(frozen=True, slots=True)
-class Vote:
+def write_vote_page(run: RunDirectory, folder: Path | None = None, *, fetch: bool = False) -> str:
+    """Writes `vote.html` to `folder` or the run's `report/`, and returns where it is.
+
+    At most 24 pairs and 16 configurations, evenly spread over the study's grid, are on it. Inputs that are named by
+    a URL are fetched with `fetch` alone.
+
+    Raises:
+        QueryError: No pair has two finished pictures to compare.
+        RunDirectoryError: The run cannot be read, or the page not written.
+    """
+    overview = Overview(run, max_pairs=MAX_PAIRS, max_configurations=MAX_CONFIGURATIONS, fetch=fetch)
+    pairs = [
+        each for each in map(partial(_pair, overview), range(len(overview.pairs))) if len(each["pictures"]) > 1
+    ]
+    if not pairs:
+        raise QueryError(
+            "expected a pair with two finished pictures to compare, found none: the run goes on, or failed"
+        )
+    data = {"run": run.study["name"], "pairs": pairs}
+    return write_page(run, folder, "vote.html", render("vote", data, {"name": run.study["name"]}))
+
+
+def _pair(overview: Overview, number: int) -> dict[str, Any]:
+    """A pair: its hashes, its inputs and its finished pictures by configuration, as data URLs."""
+    content, styles = pair = overview.pairs[number]
+    results = {key: overview.result(number, key, _EDGE).image for key in overview.configurations}
+    names = (["content"] if content else []) + ["style"] * len(styles)
+    originals = [(name, overview.input(each, _EDGE)) for name, each in zip(names, pair.pictures, strict=True)]
+    return {
+        "content_sha256": content and blend_sha256((content,)),
+        "style_sha256": blend_sha256(styles),
+        "pictures": {key: data_url(image, quality=85) for key, image in results.items() if image},
+        "originals": [
+            {
+                "name": name if tile.image else f"{name}: {tile.text}",
+                "picture": tile.image and data_url(tile.image, quality=85),
+            }
+            for name, tile in originals
+        ],
+    }
+
+
+# Votes
+
+
+class Vote(pydantic.BaseModel):
     """One choice between two configurations on one pair."""
 
-    pictures: tuple[str | None, str | None]
-    """The SHA-256 of content and style."""
+    content_sha256: str | None
+    style_sha256: str | None
     better: str
     worse: str
-    tie: bool
+    tie: bool = False
+
+    @pydantic.model_validator(mode="after")
+    def _two(self) -> Self:
+        if self.better == self.worse:
+            raise ValueError(f"a vote between {self.better} and itself")
+        return self
+
+
+class _File(pydantic.BaseModel):
+    votes: list[Vote]
 
 
 def read_votes(paths: Sequence[Path], configurations: Collection[str]) -> list[Vote]:
@@ -44,24 +113,18 @@ def read_votes(paths: Sequence[Path], configurations: Collection[str]) -> list[V
     votes: list[Vote] = []
     for path in paths:
         try:
-            own = [_vote(entry) for entry in json.loads(path.read_bytes())["votes"]]
+            own = _File.model_validate_json(path.read_bytes()).votes
         except OSError as error:
             raise QueryError(f"{path}: cannot be read: {error.strerror}") from error
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
-            expected = "a file of votes as `nst-batch vote` saves them"
-            raise QueryError(f"{path}: expected {expected}: {type(error).__name__}: {error}") from error
+        except pydantic.ValidationError as error:
+            first = error.errors()[0]
+            where = ".".join(map(str, first["loc"]))
+            expected = "expected a file of votes as `nst-batch vote` saves them"
+            raise QueryError(f"{path}: {expected}: {where or 'the file'}: {first['msg']}") from error
         if unknown := {each for vote in own for each in (vote.better, vote.worse)} - set(configurations):
             raise QueryError(f"{path}: a vote on configuration {min(unknown)}, which this run does not have")
         votes += own
     return votes
-
-
-def _vote(entry: dict[str, Any]) -> Vote:
-    better, worse = str(entry["better"]), str(entry["worse"])
-    if better == worse:
-        raise ValueError(f"a vote between {better} and itself")
-    pictures = (entry["content_sha256"], entry["style_sha256"])
-    return Vote(pictures, better, worse, tie=entry.get("tie") is True)
 
 
 def with_votes(
@@ -70,7 +133,6 @@ def with_votes(
     """A ranking in the order of votes, with each configuration's strength; and notes of who agrees with them.
 
     Args:
-        table: With `configuration` and `mean_rank`.
         cells: Measures of the trials that were voted on.
         judges: The names of measures in `cells`, each with what it is called.
     """
@@ -104,7 +166,7 @@ def wins(votes: Sequence[Vote], configurations: Sequence[str]) -> Floats:
     position = {identity: number for number, identity in enumerate(configurations)}
     found = np.zeros((len(configurations), len(configurations)))
     for vote in votes:
-        if vote.better in position and vote.worse in position:
+        if {vote.better, vote.worse} <= position.keys():
             better, worse = position[vote.better], position[vote.worse]
             found[better, worse] += 0.5 if vote.tie else 1.0
             found[worse, better] += 0.5 if vote.tie else 0.0
@@ -153,9 +215,9 @@ def agreement(cells: Cells, name: str, votes: Sequence[Vote]) -> tuple[float, in
     rows = {pictures: number for number, pictures in enumerate(cells.pictures)}
     agreed = []
     for vote in votes:
-        if not vote.tie and vote.pictures in rows and {vote.better, vote.worse} <= columns.keys():
-            values = cells.measures[name][rows[vote.pictures]]
-            better, worse = values[columns[vote.better]], values[columns[vote.worse]]
+        row = rows.get((vote.content_sha256, vote.style_sha256))
+        if row is not None and not vote.tie and {vote.better, vote.worse} <= columns.keys():
+            better, worse = cells.measures[name][row, [columns[vote.better], columns[vote.worse]]]
             if not np.isnan([better, worse]).any():
                 agreed.append(0.5 if better == worse else float(better > worse))
     if not agreed:

@@ -149,7 +149,7 @@ def estimate(
         gpu_hour_price=gpu_hour_price,
         deadline_seconds=deadline_seconds,
         disk_bytes=_disk_bytes(study, plan, sizes),
-        notes=tuple(notes),
+        notes=(*notes, *plan.unused_regions),
     )
 
 

@@ -18,6 +18,7 @@ from nst_batch.inputs.finding import Listing
 from nst_batch.inputs.images import fitted_size
 from nst_batch.inputs.inspecting import Inspection, inspect_all
 from nst_batch.inputs.lists import NamedPicture
+from nst_batch.inputs.masks import BLACK, WHITE, Color, hexadecimal
 from nst_batch.records import Configuration, Picture, Trial, trial_id
 from nst_batch.study.model import Study
 from nst_batch.vocabulary import conv_layers, layer_shape, scaled_size
@@ -62,6 +63,8 @@ class Plan:
     """Pictures that cannot be used."""
     duplicates: tuple[tuple[str, str], ...]
     """(left out, same content as), as they may be shown."""
+    unused_regions: tuple[str, ...]
+    """What is to be told of style regions that contents do not have."""
 
     @property
     def num_trials(self) -> int:
@@ -166,7 +169,30 @@ def make_plan(study: Study, listing: Listing, *, configurations: Sequence[Config
         pairs=tuple(pairs),
         bad=tuple(each for each in by_uri.values() if each.error_type),
         duplicates=tuple(duplicates),
+        unused_regions=tuple(_unused_regions(pairs, by_uri)),
     )
+
+
+def _unused_regions(pairs: Sequence[PicturePair], by_uri: Mapping[str, Inspection]) -> Iterator[str]:
+    """Regions of styles that nothing is painted as, because the contents they are paired with do not have them."""
+    num_pairs: Counter[Picture] = Counter()
+    unused: Counter[tuple[Picture, Color]] = Counter()
+    for pair in pairs:
+        content, styles = pair.pictures
+        if content and not any(each.error_type for each in pair.inspections):
+            own = _region_colors(content, by_uri)
+            num_pairs.update(styles)
+            unused.update((style, color) for style in styles for color in _region_colors(style, by_uri) - own)
+    for (style, color), count in unused.items():
+        num = num_pairs[style]
+        lacks = "no content has" if count == num else f"in {count} of {num} pairs the content lacks"
+        name = without_secrets(style.uri)
+        yield f"{name}: {lacks} its region {hexadecimal(color)}; that part of the style is not used"
+
+
+def _region_colors(picture: Picture, by_uri: Mapping[str, Inspection]) -> set[Color]:
+    """Of a mask with more colours than regions, black and white: it is soft."""
+    return set(by_uri[picture.mask.uri].colors or (BLACK, WHITE)) if picture.mask else {BLACK}
 
 
 def _inspected(named: NamedPicture, by_uri: Mapping[str, Inspection]) -> Inspection:

@@ -11,15 +11,18 @@ import numpy as np
 import pytest
 from PIL import Image, ImageDraw
 
+from nst_batch.cli.studies import described
 from nst_batch.cluster.options import ClusterOptions
 from nst_batch.cluster.progress import Progress
 from nst_batch.inputs.finding import list_inputs
 from nst_batch.results.rank import rank
 from nst_batch.results.verify import verify
-from nst_batch.results.vote import write_vote_page
+from nst_batch.results.votes import write_vote_page
 from nst_batch.run import RunOptions, run_study
 from nst_batch.store.committer import Committer
 from nst_batch.store.run_directory import RunDirectory
+from nst_batch.study.calibration import Machine
+from nst_batch.study.estimate import estimate
 from nst_batch.study.extension import extension
 from nst_batch.study.model import Study, study_from_dict
 from nst_batch.study.plan import Plan, make_plan
@@ -122,6 +125,20 @@ def test_good_masks_are_scored_and_bad_ones_are_failed_rows(folder: Path) -> Non
     pairs(folder, good, ("", ""), *(each for each in bad if each[0] != "speck.png"))
     with pytest.raises(Exception, match=r"speck.png: changed or gone"):
         run(study(folder), out)
+
+
+def test_what_no_content_takes_of_a_style_is_told(folder: Path) -> None:
+    pairs(folder, ("good.png", "style.png + stranger.png"), ("", "style.png + stranger.png"))
+    chosen = study(folder)
+    configurations = list(chosen.configurations(weights_sha256="0" * 64, normalization="imagenet"))
+    plan = make_plan(chosen, list_inputs(*chosen.inputs), configurations=configurations, batch_size=1)
+    told = [note.replace(str(folder), "") for note in plan.unused_regions]
+    assert told == [
+        "/t.png: no content has its region #0000ff; that part of the style is not used",
+        "/s.png: in 1 of 2 pairs the content lacks its region #ff0000; that part of the style is not used",
+    ]
+    shown = described(estimate(chosen, machine=Machine.here("cpu")))
+    assert all(f"note: {note}" in shown for note in plan.unused_regions)
 
 
 @pytest.mark.usefixtures("embedded_ray")

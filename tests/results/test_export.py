@@ -53,6 +53,25 @@ def test_long_has_a_row_per_step(run: RunDirectory, tmp_path: Path) -> None:
     assert set(one["content_layers"].to_pylist()[0]) == {"block4_conv2"}
 
 
+def test_regions_are_exported_where_there_are_any(tmp_path: Path) -> None:
+    [plain, style] = small_run.inputs(tmp_path, ["c.png", "s.png"])
+    masked = small_run.masked(plain, tmp_path / "mask.png", "white")
+    trials = list(small_run.plan([masked, plain], [[style]], small_run.configurations({})))
+    run = small_run.write(tmp_path / "run", trials)
+    paths = export(run, "csv", tmp_path / "csv")
+    assert [path.name for path in paths] == ["trials.csv", "layers.csv", "regions.csv"]
+    with paths[-1].open(encoding="utf-8", newline="") as file:
+        assert [(row["trial_index"], row["label"]) for row in csv.DictReader(file)] == [("0", "0"), ("0", "1")]
+    steps, regions = export(run, "long", tmp_path / "long")
+    assert (steps.name, regions.name) == ("curves_long.parquet", "regions.parquet")
+    assert pq.read_table(regions)["label"].to_pylist() == [0, 1]
+    [lines] = export(run, "hf", tmp_path / "hf")
+    rows = [json.loads(line) for line in lines.read_text(encoding="utf-8").splitlines()]
+    assert [[region["area"] for region in row["regions"] or ()] for row in rows] == [[0.5, 0.5], []]
+    chosen = export(run, "csv", tmp_path / "plain", where="trial_index = 1")
+    assert [path.name for path in chosen] == ["trials.csv", "layers.csv"]
+
+
 def test_pictures_get_readable_names(run: RunDirectory, tmp_path: Path) -> None:
     [folder] = export(run, "images", tmp_path / "out")
     names = sorted(path.name for path in folder.iterdir())

@@ -193,16 +193,6 @@ def test_variables_of_the_program_are_not_tables(run: RunDirectory) -> None:
     assert secret.num_rows == 1
 
 
-def test_other_files_are_read_when_allowed(run: RunDirectory, tmp_path: Path) -> None:
-    other = tmp_path / "prices.csv"
-    other.write_text("trial_index,price\n3,2.5\n")
-    sql = f"SELECT price FROM trials JOIN read_csv('{other}') USING (trial_index)"
-    for allowed in (other, tmp_path):
-        assert query(run, sql, allow=[str(allowed)]).to_pylist() == [{"price": 2.5}]
-    with pytest.raises(QueryError, match="no such file or folder"):
-        query(run, sql, allow=[str(tmp_path / "none")])
-
-
 def test_times_need_no_further_package(run: RunDirectory) -> None:
     answer = query(run, "SELECT started_at, hour(started_at) AS hour FROM trials LIMIT 1")
     assert answer.schema.field("started_at").type == pa.timestamp("us", tz="UTC")

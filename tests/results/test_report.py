@@ -3,7 +3,6 @@ from __future__ import annotations
 import http.server
 import json
 import re
-import statistics
 import subprocess
 import sys
 import time
@@ -15,7 +14,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from nst_batch.results import plots, report_data
+from nst_batch.results import plots, report
 from nst_batch.results.report import write_report
 from nst_batch.store.run_directory import RunDirectory
 from tests import browser, simulated, small_run
@@ -146,14 +145,14 @@ def test_without_alpha_every_configuration_is_a_point(tmp_path: Path) -> None:
     assert not (tmp_path / "run" / "report" / "matrix.png").exists()
 
 
-def test_curves_are_medians_of_shares_of_the_first_loss(data: dict[str, Any]) -> None:
-    medians = [row for row in data["plots"]["curves"]["datasets"]["medians"] if row["term"] == "total"]
-    assert {row["value"] for row in medians if row["step"] == 0} == {1.0}
-    first = [row for row in medians if row["configuration"] == medians[0]["configuration"]]
-    own = [small_run.curve(pair * 12).total for pair in range(6)]
-    expected = [statistics.median(curve[step] / curve[0] for curve in own) for step in range(11)]
-    assert [row["value"] for row in first] == pytest.approx(expected, rel=1e-3)
-    assert all(row["low"] <= row["value"] <= row["high"] for row in medians)
+def test_curves_are_shares_of_the_first_loss(data: dict[str, Any]) -> None:
+    trials = {each["trial"]: each for each in data["plots"]["curves"]["datasets"]["trials"]}
+    assert trials.keys() == set(range(72)) - {5}
+    for index in (0, 71):
+        own = small_run.curve(index).total
+        assert trials[index]["total"] == pytest.approx([value / own[0] for value in own], rel=1e-3)
+    params = {param["name"]: param["value"] for param in data["plots"]["curves"]["params"]}
+    assert params["steps"] == list(range(11))
 
 
 def test_altair_is_loaded_for_a_report_alone() -> None:
@@ -187,16 +186,8 @@ def test_a_run_of_failures_alone(tmp_path: Path) -> None:
     assert data["ranking"]["rows"] == []
 
 
-def test_many_thumbnails_are_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(report_data, "MAX_INLINED", 20)
-    run = grid_run(tmp_path)
-    _, data = page_of(run)
-    folder = tmp_path / "run" / "report"
-    assert all((folder / trial["thumbnail"]).is_file() for trial in data["trials"])
-
-
 def test_more_trials_than_can_be_shown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(report_data, "MAX_TRIALS", 30)
+    monkeypatch.setattr(report, "MAX_TRIALS", 30)
     _, data = page_of(grid_run(tmp_path))
     assert len(data["trials"]) == 24
     assert len(data["pairs"]) == 2
@@ -246,6 +237,27 @@ def test_a_report_fetches_nothing_unless_told_to(tmp_path: Path) -> None:
     assert asked
 
 
+def masked_run(folder: Path) -> RunDirectory:
+    """A pair of which both pictures have a mask."""
+    pictures = small_run.inputs(folder / "photos", ["c.png", "s.png"])
+    content, style = (
+        small_run.masked(each, folder / f"mask{number}.png", "white") for number, each in enumerate(pictures)
+    )
+    chosen = small_run.configurations({"alpha": 0.5}, {"alpha": 1.0})
+    return small_run.write(folder / "run", list(small_run.plan([content], [[style]], chosen)))
+
+
+def test_masks_are_shown_with_their_pictures(tmp_path: Path) -> None:
+    run = masked_run(tmp_path)
+    (tmp_path / "mask1.png").unlink()
+    _, data = page_of(run)
+    masked, unmasked = data["inputs"]
+    assert masked["mask"].startswith("data:image/webp")
+    assert unmasked["thumbnail"].startswith("data:image/webp")
+    assert unmasked["mask"] is None
+    assert "mask1.png" in unmasked["reason"]
+
+
 # In a browser
 
 
@@ -286,6 +298,23 @@ def center(page: browser.Browser, selector: str, share: float = 0.5) -> tuple[fl
 
 
 @pytest.mark.slow
+def test_a_mask_stands_in_the_corner_of_its_picture(tmp_path: Path) -> None:
+    url = Path(write_report(masked_run(tmp_path))).as_uri()
+    with browser.opened(url, tmp_path / "profile", 1200, 900) as page:
+        script = """return [...document.querySelectorAll('#inputs .tile')].map((tile) => {
+            const [all, mask] = [...tile.querySelectorAll('img')].map((image) => image.getBoundingClientRect());
+            const insets = [mask.width, all.right - mask.right, all.bottom - mask.bottom];
+            return insets.map((pixels) => pixels / all.width);
+        })"""
+        shares = page.run(script)
+        assert len(shares) == 2
+        for width, right, below in shares:
+            assert 0.2 < width < 0.5
+            assert 0 <= right < 0.1
+            assert 0 <= below < 0.1
+
+
+@pytest.mark.slow
 class TestInChromium:
     def test_it_is_quiet_and_stays_at_home(self, page: browser.Browser) -> None:
         assert browser.stays_at_home(page)
@@ -315,6 +344,8 @@ class TestInChromium:
         assert page.run(heads) == ["0.5", "1"]
         choose(page, "#grid-controls select[aria-label=rows]", "0")
         assert page.run("return document.querySelectorAll('#grid tbody tr').length") == 6
+        assert page.run("return document.querySelectorAll('#grid .originals figure').length") == 12
+        assert page.run("return document.getElementById('inputs').offsetHeight") == 0
         choose(page, "#grid-controls select[aria-label=columns]", "-1")
         assert page.run("return document.querySelectorAll('#grid figure').length") == 6
         choose(page, "#grid-controls select[aria-label=rows]", "1")

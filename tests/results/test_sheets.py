@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageColor
 
 from nst_batch.errors import RunDirectoryError
 from nst_batch.results import sheets
@@ -128,4 +128,22 @@ def test_a_blend_and_vanished_or_changed_inputs_are_no_obstacle(tmp_path: Path) 
     Path(contents[0].uri).unlink()
     Path(contents[1].uri).write_bytes(b"another")
     Path(styles[0].uri).unlink()
+    assert sheets.write_sheets(run) == ["report/sheet.png"]
+
+
+@pytest.mark.parametrize("num_styles", [1, 2])
+def test_masks_stand_in_the_corners_of_their_pictures(tmp_path: Path, num_styles: int) -> None:
+    [content, *styles] = small_run.inputs(tmp_path, ["c.png", "s.png", "t.png"][: 1 + num_styles])
+    colors = ("#00ff01", "#ff0001", "#0100ff")
+    content, *styles = (
+        small_run.masked(each, tmp_path / f"mask{number}.png", colors[number])
+        for number, each in enumerate((content, *styles))
+    )
+    run = small_run.write(tmp_path / "run", list(small_run.plan([content], [styles], small_run.configurations({}))))
+    pixels = np.asarray(sheets.draw_sheets(run)["sheet.png"])
+    for color in colors[: 1 + num_styles]:
+        where = np.argwhere((pixels == ImageColor.getrgb(color)).all(axis=-1))
+        height, width = np.ptp(where, axis=0) + 1
+        assert 20 < width < height < 100
+    Path(tmp_path / "mask0.png").unlink()
     assert sheets.write_sheets(run) == ["report/sheet.png"]

@@ -12,8 +12,8 @@ from typer.testing import CliRunner
 
 from nst_batch.cli import app
 from nst_batch.errors import QueryError
-from nst_batch.results import vote
-from nst_batch.results.vote import write_vote_page
+from nst_batch.results import votes
+from nst_batch.results.votes import write_vote_page
 from nst_batch.store.run_directory import RunDirectory
 from tests import browser, small_run
 from tests.small_run import distances_of
@@ -69,8 +69,8 @@ def test_nothing_to_compare_is_said(tmp_path: Path) -> None:
 
 
 def test_no_more_is_shown_than_a_page_can_hold(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(vote, "MAX_PAIRS", 1)
-    monkeypatch.setattr(vote, "MAX_CONFIGURATIONS", 2)
+    monkeypatch.setattr(votes, "MAX_PAIRS", 1)
+    monkeypatch.setattr(votes, "MAX_CONFIGURATIONS", 2)
     _, data = page_of(layers_run(tmp_path))
     assert [len(pair["pictures"]) for pair in data["pairs"]] == [2]
 

@@ -37,9 +37,10 @@ function tile(trial, list) {
 }
 
 function inputTile(number, role) {
-  const { name, uri, thumbnail, reason } = inputs[number];
-  const picture = thumbnail ? el("div", { className: "tile" }, el("img", { src: thumbnail, alt: `${role}: ${name}` })) : emptyTile(reason);
-  return el("figure", { title: uri }, picture, el("figcaption", {}, `${role}: ${name}`));
+  const { name, uri, thumbnail, mask, reason } = inputs[number];
+  const picture = thumbnail ? el("div", { className: "tile" }, el("img", { src: thumbnail, alt: `${role}: ${name}` }),
+    mask && el("img", { className: "mask", src: mask, alt: "its regions", title: "its regions" })) : emptyTile(reason);
+  return el("figure", { title: reason || uri }, picture, el("figcaption", {}, `${role}: ${name}`));
 }
 
 function showPicture(image, source) {
@@ -84,7 +85,6 @@ function select(label, texts, value, onchange) {
 
 // Pictures: the pair and the fields that vary are axes; two of them span a table (or one a gallery), the others are fixed
 
-const MAX_CELLS = 2000;
 const axes = [{ label: "pair", values: pairs.map((pair) => pair.label || "the only pair") }, ...fields];
 const numberByPlace = new Map(configurations.map(({ values }, number) =>
   [values.map((value, i) => fields[i].values.indexOf(value)).join(), number]));
@@ -96,7 +96,8 @@ function chooseAxes() {
   const order = [...varying.filter(isLayers), ...varying.filter((i) => !isLayers(i))];
   if (order.length > 1) [grid.rows, grid.columns] = order;
   else if (order.length === 1) [grid.rows, grid.columns] = pairs.length > 1 ? [0, 1] : [1, -1];
-  const columns = grid.columns > 0 ? axes[grid.columns].values.length : Math.min(axes[grid.rows].values.length, 6);
+  const columns = (grid.rows === 0 ? 2 : 0)
+    + (grid.columns > 0 ? axes[grid.columns].values.length : Math.min(axes[grid.rows].values.length, 6));
   const room = byId("grid").clientWidth - (grid.columns > 0 ? 130 : 0);
   setSize(Math.max(96, Math.min(190, room / columns - 16)));
 }
@@ -128,26 +129,26 @@ function trialAt(row, column) {
   return number === undefined ? null : trialOf(place[0], number);
 }
 
+const originals = ({ content, styles }) =>
+  [...(content === null ? [] : [inputTile(content, "content")]), ...styles.map((style) => inputTile(style, "style"))];
+
 function drawGrid() {
-  const { content, styles } = pairs[grid.fixed[0]];
   byId("inputs").hidden = grid.rows === 0 || grid.columns === 0;
-  byId("inputs").replaceChildren(...(content === null ? [] : [inputTile(content, "content")]),
-    ...styles.map((style) => inputTile(style, "style")));
+  byId("inputs").replaceChildren(...originals(pairs[grid.fixed[0]]));
   const rows = axes[grid.rows].values, columns = grid.columns < 0 ? [""] : axes[grid.columns].values;
-  const shown = rows.slice(0, Math.max(1, Math.floor(MAX_CELLS / columns.length)));
-  const cells = shown.map((_, row) => columns.map((_, column) => trialAt(row, column)));
+  const cells = rows.map((_, row) => columns.map((_, column) => trialAt(row, column)));
   const list = cells.flat();
   const picture = (trial) => (trial === null ? "" : el("figure", {}, tile(trial, list), el("figcaption", {}, trial?.scores ?? "")));
-  const head = el("tr", {}, el("th", {}, `${axes[grid.rows].label} ↓ ${axes[grid.columns]?.label} →`),
+  const own = (row) => (grid.rows === 0 ? el("td", {}, el("div", { className: "originals row" }, ...originals(pairs[row]))) : null);
+  const head = el("tr", {}, el("th", {}, `${axes[grid.rows].label} ↓ ${axes[grid.columns]?.label} →`), grid.rows === 0 ? el("th") : null,
     ...columns.map((value) => el("th", { scope: "col" }, value)));
-  const body = shown.map((value, row) => el("tr", {}, el("th", { scope: "row" }, value),
+  const body = rows.map((value, row) => el("tr", {}, el("th", { scope: "row" }, value), own(row),
     ...cells[row].map((trial) => el("td", {}, picture(trial)))));
-  const gallery = shown.map((value, row) => [cells[row][0], el("div", {}, picture(cells[row][0]), el("strong", {}, value))]);
+  const gallery = rows.map((value, row) => [cells[row][0], el("div", {}, picture(cells[row][0]), el("strong", {}, value))]);
   gallery.sort(([a], [b]) => (b?.transfer_score ?? 0) - (a?.transfer_score ?? 0));
   byId("grid").replaceChildren(
     grid.columns < 0 ? el("div", { className: "gallery row" }, ...gallery.map(([, node]) => node))
-      : el("table", { className: "pictures" }, el("thead", {}, head), el("tbody", {}, ...body)),
-    shown.length < rows.length ? el("p", { className: "hint" }, `The first ${shown.length} of ${rows.length}.`) : "");
+      : el("table", { className: "pictures" }, el("thead", {}, head), el("tbody", {}, ...body)));
 }
 
 // Compare: two pictures of one pair with a handle between them
