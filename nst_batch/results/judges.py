@@ -18,7 +18,6 @@ from itertools import islice
 from typing import Any, get_args
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 import torch
@@ -28,6 +27,7 @@ from skimage import transform
 from nst_batch.cluster.pictures import PictureReader, Posed
 from nst_batch.errors import ImageError, QueryError
 from nst_batch.inputs import images, weights
+from nst_batch.inputs.images import Pixels
 from nst_batch.records import Configuration, Trial
 from nst_batch.results.labels import SCORES
 from nst_batch.results.pictures import finished_picture
@@ -39,9 +39,6 @@ from nst_batch.transfer.problem import resized
 from nst_batch.vocabulary import Normalization
 
 PIXELS = "pixels"
-
-Pixels = npt.NDArray[np.float32]
-"""3xHxW in [0, 1]."""
 
 _FILES_AT_ONCE, _BATCH = 4, 16
 _SSIM_WEIGHTS = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)

@@ -21,10 +21,10 @@ from nst_batch.vocabulary import finite
 _FILES = Path(__file__).parent / "web"
 
 
-def render(name: str, data: dict[str, Any], context: dict[str, Any], libraries: Sequence[str] = ()) -> str:
+def render(name: str, data: dict[str, Any], libraries: Sequence[str] = (), **more: Any) -> str:
     """A page from `NAME.html`, `NAME.css` and `NAME.js`, and JavaScript `libraries` that come first.
 
-    The page's script reads `data` as JSON, in which NaN is null; the template names what is in `context`.
+    The page's script reads `data` as JSON, in which NaN is null; the template also knows `more`.
     """
     html, style, own = (
         _FILES.joinpath(f"{name}.{suffix}").read_text(encoding="utf-8") for suffix in ("html", "css", "js")
@@ -33,7 +33,7 @@ def render(name: str, data: dict[str, Any], context: dict[str, Any], libraries: 
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True)
     environment.policies["json.dumps_kwargs"] = {"ensure_ascii": False, "default": str}
     return environment.from_string(html).render(
-        **context,
+        **more,
         data=finite(data),
         style=Markup(style),
         scripts=[Markup(script) for script in scripts],

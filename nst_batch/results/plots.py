@@ -6,7 +6,6 @@ click. Titles and subtitles are the page's headings and hints.
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -55,7 +54,6 @@ def plots(data: Mapping[str, Any]) -> dict[str, Spec]:
     return found
 
 
-@functools.cache
 def vega_javascript() -> str:
     """Vega, Vega-Lite and vega-embed with the expression interpreter, as one script that needs nothing else."""
     return vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;", vl_version=_VEGA_LITE)

@@ -25,8 +25,6 @@ from nst_batch.results import labels
 from nst_batch.store import tables
 from nst_batch.store.run_directory import RunDirectory
 
-TABLES = tuple(tables.SCHEMAS)
-
 _DERIVED = {
     "content_layer": "nullif(array_to_string(content_layers, ' + '), '')",
     "style_layer": "nullif(array_to_string(style_layers, ' + '), '')",
@@ -112,7 +110,7 @@ class Session:
         self._connection = duckdb.connect(config=_CONFIG)
         self._connection.execute("SET TimeZone = 'UTC'; SET lock_configuration = true")
         snapshot = run.snapshot()
-        for name in TABLES:
+        for name in tables.SCHEMAS:
             table = _dataset(run, name, snapshot.paths(name), snapshot.rest(name))
             columns = [f", {sql} AS {column}" for column, sql in _DERIVED.items() if name == "trials"]
             self._connection.register(f"all_{name}", table)

@@ -30,9 +30,11 @@ _INPUT_EDGE = 256
 _THREADS = 4
 _CURVE_POINTS = 48
 """Steps at which a loss curve is drawn, at most."""
+_CURVES_EACH = 50
+"""Loss curves of a configuration, at most."""
 _CURVES = f"""
     SELECT trial_index, step, {", ".join(plots.TERMS)} FROM curves WHERE status = 'ok'
-    QUALIFY row_number() OVER (PARTITION BY configuration ORDER BY trial_index) <= 50
+    QUALIFY row_number() OVER (PARTITION BY configuration ORDER BY trial_index) <= {_CURVES_EACH}
     ORDER BY trial_index LIMIT {MAX_TRIALS}
 """
 _TRIAL_COLUMNS = (
@@ -69,12 +71,11 @@ def write_report(run: RunDirectory, folder: Path | None = None, *, fetch: bool =
     del data["curves"]  # the plot has what it shows of them
     for name, specification in data["plots"].items():
         files |= {f"{name}.{suffix}": content for suffix, content in plots.drawn(specification).items()}
-    context = {name: data[name] for name in ("study", "failures", "provenance", "plots")}
-    context |= {"files": sorted(files), "figure": None}
-    if figure := drawn.get("reconstruction.png"):
+    figure = drawn.get("reconstruction.png")
+    if figure:
         figure.thumbnail((_FIGURE_EDGE, _FIGURE_EDGE))
-        context["figure"] = data_url(figure)
-    page = render("report", data, context, [plots.vega_javascript()])
+    more = {"files": sorted(files), "figure": figure and data_url(figure)}
+    page = render("report", data, [plots.vega_javascript()], **more)
     return write_page(run, folder, "index.html", page, files)
 
 

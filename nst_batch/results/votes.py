@@ -58,7 +58,7 @@ def write_vote_page(run: RunDirectory, folder: Path | None = None, *, fetch: boo
             "expected a pair with two finished pictures to compare, found none: the run goes on, or failed"
         )
     data = {"run": run.study["name"], "pairs": pairs}
-    return write_page(run, folder, "vote.html", render("vote", data, {"name": run.study["name"]}))
+    return write_page(run, folder, "vote.html", render("vote", data))
 
 
 def _pair(overview: Overview, number: int) -> dict[str, Any]:

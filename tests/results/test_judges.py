@@ -10,10 +10,11 @@ import torch
 from PIL import Image
 
 from nst_batch.errors import QueryError, WeightsError
+from nst_batch.inputs.images import Pixels
 from nst_batch.records import Picture
 from nst_batch.results import rank
 from nst_batch.results.cells import ended_trials
-from nst_batch.results.judges import Pixels, judged, multi_scale_similarity, pixel_scores
+from nst_batch.results.judges import judged, multi_scale_similarity, pixel_scores
 from nst_batch.scores import Scores
 from nst_batch.store.run_directory import RunDirectory
 from nst_batch.transfer import Problem, TargetImage

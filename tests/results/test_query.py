@@ -10,6 +10,7 @@ import pytest
 from nst_batch.errors import QueryError, RunDirectoryError
 from nst_batch.results import query as module
 from nst_batch.results.query import Session, query
+from nst_batch.store import tables
 from nst_batch.store.committer import Committer
 from nst_batch.store.run_directory import RunDirectory
 from tests import simulated
@@ -62,7 +63,7 @@ def test_a_staged_retry_replaces_the_published_row(tmp_path: Path) -> None:
 
 
 def test_answers_equal_the_tables(run: RunDirectory) -> None:
-    for name in module.TABLES:
+    for name in tables.SCHEMAS:
         stored = run.table(name)
         columns = ", ".join(stored.schema.names)
         answer = query(run, f"SELECT {columns} FROM {name} ORDER BY trial_index").to_pylist()
