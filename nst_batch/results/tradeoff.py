@@ -84,7 +84,8 @@ def _criteria(kept: Floats, taken: Floats, score: Floats) -> list[float]:
     if not ok.any():
         return [-np.inf] * len(CRITERIA)
     reached = kept_at(kept[ok], taken[ok])
-    return [score[ok].max(), *reached[list(_COMPARED_AT.values())], np.trapezoid(reached, _LEVELS)]
+    area = np.trapezoid(reached, _LEVELS)
+    return [float(score[ok].max()), *reached[list(_COMPARED_AT.values())], float(area)]
 
 
 def kept_at(kept: Floats, taken: Floats) -> Floats:

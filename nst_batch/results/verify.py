@@ -219,7 +219,7 @@ def _layer_problems(row: Row, trial: Trial, layers: Sequence[Row]) -> Iterator[s
             yield f"{name} is {row[name]}, its layers make {made}"
     for name in ("content_distance", "style_distance"):
         values = [value for each in own if (value := getattr(each, name)) is not None]
-        mean = sum(values) / len(values) if values else None
+        mean: Any = sum(values) / len(values) if values else None
         if row[name] != mean and (None in (row[name], mean) or not _near(row[name], mean, DISTANCE_TOLERANCE)):
             yield f"{name} is {row[name]}, its layers' mean is {mean}"
 
