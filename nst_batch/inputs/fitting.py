@@ -54,9 +54,9 @@ def _num_features(arch: str, layers: Sequence[str], height: int, width: int, til
     """Numbers held at the peak.
 
     Of a whole image: every activation up to the deepest layer, the gradients that the losses left at their layers,
-    and four tensors of the largest layer's size (its gradient before and after the ReLU, the next one, and what a
-    convolution library takes: measured, none to two). In strips: the poolings and the blocks of a single strip,
-    and, while a strip is computed again, its activations and the gradient of the largest pooling.
+    and three tensors of the largest layer's size (its gradient before and after the ReLU, and the next one, or what
+    a convolution library takes). In strips: the poolings and the blocks of a single strip, and, while a strip is
+    computed again, its activations and the gradient of the largest pooling.
     """
     kept, pooled, working = 0, [0], 0
     for index, sizes in enumerate(_blocks(arch, layers, height, width)):
@@ -64,10 +64,10 @@ def _num_features(arch: str, layers: Sequence[str], height: int, width: int, til
         largest, rows = max(sizes.values()), height >> index
         if not tile or rows <= tile:
             kept += own
-            working = max(working, largest if tile else 4 * largest)
+            working = max(working, largest if tile else 3 * largest)
         else:
             halo = 2 * sum("conv" in name for name in sizes)
-            working = max(working, int(min(1.0, (tile + halo) / rows) * (own + 4 * largest)))
+            working = max(working, int(min(1.0, (tile + halo) / rows) * (own + 3 * largest)))
             pooled.append(next((size for name, size in sizes.items() if name.endswith("pool")), 0))
     return kept + sum(pooled) + max(pooled) + working
 
