@@ -37,7 +37,7 @@ GPU_BATCH = 16
 """Trials per batch on GPUs, at most; a worker whose memory holds fewer works through it in parts."""
 CPU_BATCH = 1
 """On a CPU: convolutions of a single image fill the cores."""
-PROCESS_BYTES = 1_200_000_000
+PROCESS_BYTES = 1_300_000_000
 """Of a worker before it computes anything: Python, torch, Ray and a VGG, its kernels transformed too."""
 MAX_CPUS_PER_WORKER = 4
 """Cores that a worker takes where there are no GPUs: with more, convolutions of one image gain little."""

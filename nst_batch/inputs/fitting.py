@@ -51,25 +51,23 @@ def held_bytes(
 
 
 def _num_features(arch: str, layers: Sequence[str], height: int, width: int, tile: int) -> int:
-    """Numbers held at the peak.
+    """Numbers held at the peak: where the gradient sets out, or where a block in strips is computed again.
 
-    Of a whole image: every activation up to the deepest layer, the gradients that the losses left at their layers,
-    and three tensors of the largest layer's size (its gradient before and after the ReLU, and the next one, or what
-    a convolution library takes). In strips: the poolings and the blocks of a single strip, and, while a strip is
-    computed again, its activations and the gradient of the largest pooling.
+    Where it sets out there are every activation of the blocks that are kept whole, the gradients that the losses
+    left at their layers, and two tensors of the largest layer's size at work. Where a strip is computed again, the
+    same of this strip, and the gradient of the largest pooling. Poolings between blocks in strips are there always.
     """
-    kept, pooled, working = 0, [0], 0
+    kept, largest_kept, strip, pooled = 0, 0, 0, [0]
     for index, sizes in enumerate(_blocks(arch, layers, height, width)):
         own = sum(sizes.values()) + sum(size for name, size in sizes.items() if name in layers)
         largest, rows = max(sizes.values()), height >> index
         if not tile or rows <= tile:
-            kept += own
-            working = max(working, largest if tile else 3 * largest)
+            kept, largest_kept = kept + own, max(largest_kept, largest)
         else:
             halo = 2 * sum("conv" in name for name in sizes)
-            working = max(working, int(min(1.0, (tile + halo) / rows) * (own + 3 * largest)))
+            strip = max(strip, int(min(1.0, (tile + halo) / rows) * (own + 2 * largest)))
             pooled.append(next((size for name, size in sizes.items() if name.endswith("pool")), 0))
-    return kept + sum(pooled) + max(pooled) + working
+    return sum(pooled) + max(kept + 2 * largest_kept, strip + max(pooled))
 
 
 def fitting(

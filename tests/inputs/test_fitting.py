@@ -32,7 +32,7 @@ def test_what_is_chosen_fits_or_is_the_least(size: tuple[int, int], available: i
 
 
 def test_strips_come_before_short_pairs_and_short_pairs_before_few() -> None:
-    chosen = [fitting(CHOSEN, 2731, 4096, gib * GIB) for gib in (76, 47, 28, 16, 9)]
+    chosen = [fitting(CHOSEN, 2731, 4096, gib * GIB) for gib in (76, 40, 28, 16, 9)]
     assert [fit.tile > 0 for fit in chosen] == [False, True, True, True, True]
     assert [fit.pair_precision for fit in chosen] == ["float32", "float32", "float32", "bfloat16", "bfloat16"]
     assert [fit.num_pairs for fit in chosen] == [60, 60, 60, 60, 20]
