@@ -122,7 +122,7 @@ def test_how_a_trial_is_held_does_not_depend_on_its_batch(
         replace(trial, width=192, height=192, configuration=chosen)
         for trial, chosen in zip(trials, (shallow, replace(CHOSEN, size=192)), strict=False)
     ]
-    monkeypatch.setattr(memory, "total_bytes", lambda: 100 << 20)
+    monkeypatch.setattr(memory, "total_bytes", lambda: 72 << 20)
     alone = [real.run([trial])[0].outcome.tile for trial in mixed]
     assert alone[0] == 0 != alone[1]
     assert [result.outcome.tile for result in real.run(mixed)] == alone
