@@ -43,6 +43,8 @@ MIN_DEADLINE_SECONDS = 600.0
 
 _SLOWEST_CPU, _SLOWEST_GPU = 2e-4, 2e-6
 """Seconds per pixel and step: twenty times what two old cores need, and a hundredth of that."""
+_ONCE_STEPS = 20
+"""What targets, coarse stages, distances and encoding take, in steps, and more: large pictures have few steps."""
 _MAX_START_DELAY_SECONDS = 30.0
 
 
@@ -206,8 +208,9 @@ class CircuitBreaker:
 
 
 def deadline_seconds(batch: Batch, *, on_gpu: bool) -> float:
-    """How long a batch may run before its worker is taken for hung."""
-    work = sum(trial.width * trial.height * trial.configuration.steps for trial in batch.trials)
+    """How long a batch may run before its worker is taken for hung: its steps, and what is done once per trial."""
+    steps = ((trial, trial.configuration.steps + _ONCE_STEPS) for trial in batch.trials)
+    work = sum(trial.width * trial.height * count for trial, count in steps)
     return max(MIN_DEADLINE_SECONDS, work * (_SLOWEST_GPU if on_gpu else _SLOWEST_CPU))
 
 

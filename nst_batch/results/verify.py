@@ -150,7 +150,7 @@ def _check_part(
             key = row["trial_id"]
             wrong = chain(
                 _row_problems(row, trial, str(run.study["name"])),
-                _curve_problems(row, histories[key]) if key in histories else (),
+                _curve_problems(row, trial, histories[key]) if key in histories else (),
                 _layer_problems(row, trial, by_trial[key]) if key in by_trial else (),
             )
             found.problems += (f"trial {row['trial_index']} ({key}): {problem}" for problem in wrong)
@@ -179,8 +179,8 @@ def _row_problems(row: Row, trial: Trial, study: str) -> Iterator[str]:
         yield "a number that is not finite, which makes filters wrong"
     for when in ("initial", "final"):
         losses = [row[f"{when}_{term}_loss"] for term in TERMS]
-        if None not in losses and not _near(_sum(row, *losses[:-1]), losses[-1]):
-            yield f"{when} total loss is {losses[-1]:.7g}, its terms make {_sum(row, *losses[:-1]):.7g}"
+        if None not in losses and not _near(made := _sum(trial, *losses[:-1]), losses[-1]):
+            yield f"{when} total loss is {losses[-1]:.7g}, its terms make {made:.7g}"
 
 
 def _is_replanned(row: Row, trial: Trial) -> bool:
@@ -196,12 +196,17 @@ def _may_be_renamed(name: str, row: Row, planned: Row) -> bool:
     return name in _NAMES and row["status"] == "failed"
 
 
-def _curve_problems(row: Row, curve: Row) -> Iterator[str]:
-    step, *terms = (curve[name] for name in ("step", *TERMS))
-    if any(len(term) != len(step) for term in terms) or step != sorted(set(step)) or 0 not in step:
+def _curve_problems(row: Row, trial: Trial, curve: Row) -> Iterator[str]:
+    step, *terms = (curve[name] or [] for name in ("step", *TERMS))
+    if (
+        any(len(term) != len(step) or None in term for term in (step, *terms))
+        or step != sorted(set(step))
+        or 0 not in step
+    ):
         yield "its curve: its lists do not belong together"
+        return
     for *parts, total in zip(*terms, strict=False):
-        if math.isfinite(sum(parts) + total) and not _near(_sum(row, *parts), total):
+        if math.isfinite(sum(parts) + total) and not _near(_sum(trial, *parts), total):
             yield "its curve: totals that are not the sum of their terms"
             break
     begin, told = curve["total"][0], row["initial_total_loss"]
@@ -224,8 +229,10 @@ def _layer_problems(row: Row, trial: Trial, layers: Sequence[Row]) -> Iterator[s
             yield f"{name} is {row[name]}, its layers' mean is {mean}"
 
 
-def _sum(row: Row, content: float, style: float, tv: float) -> float:
-    return float(row["alpha"] * content + row["beta"] * style + row["tv_weight"] * tv)
+def _sum(trial: Trial, content: float, style: float, tv: float) -> float:
+    """The total loss, by the weights of the plan."""
+    chosen = trial.configuration
+    return chosen.alpha * content + chosen.beta * style + chosen.tv_weight * tv
 
 
 def _near(one: float, other: float, tolerance: float = LOSS_TOLERANCE) -> bool:

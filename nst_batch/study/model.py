@@ -7,7 +7,6 @@ A study is checked alike whether it is read from a file, from `study.json`, or w
 from __future__ import annotations
 
 import itertools
-import json
 import math
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
@@ -176,7 +175,7 @@ class Study:
 
     def shown(self) -> dict[str, Any]:
         """As `to_dict`, without the secrets of URLs: what a run directory and a message may hold."""
-        return dict(json.loads(without_secrets(json.dumps(self.to_dict()))))  # a secret ends before a quote
+        return dict(_shown(self.to_dict()))
 
     @property
     def inputs(self) -> tuple[Sequence[str], Sequence[str], str, str, str]:
@@ -226,6 +225,15 @@ def json_schema() -> dict[str, Any]:
 @cache
 def _adapter() -> TypeAdapter[Study]:
     return TypeAdapter(Study)
+
+
+def _shown(value: Any) -> Any:
+    """The value without the secrets of URLs, however deep they are in it."""
+    if isinstance(value, str):
+        return without_secrets(value)
+    if isinstance(value, list):
+        return [_shown(each) for each in value]
+    return {key: _shown(each) for key, each in value.items()} if isinstance(value, dict) else value
 
 
 def _plain(given: Any) -> Any:

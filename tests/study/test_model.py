@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from nst_batch import vocabulary
 from nst_batch import vocabulary as layers
-from nst_batch.errors import StudyError
+from nst_batch.errors import StudyError, without_secrets
 from nst_batch.records import Configuration
 from nst_batch.study.model import Grid, ImageOptions, Network, Optimizer, Study, study_from_dict
 from nst_batch.study.reading import load_study
@@ -404,3 +404,12 @@ def test_a_damaged_dictionary_is_a_study_error_or_a_study(study: Study, data: st
     with suppress(StudyError):
         again = study_from_dict(values)
         assert study_from_dict(again.to_dict()) == again
+
+
+def test_a_study_is_shown_without_secrets_whatever_stands_in_its_names() -> None:
+    names = ['https://host/a.png?sig=one"two&k=1', "https://host/ä.png?sig=drei", "C:\\plain.png"]
+    shown = study_with(content=names, style=["s3://user:secret@bucket/b.png"], grid__beta=[1.0]).shown()
+    assert shown["content"] == [without_secrets(name) for name in names]
+    assert "secret" not in str(shown)
+    assert "drei" not in str(shown)
+    assert shown["grid"]["beta"] == [1.0]
