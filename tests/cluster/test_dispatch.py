@@ -71,6 +71,7 @@ def test_an_exception_is_that_of_the_one_trial_that_raised(tmp_path: Path) -> No
 
 def test_a_trial_that_hangs_is_ended_at_its_deadline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(retries, "MIN_DEADLINE_SECONDS", 1.0)
+    monkeypatch.setattr(retries, "_SLOWEST_CPU", 0.0)
     tiny.collection(tmp_path, [*tiny.good(6), "hang-1"])
     progress = tiny.run(tmp_path, batch_size=2)
     assert (progress.ok, progress.failed) == (6, 1)
