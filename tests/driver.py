@@ -81,11 +81,11 @@ def _session(pid: int) -> int:
         return 0
 
 
-def told(module: str, folder: Path) -> dict[str, Any]:
-    """The JSON that `python -m MODULE FOLDER` prints at its end, apart from any Ray of this process."""
+def told(module: str, folder: Path, *arguments: str) -> dict[str, Any]:
+    """The JSON that `python -m MODULE FOLDER …` prints at its end, apart from any Ray of this process."""
     environment = {key: value for key, value in os.environ.items() if not key.startswith("RAY_")}
     done = subprocess.run(
-        [sys.executable, "-m", module, str(folder)],
+        [sys.executable, "-m", module, str(folder), *arguments],
         env=environment | {"RAY_USAGE_STATS_ENABLED": "0", "OMP_NUM_THREADS": "1"},
         capture_output=True, text=True, timeout=500, check=False, cwd=ROOT,
     )  # fmt: skip

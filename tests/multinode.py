@@ -76,11 +76,16 @@ class Disturber(Reporter):
         self._added_at, self.added = time.monotonic(), node.node_id
 
     def _drain(self) -> None:
-        ray = str(Path(sys.executable).with_name("ray"))
-        command = [ray, "drain-node", f"--address={self.cluster.address}", f"--node-id={self.drained}"]
-        command += ["--reason=DRAIN_NODE_REASON_PREEMPTION", "--reason-message=test"]
-        subprocess.run([*command, "--deadline-remaining-seconds=3600"], check=True, capture_output=True)
+        drain(self.cluster.address, self.drained)
         self.drained_at = time.monotonic()
+
+
+def drain(address: str, node_id: str) -> None:
+    """Says that a node is about to go."""
+    ray = str(Path(sys.executable).with_name("ray"))
+    command = [ray, "drain-node", f"--address={address}", f"--node-id={node_id}"]
+    command += ["--reason=DRAIN_NODE_REASON_PREEMPTION", "--reason-message=test"]
+    subprocess.run([*command, "--deadline-remaining-seconds=3600"], check=True, capture_output=True)
 
 
 @contextmanager

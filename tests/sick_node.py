@@ -1,12 +1,13 @@
-"""A study on two nodes of which one has lost its mount.
+"""A study on two nodes of which one is sick.
 
-Run as a process of its own, because it starts a whole cluster: `python -m tests.sick_node FOLDER` prints as JSON
-how it went.
+Run as a process of its own, because it starts a whole cluster: `python -m tests.sick_node FOLDER WORKER` prints as
+JSON how it went with this class of `tests.workers`.
 """
 
 from __future__ import annotations
 
 import json
+import os
 import sys
 from dataclasses import asdict
 from pathlib import Path
@@ -32,15 +33,16 @@ class Notes(Reporter):
         self.notes.append(text)
 
 
-def main(folder: Path) -> dict[str, Any]:
+def main(folder: Path, worker: str) -> dict[str, Any]:
     """Runs the study."""
     heard = Notes()
+    os.environ[workers.PHOTOS] = str(folder / "photos")
     with multinode.nodes(2, num_cpus=1, num_gpus=0) as (cluster, added):
         (folder / "photos" / workers.SICK).write_text(added[0].node_id)
         options = RunOptions(
             out=str(folder / "out"),
             cluster=ClusterOptions(address=cluster.address, cpus_per_worker=1),
-            worker_class=workers.LosesItsMount,
+            worker_class=getattr(workers, worker),
             batch_size=1,
         )
         progress = run_study(tiny.study(folder), options, heard)
@@ -48,4 +50,4 @@ def main(folder: Path) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    sys.stdout.write(json.dumps(main(Path(sys.argv[1]))) + "\n")
+    sys.stdout.write(json.dumps(main(Path(sys.argv[1]), sys.argv[2])) + "\n")

@@ -21,7 +21,7 @@ from pathlib import Path
 import psutil
 
 from nst_batch.cluster.options import WorkerOptions
-from nst_batch.errors import ImageError
+from nst_batch.errors import ImageError, WeightsError
 from nst_batch.inputs.fetching import read_bytes
 from nst_batch.records import Configuration, Curve, Outcome, Result, Trial
 from nst_batch.scores import LayerDistance
@@ -34,6 +34,8 @@ CROWD = ".crowd"
 """Likewise: a folder that says which processes compute a picture named `crowd-1.png`; two do not fit together."""
 SICK = ".sick"
 """Likewise: names the process of `RaisesAlways`, or the node of `LosesItsMount`, that is sick."""
+PHOTOS = "NST_BATCH_TEST_PHOTOS"
+"""An environment variable that names the folder of pictures, for `CannotStart`."""
 HEALED = ".healed"
 """Likewise: once it is there, `until-1.png` is computed."""
 
@@ -128,6 +130,20 @@ class Unstartable(SimulatedWorker):
     def __init__(self, options: WorkerOptions) -> None:
         super().__init__(options)
         raise RuntimeError("no driver for this device")
+
+
+class CannotStart(SimulatedWorker):
+    """Does not find its weights on the node that a file names, after others have computed something."""
+
+    def setup(self, configuration: Configuration) -> None:
+        import ray
+
+        super().setup(configuration)
+        photos = Path(os.environ[PHOTOS])
+        if (photos / SICK).read_text() == ray.get_runtime_context().get_node_id():
+            while len(list((photos / CALLS).iterdir())) < 3:
+                time.sleep(0.1)
+            raise WeightsError("weights.pth: no such file")
 
 
 class DiesInSetup(SimulatedWorker):

@@ -23,14 +23,18 @@ _CONNECT_SECONDS = 5.0
 
 
 class Cluster:
-    """A connection to Ray, for a `with` block. Device auto uses GPUs if any node has one; cuda insists on them."""
+    """A connection to Ray, for a `with` block. Device auto uses GPUs if any node has one; cuda insists on them.
+
+    What a worker reserves is settled by the nodes that are there at the beginning: smaller ones that join later
+    get none.
+    """
 
     def __init__(self, options: ClusterOptions, device: str = "auto") -> None:
         self.options, self.device = options, device
         self.worker_bytes = 0
         """Memory that a worker needs where no GPU is used, as far as it is known; 0 sets no bound."""
-        self.excluded = set[str]()
-        """The ids of nodes that get no workers."""
+        self.excluded = dict[str, str]()
+        """Nodes that get no workers, by id: the machine, and what failed there last."""
 
     def __enter__(self) -> Self:
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
@@ -42,8 +46,16 @@ class Cluster:
             self._ray = stack.enter_context(EmbeddedRay())
             if not ray.is_initialized():
                 _connect(address)
-            has_gpus = any(node.get("GPU") for node in self._nodes())
+            nodes = self._nodes()
+            has_gpus = any(node.get("GPU") for node in nodes)
             self.uses_gpus = self.device.startswith("cuda") or (self.device == "auto" and has_gpus)
+            computing = [node for node in nodes if node.get("CPU", 0.0) >= 1]
+            smallest = min((int(node["CPU"]) for node in computing), default=1)
+            self.cpus_per_worker = self.options.cpus_per_worker or min(MAX_CPUS_PER_WORKER, smallest)
+            """CPU cores that a worker reserves where no GPU is used."""
+            self._least_memory = min(
+                (int(node["memory"]) for node in computing if node.get("memory")), default=None
+            )
             self._stack = stack.pop_all()
         return self
 
@@ -54,19 +66,12 @@ class Cluster:
         """Raises ClusterError if a Ray that was started here has died."""
         self._ray.check()
 
-    @property
-    def cpus_per_worker(self) -> int:
-        """CPU cores that a worker reserves where no GPU is used."""
-        if self.options.cpus_per_worker:
-            return self.options.cpus_per_worker
-        cores = [int(node["CPU"]) for node in self._nodes() if node.get("CPU", 0.0) >= 1]
-        return min(MAX_CPUS_PER_WORKER, *cores) if cores else 1
-
     def num_workers(self) -> int:
         """How many workers to keep: as many as there is room for at this moment, or as were asked for."""
-        most, needs = self.options.max_workers, self._needs()
+        most = self.options.max_workers
         if most and not self._embedded:
             return most
+        needs = self._needs()
         room = sum(_room(node, needs) for node in self._nodes())
         if not room:
             raise ClusterError(self._no_room())
@@ -91,41 +96,50 @@ class Cluster:
         )
         return actor.remote(options)
 
-    def host(self, node_id: str) -> str:
-        """The name of a node's machine."""
-        nodes: list[dict[str, Any]] = ray.nodes()  # type: ignore[no-untyped-call]
-        return next((str(node["NodeManagerHostname"]) for node in nodes if node["NodeID"] == node_id), node_id)
-
     def _needs(self) -> dict[str, float]:
         """What a worker reserves; of memory no more than the smallest node has."""
         if self.uses_gpus:
             return {"GPU": self.options.gpus_per_worker}
-        offered = [node["memory"] for node in self._nodes() if node.get("CPU") and node.get("memory")]
-        memory = min([self.worker_bytes, *map(int, offered)])
+        memory = min(self.worker_bytes, self._least_memory or self.worker_bytes)
         needs: dict[str, float] = {"CPU": self.cpus_per_worker}
         return needs | {"memory": memory} if memory else needs
 
     def _size(self) -> str:
         if self.uses_gpus:
             return f"{self.options.gpus_per_worker:g} GPU"
-        cores = self.cpus_per_worker
-        return f"{cores} CPU core{'s' if cores > 1 else ''}"
+        return f"{self.cpus_per_worker} CPU core{'s' if self.cpus_per_worker > 1 else ''}"
 
     def _no_room(self) -> str:
+        if self.excluded:
+            return f"no node is left that has the {self._size()} that a worker asks for{self.exclusions()}"
         kind = "GPU" if self.uses_gpus else "CPU"
         found = ", ".join(f"{node.get(kind, 0.0):g}" for node in self._nodes())
         advice = "--gpus-per-worker, or --device cpu" if self.uses_gpus else "--cpus-per-worker"
         scaling = "" if self._embedded else "; on a cluster that scales up from none give --max-workers"
         return (
-            f"no node has the {self._size()} that a worker asks for; {kind}s by node: {found}; "
+            f"no node has the {self._size()} that a worker asks for; {kind}s by node: {found or 'none'}; "
             f"choose another {advice}{scaling}"
         )
 
+    def exclusions(self) -> str:
+        """Which nodes get no work, and what to do; nothing if all do."""
+        told = "; ".join(self.excluded.values())
+        return f"; no more work is given to {told}; put that right, then run again to resume" if told else ""
+
     def _nodes(self) -> list[dict[str, float]]:
         """What each living node offers that is going to stay."""
-        nodes: list[dict[str, Any]] = ray.nodes()  # type: ignore[no-untyped-call]
-        away = draining_nodes() | self.excluded
-        return [node["Resources"] for node in nodes if node["Alive"] and node["NodeID"] not in away]
+        away = draining_nodes() | self.excluded.keys()
+        return [node["Resources"] for node in _all_nodes() if node["Alive"] and node["NodeID"] not in away]
+
+
+def hostname(node_id: str) -> str:
+    """The name of a node's machine."""
+    return next((str(node["NodeManagerHostname"]) for node in _all_nodes() if node["NodeID"] == node_id), node_id)
+
+
+def _all_nodes() -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = ray.nodes()  # type: ignore[no-untyped-call]
+    return found
 
 
 def draining_nodes() -> frozenset[str]:

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Collection, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from typing import Any
 
 import ray
 import ray.exceptions
 
+from nst_batch.cluster.connection import hostname
 from nst_batch.cluster.pool import WorkerPool
 from nst_batch.cluster.progress import RunProgress
 from nst_batch.cluster.retries import (
@@ -65,6 +66,8 @@ class Dispatcher:
         """Failures that may be the machine's; told once anything has succeeded since."""
         self._failures: dict[str, str] = {}
         """The last failure on each node."""
+        self._proven = False
+        """Whether a trial has been computed: then the study can be."""
         self._ended = list[Sequence[Result]]()
         """What is to be told."""
 
@@ -83,7 +86,7 @@ class Dispatcher:
             self._settle(*self._uncertain)
             yield from self._told()
             self._logs.collect(_LOG_SECONDS)
-        except ClusterError:
+        except NstBatchError:
             yield from self._told()
             self._logs.collect(_LOG_SECONDS)
             raise
@@ -132,7 +135,7 @@ class Dispatcher:
     def _run_alone(self) -> None:
         """Starts the batches that are to run alone as soon as nothing else runs on their node."""
         for node, (slot, batch) in list(self._alone.items()):
-            if slot not in self._pool.slots:
+            if slot not in self._pool.slots or (slot.leaving and not slot.batches):
                 del self._alone[node]
                 self._backlog.put_back(batch)
             elif not any(each.batches for each in self._pool.slots if each.node_id == node):
@@ -193,10 +196,17 @@ class Dispatcher:
             return
         slot.arrival = answer
         if answer.unseen:
-            raise ClusterError(
+            reason = (
                 f"{answer.unseen[0]} is here but cannot be seen on {answer.host}, where a worker runs; keep "
                 f"pictures and weights where every node sees them at the same path, or name them by URL (s3://…)"
             )
+            self._unable(slot, ClusterError(reason))
+
+    def _unable(self, slot: WorkerSlot, error: NstBatchError) -> None:
+        """A worker that starts lacks what the study needs: an error of the run, unless others have had it."""
+        if not self._proven:
+            raise error
+        self._worker_died(slot, str(error))
 
     def _finished(self, slot: WorkerSlot, batch: Batch, results: Sequence[Result]) -> None:
         """Records what is certain. What may be the node's fault waits for another node, or for a first success."""
@@ -207,25 +217,28 @@ class Dispatcher:
         self._uncertain += uncertain
         self._settle(*(result for result in certain if not may_be_the_nodes(result)))
         if any(result.outcome.status != "failed" for result in results):
+            self._proven = True
             self._breaker.succeeded()
-            self._leave_sick(self._health.succeeded(batch, slot.node_id))
+            for node in self._health.succeeded(batch, slot.node_id):
+                self._leave_sick(node, "batches failed there and then succeeded elsewhere")
             self._settle(*self._uncertain)
             self._uncertain.clear()
         for reason in (str(result.outcome.error_message) for result in uncertain):
             self._breaker.failed(reason, self._pool.num_slots, key=reason)
 
     def _raised(self, slot: WorkerSlot, error: Exception) -> None:
-        """A worker raised: the study's fault for some errors, else the batch's or its own, so it is replaced."""
-        if isinstance(error, WeightsError) or (slot.starting and isinstance(error, NstBatchError)):
-            raise error
+        """A worker raised: while it starts, its own fault or the study's, else the batch's; it is replaced."""
         error_type, message = type(error).__name__, without_secrets(str(error) or repr(error))
-        if slot.starting:
+        if slot.starting and isinstance(error, NstBatchError):
+            self._unable(slot, error)
+        elif slot.starting:
             self._worker_died(slot, f"{error_type}: {message}")
-            return
-        batch = self._end_worker(slot, f"{error_type}: {message}")
-        if batch:
-            self._settle(self._backlog.raised(batch, slot.place, error_type, message))
-        self._breaker.failed(f"{error_type}: {message}", self._pool.num_slots)
+        elif isinstance(error, WeightsError):
+            raise error
+        else:
+            if batch := self._end_worker(slot, f"{error_type}: {message}"):
+                self._settle(self._backlog.raised(batch, slot.place, error_type, message))
+            self._breaker.failed(f"{error_type}: {message}", self._pool.num_slots)
 
     def _worker_died(self, slot: WorkerSlot, reason: str, *, innocent: bool = False) -> None:
         """Replaces a dead worker; only the batch that it was running can be to blame."""
@@ -235,10 +248,13 @@ class Dispatcher:
             self._backlog.put_back(batch)
         elif batch:
             self._settle(self._backlog.died(batch, slot.place, reason))
-        if slot.starting:
-            self._pool.wait(self._breaker.start_failed(reason, self._pool.num_slots))
-        else:
+        node = slot.node_id
+        if not slot.starting:
             self._breaker.failed(reason, self._pool.num_slots)
+        elif node and self._health.start_failed(node) and self._pool.has_ready(besides=node):
+            self._leave_sick(node, "workers could not start there")
+        else:
+            self._pool.wait(self._breaker.start_failed(reason, self._pool.num_slots))
 
     def _end_worker(self, slot: WorkerSlot, reason: str) -> Batch | None:
         """Ends a worker that failed, puts back what it had queued, and returns the batch that it was running."""
@@ -251,16 +267,15 @@ class Dispatcher:
             self._backlog.put_back(queued)
         return running
 
-    def _leave_sick(self, nodes: Collection[str]) -> None:
-        """Nodes that are sick get no more work, and a person is told."""
-        for node in nodes:
-            self._pool.cluster.excluded.add(node)
-            host = self._pool.cluster.host(node)
-            self.progress.reporter.note(
-                f"node {host} gets no more work: {MAX_NODE_FAILURES} batches failed there and then succeeded "
-                f"elsewhere; the last failure there: {self._failures[node]}"
-            )
-        self._pool.leave(nodes)
+    def _leave_sick(self, node: str, what: str) -> None:
+        """A node that is sick gets no more work, and a person is told."""
+        excluded = self._pool.cluster.excluded
+        if node not in excluded:
+            failure = f"the last failure there: {self._failures[node]}"
+            excluded[node] = f"{hostname(node)} ({failure})"
+            note = f"node {hostname(node)} gets no more work: {MAX_NODE_FAILURES} {what}; {failure}"
+            self.progress.reporter.note(note)
+            self._pool.leave([node])
 
     def _settle(self, *results: Result | None) -> None:
         """Tells of trials whose fate is decided."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection
 
 import ray
 
@@ -35,8 +35,13 @@ class WorkerPool:
         if now < self._look_for_nodes_at:
             return
         self._look_for_nodes_at = now + _LOOK_FOR_NODES_SECONDS
-        self.leave(draining_nodes() | self.cluster.excluded)
-        self.num_slots = self.cluster.num_workers()
+        self.leave(draining_nodes() | self.cluster.excluded.keys())
+        try:
+            self.num_slots = self.cluster.num_workers()
+        except ClusterError:
+            if not any(slot.batches for slot in self.slots):
+                raise
+            return  # what still runs on nodes that are about to go may end; others may join meanwhile
         self._check_placement(now)
         idle = sum(not slot.batches for slot in self.slots)
         while len(self.slots) < self.num_slots and has_batches(idle + 1):
@@ -51,6 +56,7 @@ class WorkerPool:
             raise ClusterError(
                 f"after {PLACEMENT_SECONDS / 60:.0f} min no node has taken any of {self.cluster.describe()}: "
                 f"others use them all, or the autoscaler cannot bring them; `ray status` on the head says which"
+                f"{self.cluster.exclusions()}"
             )
 
     def wait(self, seconds: float) -> None:
@@ -70,20 +76,22 @@ class WorkerPool:
 
     def leave(self, nodes: Collection[str]) -> None:
         """Releases idle workers on nodes that are about to go, or sick; the others there get no new batch."""
-        for slot in self.slots:
+        for slot in list(self.slots):
             slot.leaving = slot.leaving or slot.node_id in nodes
-        self._release([slot for slot in self.slots if slot.leaving])
+            if slot.leaving and not slot.batches:
+                self.end(slot)
 
     def release_all_but_a_spare(self) -> None:
         """Ends the idle workers; while others work one is kept, on another node if it can be, for a second try."""
         busy = {slot.node_id for slot in self.slots if slot.batches}
-        idle = sorted((slot for slot in self.slots if not slot.batches), key=lambda slot: slot.node_id in busy)
-        self._release(idle[1:] if busy else idle)
+        idle = [slot for slot in self.slots if not slot.batches]
+        idle.sort(key=lambda slot: (not slot.is_ready, slot.node_id in busy))
+        for slot in idle[1:] if busy else idle:
+            self.end(slot)
 
-    def _release(self, slots: Iterable[WorkerSlot]) -> None:
-        for slot in slots:
-            if not slot.batches:
-                self.end(slot)
+    def has_ready(self, *, besides: str) -> bool:
+        """Whether a worker is ready on another node than this."""
+        return any(slot.is_ready and slot.node_id != besides for slot in self.slots)
 
     def end(self, slot: WorkerSlot) -> None:
         """Ends a worker, which may be dead already, or alive and out of reach."""

@@ -7,7 +7,7 @@
 - A batch whose worker dies is put back. After two deaths it runs alone on its node, since two batches may not have
   fitted together. After three it is halved, as only one of its trials may be to blame; a part that kills its
   worker again is halved at once. A trial that is alone when its third worker dies is recorded.
-- A node on which batches fail that others then finish gets no more work.
+- A node on which batches fail that others then finish, or on which no worker comes up, gets no more work.
 
 So every failure has a bound, and a poison input cannot loop for ever: a batch of n trials with one that always
 kills costs at most 3 + log2(n) + 1 workers, with one that always raises 4.
@@ -34,7 +34,7 @@ MAX_FAILED_STARTS = 4
 MAX_FRUITLESS = 20
 """Failures one after the other for each slot, while no trial succeeds; then the run ends."""
 MAX_NODE_FAILURES = 3
-"""Batches that fail on a node and then succeed elsewhere, while none succeeds there; then it gets no more work."""
+"""On a node, of workers that start or of batches that then succeed elsewhere, while no batch succeeds there."""
 MAYBE_THE_NODES = TRANSIENT_KINDS | {"out_of_memory"}
 """The `error_type`s of a trial that a worker reports when its node has lost a mount, its network or its GPU."""
 
@@ -164,17 +164,22 @@ class Backlog:
 
 
 class NodeHealth:
-    """Which nodes are sick: batches fail there that others then finish, and nothing else succeeds."""
+    """Which nodes are sick: workers or batches fail there while others work, and no batch succeeds."""
 
     def __init__(self) -> None:
         self._failures = Counter[str]()
 
     def succeeded(self, batch: Batch, node: str) -> list[str]:
-        """A batch has succeeded on a node; returns the nodes that are found to be sick by that."""
+        """A batch has succeeded on a node; returns the nodes that are sick, as far as that shows it."""
         del self._failures[node]
         blamed = {place.node for place in batch.failed_at} - {node}
         self._failures.update(blamed)
-        return [each for each in blamed if self._failures[each] == MAX_NODE_FAILURES]
+        return [each for each in blamed if self._failures[each] >= MAX_NODE_FAILURES]
+
+    def start_failed(self, node: str) -> bool:
+        """A worker has not come to be ready on a node; returns whether it is sick, if others work elsewhere."""
+        self._failures[node] += 1
+        return self._failures[node] >= MAX_NODE_FAILURES
 
 
 class CircuitBreaker:

@@ -35,12 +35,13 @@ class WorkerActor:
     """`worker.Worker`, imported in the actor's own process: the driver never loads torch."""
 
     def __init__(self, options: WorkerOptions) -> None:
-        from nst_batch.cluster.worker import Worker
-
-        self._worker = Worker(options)
+        self._options = options
 
     def setup(self, configuration: Configuration) -> None:
-        """As `Worker.setup`."""
+        """As `Worker.setup`. Not before it loads torch: of an actor that fails earlier nobody knows the node."""
+        from nst_batch.cluster.worker import Worker
+
+        self._worker = Worker(self._options)
         self._worker.setup(configuration)
 
     def run(self, trials: Sequence[Trial]) -> list[Result]:

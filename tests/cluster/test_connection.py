@@ -56,3 +56,12 @@ def test_an_address_that_ray_cannot_join_is_refused(tmp_path: Path) -> None:
         options = RunOptions(out=str(tmp_path / "out"), cluster=ClusterOptions(address=address))
         with pytest.raises(ClusterError, match="expected auto or HOST:PORT"):
             run_study(tiny.study(tmp_path), options)
+
+
+@pytest.mark.usefixtures("embedded_ray")
+def test_where_every_node_is_sick_the_error_says_so() -> None:
+    with Cluster(ClusterOptions(cpus_per_worker=1), "cpu") as cluster:
+        [node] = [each for each in ray.nodes() if each["Alive"]]  # type: ignore[no-untyped-call]
+        cluster.excluded[node["NodeID"]] = "host7 (the last failure there: no such file)"
+        with pytest.raises(ClusterError, match=r"no node is left .*no more work is given to host7 .*no such file"):
+            cluster.num_workers()

@@ -28,6 +28,16 @@ def test_nodes_die_join_and_drain_and_every_row_is_there_once(tmp_path: Path) ->
     assert len(repeated) <= 2  # what the killed worker had in flight, at most
 
 
+@pytest.mark.slow
+def test_a_trial_on_the_last_node_ends_and_a_smaller_node_does_not_change_what_workers_take(tmp_path: Path) -> None:
+    tiny.collection(tmp_path, tiny.good(60), seconds=0.3)
+    told = driver.told("tests.last_node", tmp_path)
+    assert (told["ok"], told["pending"], told["worker_deaths"]) == (60, 0, 0)
+    tiny.assert_whole(tmp_path / "out")
+    assert told["most_workers"] == 1  # of two cores, as at the beginning
+    assert told["num_nodes"] == 2
+
+
 # Where a worker cannot see what the driver sees
 
 

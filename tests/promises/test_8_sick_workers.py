@@ -57,9 +57,21 @@ def test_pictures_that_vanish_from_under_every_worker_are_not_recorded_as_failed
 @pytest.mark.slow
 def test_a_node_that_lost_its_mount_gets_no_more_work_and_is_named(tmp_path: Path) -> None:
     photos = tiny.collection(tmp_path, tiny.good(60), seconds=0.1)
-    told = driver.told("tests.sick_node", tmp_path)
+    told = driver.told("tests.sick_node", tmp_path, "LosesItsMount")
     assert (told["ok"], told["failed"]) == (60, 0)
     tiny.assert_whole(tmp_path / "out")
     [note] = [note for note in told["notes"] if "gets no more work" in note]
     assert "no such file" in note
     assert sum(workers.calls(photos).values()) <= 60 + sick_node.MOST_WASTED
+
+
+@pytest.mark.slow
+def test_a_node_where_no_worker_comes_up_gets_no_more_work_and_keeps_no_batch_waiting(tmp_path: Path) -> None:
+    """Without an end of its starts, what failed once on the good node would wait for it for ever."""
+    tiny.collection(tmp_path, [*tiny.good(40), "raise-1"], seconds=0.1)
+    told = driver.told("tests.sick_node", tmp_path, "CannotStart")
+    assert (told["ok"], told["failed"]) == (40, 1)
+    tiny.assert_whole(tmp_path / "out")
+    [note] = [note for note in told["notes"] if "gets no more work" in note]
+    assert "3 workers could not start there" in note
+    assert "weights.pth: no such file" in note
