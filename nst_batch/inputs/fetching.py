@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import IO, Any, TypeVar
 from urllib.parse import urlsplit
 
+import fsspec
 import tenacity
 
 from nst_batch.errors import ImageError, is_missing, is_timeout, is_transient, network_cause, network_errors
@@ -42,7 +43,8 @@ def read_bytes(uri: str, *, expected_sha256: str | None = None, limit_bytes: int
     if printable(uri) != uri:
         reason = "the name is not valid Unicode, so no table can hold it; rename the file"
         raise ImageError("unreadable", printable(uri), reason)
-    data = _read_remote(uri, limit_bytes) if "://" in uri else _read_local(uri, limit_bytes)
+    path = local_path(uri)
+    data = _read_remote(uri, limit_bytes) if path is None else _read_local(uri, path, limit_bytes)
     if not data:
         raise ImageError("empty", uri, "the file is empty (0 bytes)")
     if expected_sha256 is not None and (found := sha256(data)) != expected_sha256:
@@ -92,19 +94,26 @@ def sha256(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()
 
 
+def local_path(uri: str) -> Path | None:
+    """Where a local file is, also one that a URL names; None for others."""
+    if "://" not in uri:
+        return Path(uri)
+    return Path(fsspec.core.strip_protocol(uri)) if uri.startswith(("file://", "local://")) else None
+
+
 def printable(uri: str) -> str:
     r"""`uri` with what UTF-8 cannot hold spelled out, such as `\udcff` for a stray byte in a file's name."""
     return uri.encode("utf-8", "backslashreplace").decode()
 
 
-def _read_local(uri: str, limit_bytes: int) -> bytes:
+def _read_local(uri: str, path: Path, limit_bytes: int) -> bytes:
     try:
-        status = Path(uri).stat()
+        status = path.stat()
         if not stat.S_ISREG(status.st_mode):  # a pipe or a device could be read for ever
             kind = "a directory" if stat.S_ISDIR(status.st_mode) else "not a regular file"
             raise ImageError("unreadable", uri, f"expected a picture, found {kind}")
         _check_size(uri, status.st_size, limit_bytes)
-        return Path(uri).read_bytes()
+        return path.read_bytes()
     except (OSError, ValueError) as error:  # ValueError: a name with a null byte
         raise _image_error(uri, error) from error
 
@@ -121,8 +130,6 @@ def _read_remote(uri: str, limit_bytes: int) -> bytes:
 
 
 def _open(url: str) -> Any:
-    import fsspec
-
     if (mistake := url_mistake(url)) is not None:
         raise ValueError(mistake)
     options = {}

@@ -7,9 +7,9 @@ Files are in torchvision's format, a state dict with `features.N.weight` and `fe
 from __future__ import annotations
 
 import hashlib
-import os
 import pickle
 import re
+import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -120,7 +120,7 @@ def _downloaded(url: str, path: Path, download: bool) -> Path:
         return path
     if not download:
         raise WeightsError(f"weights are not on this machine yet; a run downloads them from {url}")
-    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
+    partial = path.with_name(f"{path.name}.{secrets.token_hex(4)}.partial")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         fetching.fetch(url, partial)

@@ -20,7 +20,7 @@ import pyarrow.parquet as pq
 
 from nst_batch.errors import ImageError, RunDirectoryError
 from nst_batch.inputs.fetching import sha256
-from nst_batch.records import TERMS, Outcome, Result, Trial, trial_id
+from nst_batch.records import ALGORITHM, TERMS, Outcome, Result, Trial, trial_id
 from nst_batch.results.pictures import picture_bytes
 from nst_batch.scores import LayerDistance, transfer_scores
 from nst_batch.store import tables
@@ -65,8 +65,13 @@ def verify(run: RunDirectory, *, images: bool = True) -> Verification:
         images: Whether pictures are read and hashed.
 
     Raises:
-        RunDirectoryError: It is no run directory, or its plan cannot be read.
+        RunDirectoryError: It is no run directory, or another version's; or its plan cannot be read.
     """
+    if (algorithm := run.study.get("algorithm")) != ALGORITHM:
+        raise RunDirectoryError(
+            f"{run.directory.url()}: its trials were planned for algorithm {algorithm}, this nst-batch verifies "
+            f"those of algorithm {ALGORITHM}; use nst-batch {run.study.get('code_version', 'of that time')}"
+        )
     found, complete = Verification(num_trials=run.num_trials), run.is_complete()
     for key, configuration in run.configurations.items():
         if configuration.identity() != key:
@@ -132,7 +137,7 @@ def _check_part(
     run: RunDirectory, part: str, planned: Sequence[Trial], found: Verification, *, complete: bool, images: bool
 ) -> None:
     rows, curves, layers = (
-        run.read_part(f"{table}/{part}").to_pylist() for table in ("trials", "curves", "layers")
+        run.read(table, [f"{table}/{part}"]).to_pylist() for table in ("trials", "curves", "layers")
     )
     by_trial = {key: list(own) for key, own in groupby(layers, lambda row: row["trial_id"])}
     found.num_rows += len(rows)

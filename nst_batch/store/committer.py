@@ -207,7 +207,8 @@ class Committer:
         self._directory.remove(SUCCESS)
 
     def write_progress(self, progress: dict[str, Any]) -> None:
-        """Replaces progress.json."""
+        """Replaces progress.json, unless the directory was taken over."""
+        self._lock.check()
         self._directory.write(PROGRESS, json.dumps(progress, allow_nan=False).encode())
 
     def _write(self, path: str, data: bytes) -> None:
@@ -242,7 +243,7 @@ class Committer:
             for name in tables.SCHEMAS:  # trials last: it decides
                 table = rows.split(fresh, name)
                 if self._published[trials].any():
-                    table = rows.replaced(self.run.read_part(f"{name}/{file}"), fresh["trial_index"], table)
+                    table = rows.replaced(self.run.read(name, [f"{name}/{file}"]), fresh["trial_index"], table)
                 self._write(f"{name}/{file}", tables.parquet_bytes(table, name))
             self._published[trials] = self._status.attempts[trials]
         for parts in self._staged.values():
@@ -256,7 +257,7 @@ class Committer:
         self._status = TrialStatus(self.run.num_trials if self.run.exists() else 0)
         self._begin_segment()
         for file in self.run.parts():
-            self._status.learn(self.run.read_part(f"trials/{file}", TrialStatus.COLUMNS))
+            self._status.learn(self.run.read("trials", [f"trials/{file}"], TrialStatus.COLUMNS))
         self._published = self._status.attempts.copy()
         self._staged = {}
         for path in self.run.segment_paths():

@@ -59,9 +59,11 @@ class Directory:
     def __init__(self, url: str | os.PathLike[str]) -> None:
         text = os.fspath(url)
         parts = urlsplit(text)
-        self.is_local = "://" not in text or parts.scheme == "file"
+        self.is_local = "://" not in text or parts.scheme in ("file", "local")
         self._writer, self._serial = secrets.token_hex(4), itertools.count()
         if self.is_local:
+            if "://" in text and (parts.netloc not in ("", "localhost") or not parts.path):
+                raise RunDirectoryError(f"{text}: expected {parts.scheme}:///PATH with an absolute path")
             path = unquote(parts.path) if "://" in text else text
             self.root = self._base = str(Path(path).absolute())
             self.filesystem: Any = LocalFileSystem(use_listings_cache=False)

@@ -36,6 +36,7 @@ REFRESH_SECONDS, DEAD_SECONDS = 10.0, 45.0
 _LEASES = "leases"
 _LEASE = re.compile(rf"{_LEASES}/\d{{6,}}")
 _SHOWN = 3
+_FLAGS = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW  # what a link leads to is not ours to write
 _log = logging.getLogger(__name__)
 
 
@@ -93,7 +94,7 @@ class FileLock:
     def __enter__(self) -> Self:
         with ExitStack() as stack, self._directory.explained("lock", NAME):
             self._path.parent.mkdir(parents=True, exist_ok=True)
-            self._descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+            self._descriptor = os.open(self._path, _FLAGS, 0o644)
             stack.callback(os.close, self._descriptor)
             try:
                 fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -49,7 +49,7 @@ def write_plan(
     plan["rows_per_part"] = plan["rows_per_part"] or rows_per_part(plan["num_trials"])
     shown = {digest: without_secrets(uri) for digest, uri in names.items()}
     for number in range(old["num_plan_files"]):
-        before = run.read_part(f"plan/{part_name(number)}").to_pylist()
+        before = run.read("plan", [f"plan/{part_name(number)}"]).to_pylist()
         after = [replaced.get(row["trial_index"], row) for row in before]
         after = [rows.renamed(row, shown) if unfinished[row["trial_index"]] else row for row in after]
         if after != before:

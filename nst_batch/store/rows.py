@@ -65,7 +65,7 @@ def renamed(row: dict[str, Any], names: Mapping[str, str]) -> dict[str, Any]:
     for kind in ("content", "content_mask"):
         found[f"{kind}_uri"] = names.get(row[f"{kind}_sha256"], row[f"{kind}_uri"])
     for kind in ("style", "style_mask"):
-        pictures = zip(row[f"{kind}_uris"], row[f"{kind}_sha256s"], strict=True)
+        pictures = zip(row[f"{kind}_uris"] or (), row[f"{kind}_sha256s"] or (), strict=True)
         found[f"{kind}_uris"] = [names.get(digest, uri) for uri, digest in pictures]
     return found
 
@@ -82,7 +82,7 @@ def planned_pictures(row: Mapping[str, Any]) -> tuple[Picture | None, tuple[Pict
     """The content picture and the styles of a PLAN row."""
     mask = _picture(row["content_mask_uri"], row["content_mask_sha256"])
     content = _picture(row["content_uri"], row["content_sha256"], mask)
-    masks = map(_picture, row["style_mask_uris"], row["style_mask_sha256s"])
+    masks = map(_picture, row["style_mask_uris"] or (), row["style_mask_sha256s"] or ())
     styles = map(_picture, row["style_uris"], row["style_sha256s"], chain(masks, repeat(None)))
     return content, tuple(style for style in styles if style)
 
@@ -145,7 +145,7 @@ def _fields(record: Any) -> dict[str, Any]:
 
 def joined(segments: Iterable[pa.Table]) -> pa.Table:
     """The last attempt of each trial in any of `segments`, in order of `trial_index`."""
-    rows = pa.concat_tables([SEGMENT.empty_table(), *segments])
+    rows = pa.concat_tables([SEGMENT.empty_table(), *segments], promote_options="default")
     rows = rows.sort_by([("trial_index", "ascending"), ("attempt", "descending")])
     index = rows["trial_index"].to_numpy()
     return rows.filter(pa.array(np.diff(index, prepend=-1) > 0))

@@ -19,7 +19,8 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import cached_property
 from typing import Any, Self
@@ -46,6 +47,7 @@ SEGMENT = re.compile(rf"{STAGING}/segment-[0-9a-f]+-\d+\.arrow")
 
 _PART = re.compile(r"part-\d+\.parquet")
 _PLAN_BATCH_ROWS = 4_096
+_NO_ROW = dict.fromkeys(tables.PLAN.names)
 
 
 def part_name(part: int) -> str:
@@ -159,20 +161,18 @@ class RunDirectory:
                     if skip is not None:
                         batch = batch.filter(pa.array(~skip[batch["trial_index"].to_numpy()]))
                     for row in batch.to_pylist():
-                        yield rows.planned_trial(rows.renamed(row, names), configurations)
+                        yield rows.planned_trial(rows.renamed(_NO_ROW | row, names), configurations)
 
     def private_names(self) -> dict[str, str]:
         """Names that hold secrets, by the SHA-256 of what is there; only fetching may see them."""
         if not self.directory.exists(PRIVATE_NAMES):
             return {}
-        names = self.read_part(PRIVATE_NAMES)
+        names = self.read("names", [PRIVATE_NAMES])
         return dict(zip(names["sha256"].to_pylist(), names["uri"].to_pylist(), strict=True))
 
     def plan(self, columns: Sequence[str] | None = None) -> pa.Table:
         """The plan as a table."""
-        names = list(columns or tables.PLAN.names)
-        files = [self.read_part(path, names) for path in self.plan_files()]
-        return pa.concat_tables([tables.empty(tables.PLAN, names), *files])
+        return self.read("plan", self.plan_files(), columns)
 
     def plan_files(self) -> list[str]:
         """The relative paths of the plan's files, in order."""
@@ -211,11 +211,20 @@ class RunDirectory:
         paths = (path.removeprefix("trials/") for path in self.directory.list("trials"))
         return [path for path in paths if _PART.fullmatch(path)]
 
-    def read_part(self, path: str, columns: Sequence[str] | None = None) -> pa.Table:
-        """A published file, or some of its columns, in the order asked for."""
-        with self._parquet(path) as file:
-            table = file.read(columns=columns)
-        return (table if columns is None else table.select(list(columns))).replace_schema_metadata()
+    def read(self, table: str, paths: Iterable[str], columns: Sequence[str] | None = None) -> pa.Table:
+        """Some columns of some files of a table, in the order asked for.
+
+        A column is NULL in files that were written before the program had it.
+        """
+        schema = tables.FILES[table]
+        names = list(columns or schema.names)
+        empty = pa.schema([schema.field(name) for name in names]).empty_table().replace_schema_metadata()
+        found = [empty]
+        for path in paths:
+            with self._parquet(path) as file:
+                part = file.read(columns=names).replace_schema_metadata()
+                found.append(pa.concat_tables([empty, part], promote_options="default"))
+        return pa.concat_tables(found)
 
     def segment_paths(self) -> list[str]:
         """The relative paths of the staged segments."""
@@ -231,26 +240,29 @@ class RunDirectory:
     def find_segment(self, path: str) -> pa.Table | None:
         """The same, or None if it is no longer there."""
         data = self.directory.find(path)
-        try:
-            return None if data is None else feather.read_table(pa.BufferReader(data))
-        except pa.ArrowInvalid as error:
-            raise self._damaged(path, error) from error
+        with self._undamaged(path):
+            segment = None if data is None else feather.read_table(pa.BufferReader(data))
+            if segment is not None:
+                segment.validate(full=True)  # damaged offsets would lead out of its memory
+        return segment
 
-    def _parquet(self, path: str) -> pq.ParquetFile:
+    @contextmanager
+    def _parquet(self, path: str) -> Iterator[pq.ParquetFile]:
+        with self._undamaged(path), self.directory.open_input(path) as source, pq.ParquetFile(source) as file:
+            yield file
+
+    @contextmanager
+    def _undamaged(self, path: str) -> Iterator[None]:
+        """Says which file it is that cannot be understood."""
         try:
-            return pq.ParquetFile(self.directory.open_input(path))
-        except pa.ArrowInvalid as error:
-            raise self._damaged(path, error) from error
+            yield
+        except (pa.ArrowException, OSError, ValueError) as error:
+            url = self.directory.url(path)
+            raise RunDirectoryError(f"{url}: damaged: {error}; restore it, or choose another --out") from error
 
     def _json(self, path: str, data: bytes) -> dict[str, Any]:
-        try:
+        with self._undamaged(path):
             value = json.loads(data)
-        except ValueError as error:
-            raise self._damaged(path, error) from error
-        if not isinstance(value, dict):
-            raise self._damaged(path, f"expected an object, found {type(value).__name__}")
+            if not isinstance(value, dict):
+                raise ValueError(f"expected an object, found {type(value).__name__}")
         return value
-
-    def _damaged(self, path: str, reason: object) -> RunDirectoryError:
-        url = self.directory.url(path)
-        return RunDirectoryError(f"{url}: damaged: {reason}; restore it, or choose another --out")

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import pyarrow as pa
 
 from nst_batch.errors import RunDirectoryError
-from nst_batch.store import rows, tables
+from nst_batch.store import rows
 from nst_batch.store.status import TrialStatus
 
 if TYPE_CHECKING:
@@ -36,11 +36,11 @@ class Snapshot:
 
     def paths(self, name: str) -> list[str]:
         """The published files that are to be read as they are, relative to the run directory."""
-        return [f"{name}/{part}" for part in self.parts if part not in self.replaced]
+        return self._paths(name, (part for part in self.parts if part not in self.replaced))
 
     def rest(self, name: str, columns: Sequence[str] | None = None) -> pa.Table:
         """The rows of a table that are not in `paths`, in order of `trial_index`."""
-        published = self._read(name, [f"{name}/{part}" for part in self.replaced], columns)
+        published = self._read(name, self._paths(name, self.replaced), columns)
         staged = rows.split(self.segment, name).select(published.schema.names).replace_schema_metadata()
         return rows.replaced(published, self.segment["trial_index"], staged)
 
@@ -51,11 +51,15 @@ class Snapshot:
             found = pa.concat_tables([found, self.rest(name, columns)]).sort_by("trial_index")
         return found if columns is None else found.select(list(columns))
 
+    def _paths(self, name: str, parts: Iterable[str]) -> list[str]:
+        """Runs that are older than masks have no files of regions."""
+        is_there = name != "regions" or self.run.directory.list(name)
+        return [f"{name}/{part}" for part in parts] if is_there else []
+
     def _read(self, name: str, paths: Sequence[str], columns: Sequence[str] | None) -> pa.Table:
         """These columns of these files, and `trial_index`; None means all."""
-        schema = tables.SCHEMAS[name]
-        names = list(dict.fromkeys([*(columns or schema.names), "trial_index"]))
-        return pa.concat_tables([tables.empty(schema, names), *(self.run.read_part(path, names) for path in paths)])
+        names = dict.fromkeys([*columns, "trial_index"]) if columns else None
+        return self.run.read(name, paths, list(names) if names else None)
 
 
 def take_snapshot(run: RunDirectory) -> Snapshot:
@@ -81,5 +85,5 @@ def _unpublished(run: RunDirectory, segment: pa.Table, parts: set[str]) -> pa.Ta
     last = int(run.part_of(segment).max(initial=-1))
     published = TrialStatus(run.trials_of(last).stop)
     for part in parts & run.part_names(segment):
-        published.learn(run.read_part(f"trials/{part}", TrialStatus.COLUMNS))
+        published.learn(run.read("trials", [f"trials/{part}"], TrialStatus.COLUMNS))
     return rows.newer(segment, published.attempts)

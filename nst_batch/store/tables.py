@@ -113,13 +113,11 @@ NAMES = _schema("names", ["sha256", "uri"])
 """Where pictures and weights are to be fetched, by the SHA-256 of what they hold."""
 
 _NESTED = [("layers", list_of(pa.struct(_LAYER))), ("regions", list_of(pa.struct(_REGION)))]
+FILES = SCHEMAS | {"plan": PLAN, "names": NAMES}
+"""Everything that is kept as Parquet."""
+
 SEGMENT = _schema("segment", _TRIALS, ("curve", pa.struct(_CURVE)), *_NESTED)
 """A row of `trials` with its curve, layers and regions nested: results before their part is published."""
-
-
-def empty(schema: pa.Schema, names: Iterable[str]) -> pa.Table:
-    """No rows of these columns."""
-    return pa.schema([schema.field(name) for name in names]).empty_table()
 
 
 def parquet_bytes(table: pa.Table, name: str) -> bytes:

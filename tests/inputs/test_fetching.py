@@ -9,6 +9,7 @@ import sys
 import time
 import types
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -254,3 +255,17 @@ def test_what_s3_refuses_is_not_asked_again(bucket: str, monkeypatch: pytest.Mon
     store.clear_instance_cache()
     assert caught.value.kind == "unreadable"
     assert [seconds for seconds in waited if seconds >= 9] == []
+
+
+def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
+    pipe = tmp_path / "a.png"
+    os.mkfifo(pipe)
+    for uri in (str(pipe), f"file://{pipe}", f"local://{pipe}"):
+        with ThreadPoolExecutor(1) as pool:
+            reading = pool.submit(fetching.read_bytes, uri)
+            try:
+                error = reading.exception(timeout=10)
+            finally:
+                os.close(os.open(pipe, os.O_RDWR | os.O_NONBLOCK))  # ends a wait
+            assert isinstance(error, ImageError)
+            assert "found not a regular file" in str(error)

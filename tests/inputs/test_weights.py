@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import pickle
+import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import fsspec
 import pytest
@@ -18,7 +21,7 @@ from nst_batch.transfer import Vgg
 from nst_batch.transfer.vgg import conv_shapes
 from nst_batch.vocabulary import CONVS_PER_BLOCK, conv_layers
 from tests.object_store import bucket
-from tests.web_server import serving_folder
+from tests.web_server import QuietFiles, serving_folder
 
 __all__ = ["bucket"]
 
@@ -215,3 +218,19 @@ def test_random_layers_pass_on_what_they_see(arch: str) -> None:
     for name, features in network.features(image, [conv_layers(arch)]).items():
         assert 0.2 < (features > 0).float().mean() < 0.8, name
         assert 0.1 * GAIN < features.std() < 10 * GAIN, name
+
+
+def test_two_processes_that_are_each_number_one_download_the_same_file(tmp_path: Path) -> None:
+    """As in two containers that share a cache."""
+    both_began = threading.Barrier(2, timeout=30)
+
+    class Slow(QuietFiles):
+        def copyfile(self, source: Any, outputfile: Any) -> None:
+            outputfile.write(source.read(8))
+            both_began.wait()
+            super().copyfile(source, outputfile)
+
+    (tmp_path / "w.pth").write_bytes(bytes(range(200)))
+    with serving_folder(tmp_path, Slow) as url, ThreadPoolExecutor(2) as pool:
+        found = list(pool.map(lambda _: weights.resolve(f"{url}/w.pth", "vgg16", "max"), range(2)))
+    assert {each.sha256 for each in found} == {weights.file_sha256(tmp_path / "w.pth")}

@@ -15,6 +15,7 @@ import pytest
 from typer.testing import CliRunner
 
 from nst_batch.cli.program import app
+from nst_batch.errors import RunDirectoryError
 from nst_batch.records import Trial
 from nst_batch.results.verify import verify
 from nst_batch.store import tables
@@ -221,3 +222,10 @@ def test_a_plan_or_a_configuration_that_was_changed(copy: Path) -> None:
 def test_something_that_is_no_run_directory(tmp_path: Path) -> None:
     ended = CliRunner().invoke(app, ["verify", str(tmp_path)])
     assert "not a run directory" in str(ended.exception)
+
+
+def test_a_run_of_another_algorithm_is_left_to_its_own_version(copy: Path) -> None:
+    study = json.loads((copy / "study.json").read_text())
+    (copy / "study.json").write_text(json.dumps(study | {"algorithm": 5}))
+    with pytest.raises(RunDirectoryError, match=r"planned for algorithm 5, .*; use nst-batch 0$"):
+        verify(RunDirectory(copy))

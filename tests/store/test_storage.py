@@ -22,12 +22,13 @@ from tests.object_store import bucket
 __all__ = ["bucket"]
 
 
-@pytest.fixture(params=["local", "file", "memory", "s3"])
+@pytest.fixture(params=["path", "file", "local", "memory", "s3"])
 def directory(request: pytest.FixtureRequest, tmp_path: Path) -> Directory:
     if request.param == "s3":
         return Directory(f"{request.getfixturevalue('bucket')}/{tmp_path.name}")
     roots = {
-        "local": f"{tmp_path}/été 1",
+        "path": f"{tmp_path}/été 1",
+        "local": f"local://{tmp_path}/a",
         "file": f"file://{tmp_path}/a%20b",
         "memory": f"memory://{tmp_path.name}",
     }

@@ -239,6 +239,9 @@ def test_a_writer_that_lost_its_lock_writes_nothing_more(tmp_path: Path) -> None
         (tmp_path / "lock").rename(tmp_path / "taken")
         with pytest.raises(LockedError, match="removed or replaced"):
             committer.flush()
+        with pytest.raises(LockedError, match="removed or replaced"):
+            committer.write_progress({"done": 3})
+        assert run.progress() is None
         assert run.parts() == run.segment_paths() == []
         (tmp_path / "taken").rename(tmp_path / "lock")
     assert globbed(run) == list(range(40)), "a failed flush can be done again"

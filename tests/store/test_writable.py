@@ -146,3 +146,20 @@ def test_a_damaged_study_is_refused(tmp_path: Path) -> None:
         check_writable(RunDirectory(tmp_path))
     with pytest.raises(RunDirectoryError, match=r"no study\.json"):
         _ = RunDirectory(tmp_path / "nothing").study
+
+
+def test_a_lock_that_is_a_link_is_not_written_through(tmp_path: Path) -> None:
+    planned(tmp_path / "run")
+    notes = tmp_path / "notes"
+    notes.write_text("precious")
+    (tmp_path / "run" / "lock").unlink()
+    (tmp_path / "run" / "lock").symlink_to(notes)
+    with pytest.raises(RunDirectoryError, match="symbolic links"), Committer(RunDirectory(tmp_path / "run")):
+        pass
+    assert notes.read_text() == "precious"
+
+
+@pytest.mark.parametrize("url", ["file://runs/w7", "file://", "local://runs/w7"])
+def test_a_file_url_without_an_absolute_path_is_refused(url: str) -> None:
+    with pytest.raises(RunDirectoryError, match=r"expected [a-z]*:///PATH"):
+        RunDirectory(url)
