@@ -38,7 +38,7 @@ from nst_batch.store.files import STAGING
 from nst_batch.store.lock import check_writable, run_lock
 from nst_batch.store.plan_files import write_plan
 from nst_batch.store.run_directory import PROGRESS, SUCCESS, RunDirectory, image_path, part_name
-from nst_batch.store.status import STATES, Mask, TrialStatus
+from nst_batch.store.snapshot import STATES, Mask, TrialStatus
 
 SEGMENT_ROWS = 256
 """A segment that has as many is closed and the next one begun; until then each flush rewrites it."""

@@ -18,7 +18,7 @@ from nst_batch.errors import without_secrets
 from nst_batch.records import ALGORITHM, Trial
 from nst_batch.store import rows, tables
 from nst_batch.store.run_directory import FORMAT, PRIVATE_NAMES, STUDY, RunDirectory, part_name, rows_per_part
-from nst_batch.store.status import Mask
+from nst_batch.store.snapshot import Mask
 
 ROWS_PER_FILE = 50_000
 """Bounds the memory that writing a plan takes."""

@@ -19,7 +19,7 @@ import pyarrow.compute as pc
 
 from nst_batch.errors import without_secrets
 from nst_batch.records import Configuration, Picture, Result, Trial
-from nst_batch.store.tables import LOSS_COLUMNS, PLAN, SCHEMAS, SEGMENT
+from nst_batch.store.tables import LOSS_COLUMNS, PLAN, SCHEMAS, SEGMENT, TRIALS
 
 
 def result_row(study: str, result: Result) -> dict[str, Any]:
@@ -38,11 +38,9 @@ def result_row(study: str, result: Result) -> dict[str, Any]:
     }
     for column, (when, term) in LOSS_COLUMNS.items():
         row[column] = row[when] and getattr(row[when], term)
-    row |= {"curve": None}
+    row = {name: storable(row[name]) for name in TRIALS.names}
     row |= {name: [stored(each) for each in getattr(result, name)] for name in ("layers", "regions")}
-    row = {name: storable(row[name]) for name in SEGMENT.names}
-    row["curve"] = result.curve and _fields(result.curve)
-    return row
+    return row | {"curve": result.curve and _fields(result.curve)}
 
 
 def plan_row(trial: Trial) -> dict[str, Any]:

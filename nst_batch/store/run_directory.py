@@ -35,8 +35,7 @@ from nst_batch.errors import RunDirectoryError
 from nst_batch.records import Configuration, Trial
 from nst_batch.store import rows, tables
 from nst_batch.store.files import STAGING, Directory
-from nst_batch.store.snapshot import Snapshot, take_snapshot
-from nst_batch.store.status import Mask
+from nst_batch.store.snapshot import Mask, Snapshot, take_snapshot
 
 STUDY, PROGRESS, SUCCESS = "study.json", "progress.json", "_SUCCESS"
 LOGS = "logs"

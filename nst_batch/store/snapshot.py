@@ -1,4 +1,4 @@
-"""The tables of a run at one moment: the one place where published and staged rows meet."""
+"""A run at one moment: which trials have ended, and the tables, where published and staged rows meet."""
 
 from __future__ import annotations
 
@@ -6,16 +6,60 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from nst_batch.errors import RunDirectoryError
 from nst_batch.store import rows
-from nst_batch.store.status import TrialStatus
 
 if TYPE_CHECKING:
     from nst_batch.store.run_directory import RunDirectory
 
 _READ_ATTEMPTS = 50
+
+Mask = npt.NDArray[np.bool_]
+"""One truth value per trial, by `trial_index`."""
+
+STATES = ("pending", "ok", "failed", "diverged")
+_PENDING, _, _FAILED, _ = range(4)
+
+
+class TrialStatus:
+    """The last attempt and the state of every trial, by `trial_index`: at first 0 and pending.
+
+    Three bytes per trial, so that a million of them are nothing.
+    """
+
+    COLUMNS = ("trial_index", "attempt", "status")
+    """The columns of `trials` that `learn` needs."""
+
+    def __init__(self, num_trials: int) -> None:
+        self.attempts = np.zeros(num_trials, np.uint16)
+        self.states = np.zeros(num_trials, np.uint8)
+        """Positions in STATES."""
+
+    @property
+    def ended(self) -> Mask:
+        """True where a trial has ended."""
+        return np.not_equal(self.states, _PENDING)
+
+    @property
+    def failed(self) -> Mask:
+        """True where a trial has failed."""
+        return np.equal(self.states, _FAILED)
+
+    def counts(self) -> dict[str, int]:
+        """The trials by state: pending, ok, failed, diverged."""
+        return dict(zip(STATES, np.bincount(self.states, minlength=len(STATES)).tolist(), strict=True))
+
+    def learn(self, rows: pa.Table) -> None:
+        """Records the trials in `rows`, as far as their attempts are later than those known."""
+        index, attempt = rows["trial_index"].to_numpy(), rows["attempt"].to_numpy()
+        state = pc.index_in(rows["status"], pa.array(STATES)).to_numpy()
+        later = attempt > self.attempts[index]
+        self.attempts[index[later]], self.states[index[later]] = attempt[later], state[later]
 
 
 @dataclass(frozen=True)

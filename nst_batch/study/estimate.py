@@ -18,7 +18,6 @@ from nst_batch.errors import WeightsError, without_secrets
 from nst_batch.inputs import weights
 from nst_batch.inputs.finding import list_inputs
 from nst_batch.inputs.fitting import held_bytes, operations
-from nst_batch.inputs.inspecting import Inspection
 from nst_batch.records import PROCESS_BYTES, Configuration
 from nst_batch.study.calibration import Machine
 from nst_batch.study.model import Study
@@ -129,9 +128,16 @@ def estimate(
         num_configurations=len(configurations),
         num_batches=plan.num_batches,
         num_pictures=len(listing.uris),
-        sizes=tuple(_size_row(*size, count) for size, count in sizes.most_common()),
+        sizes=tuple({"width": w, "height": h, "num_trials": count} for (w, h), count in sizes.most_common()),
         duplicates=tuple({"picture": left_out, "same_as": same} for left_out, same in plan.duplicates),
-        bad_inputs=tuple(_bad_input(each) for each in plan.bad),
+        bad_inputs=tuple(
+            {
+                "picture": without_secrets(each.picture.uri),
+                "error_type": each.error_type,
+                "error_message": each.error_message,
+            }
+            for each in plan.bad
+        ),
         device=machine.name,
         num_workers=machine.num_workers,
         memory_bytes=_memory_bytes(machine, study, configurations, sizes) if sizes else 0,
@@ -142,15 +148,6 @@ def estimate(
         disk_bytes=_disk_bytes(study, plan, sizes),
         notes=(*notes, *plan.unused_regions),
     )
-
-
-def _size_row(width: int, height: int, num_trials: int) -> dict[str, int]:
-    return {"width": width, "height": height, "num_trials": num_trials}
-
-
-def _bad_input(found: Inspection) -> dict[str, str | None]:
-    uri = without_secrets(found.picture.uri)
-    return {"picture": uri, "error_type": found.error_type, "error_message": found.error_message}
 
 
 def _configurations(study: Study) -> tuple[tuple[Configuration, ...], list[str]]:

@@ -123,26 +123,16 @@ def preset_names() -> tuple[str, ...]:
     return tuple(sorted(path.stem for path in _presets().glob("*.yaml")))
 
 
-def preset_text(name: str) -> str:
-    """A shipped study as it is written, comments included.
-
-    Raises:
-        StudyError: There is no such preset; lists those that there are.
-    """
-    if name not in preset_names():
-        raise StudyError(f"{name}: no such preset{_near_presets(name)}")
-    return (_presets() / f"{name}.yaml").read_text(encoding="utf-8")
-
-
 def init_text(preset: str | None = None) -> str:
     """What `nst-batch init` writes: a preset, or a study file that explains every key and holds its default.
 
     Raises:
-        StudyError: There is no such preset.
+        StudyError: There is no such preset; lists those that there are.
     """
-    if preset is not None:
-        return preset_text(preset)
-    return (PACKAGE / "study" / "template.yaml").read_text(encoding="utf-8")
+    if preset is not None and preset not in preset_names():
+        raise StudyError(f"{preset}: no such preset{_near_presets(preset)}")
+    path = _presets() / f"{preset}.yaml" if preset is not None else PACKAGE / "study" / "template.yaml"
+    return path.read_text(encoding="utf-8")
 
 
 def _presets() -> Path:
@@ -168,7 +158,7 @@ def _read(source: str) -> tuple[_Layer, str]:
             data = file.read(MAX_BYTES + 1)
     except (FileNotFoundError, IsADirectoryError, NotADirectoryError, ValueError) as error:
         if source in preset_names():
-            return _layer(f"preset {source}", preset_text(source), Path.cwd()), source
+            return _layer(f"preset {source}", init_text(source), Path.cwd()), source
         if isinstance(error, IsADirectoryError):
             raise StudyError(f"{source}: expected a study file, found a folder") from None
         hint = "" if path.suffix in (".yaml", ".yml") else f" or preset{_near_presets(source)}"
@@ -200,7 +190,9 @@ def _options(overrides: Overrides) -> Iterator[_Layer]:
     for option, path in _SHORTCUTS.items():
         value = overrides.get(option)
         if value not in (None, (), []):
-            yield _Layer(f"--{option}", _nested(path, value), dict.fromkeys(prefixes(path), 0))
+            inner = range(len(value)) if isinstance(value, list | tuple) else ()
+            places = [*prefixes(path), *((*path, index) for index in inner)]
+            yield _Layer(f"--{option}", _nested(path, value), dict.fromkeys(places, 0))
     for override in overrides.get("overrides") or ():
         yield _set(override)
 

@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 
 from nst_batch.errors import StudyError
 from nst_batch.study.model import Grid, Study, json_schema
-from nst_batch.study.reading import init_text, load_study, preset_names, preset_text
+from nst_batch.study.reading import init_text, load_study, preset_names
 from nst_batch.study.yaml_values import NotYamlError, read_yaml
 
 PICTURES = "content: [/c.jpg]\nstyle: [/s.jpg]\n"
@@ -160,7 +160,7 @@ def test_files_that_are_not_there() -> None:
     with pytest.raises(
         StudyError, match="week7-content-layers: no such preset; did you mean 'week7_content_layers'"
     ):
-        preset_text("week7-content-layers")
+        init_text("week7-content-layers")
 
 
 def test_a_file_comes_before_the_preset_of_its_name_and_a_folder_does_not(folder: Path) -> None:
@@ -249,9 +249,8 @@ def test_a_problem_in_an_override_is_not_blamed_on_the_line_it_replaced() -> Non
 
 @pytest.mark.parametrize("preset", PRESETS)
 def test_presets(preset: str) -> None:
-    text = preset_text(preset)
+    text = init_text(preset)
     assert text.startswith("# ")
-    assert init_text(preset) == text
     study = load_study(preset, content=["c.jpg"], style=["s.jpg"])
     assert study.name == preset.replace("_", "-")
     assert study.num_configurations == PRESETS[preset]
@@ -296,7 +295,7 @@ def test_the_schema_accepts_what_is_shipped_and_tells_editors_what_is_wrong() ->
     schema = json_schema()
     jsonschema.Draft202012Validator.check_schema(schema)
     check = jsonschema.Draft202012Validator(schema)
-    for text in (init_text(), *(preset_text(name) for name in preset_names())):
+    for text in (init_text(), *(init_text(name) for name in preset_names())):
         check.validate(read_yaml(text).value)
     assert check.is_valid({"network": {"pooling": "avg"}, "grid": {"alpha": 1, "content_layers": "conv4_2"}})
     for wrong in (
@@ -346,3 +345,11 @@ def test_reading_a_study_loads_no_heavy_module() -> None:
     assert (
         subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "set()\n"
     )
+
+
+def test_a_mistake_in_an_option_is_not_blamed_on_the_file_that_it_replaces(tmp_path: Path) -> None:
+    file = tmp_path / "study.yaml"
+    file.write_text("content: [a, b]\nstyle: [c]\n")
+    with pytest.raises(StudyError) as caught:
+        load_study(str(file), content=["a.jpg", ""])
+    assert caught.value.problems == ("--content: expected text, found ''",)
