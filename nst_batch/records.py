@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from dataclasses import asdict, dataclass, fields
 from datetime import datetime
 from typing import Any
@@ -250,3 +251,21 @@ def trial_id(content: Picture | None, styles: tuple[Picture, ...], configuration
 def canonical_json(value: Any) -> str:
     """One spelling for equal values: sorted keys, no spaces, no NaN."""
     return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False, ensure_ascii=False)
+
+
+def storable(value: Any) -> Any:
+    """`value` as tables and JSON can hold it: None for NaN and infinity, no secret of a URL, only valid UTF-8."""
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, str):
+        return printable(without_secrets(value))
+    if isinstance(value, list | tuple):
+        return [storable(item) for item in value]
+    if isinstance(value, dict):
+        return {key: storable(item) for key, item in value.items()}
+    return value
+
+
+def printable(text: str) -> str:
+    r"""`text` with what UTF-8 cannot hold spelled out, such as `\udcff` for a stray byte in a file's name."""
+    return text if text.isascii() else text.encode("utf-8", "backslashreplace").decode()

@@ -10,10 +10,9 @@ vgg19 E.
 from __future__ import annotations
 
 import difflib
-import math
 import re
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 from urllib.parse import urlsplit
 
 from nst_batch.errors import LayerError
@@ -199,14 +198,3 @@ class MemoryLayout:
 
 WHOLE_IMAGE = MemoryLayout()
 """What is chosen wherever it fits."""
-
-
-def finite(value: Any) -> Any:
-    """The same value with None for every number that JSON cannot hold."""
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    if isinstance(value, dict):
-        return {key: finite(each) for key, each in value.items()}
-    if isinstance(value, list | tuple):
-        return [finite(each) for each in value]
-    return value

@@ -88,9 +88,9 @@ def print_rows(
 
 
 def _json(value: Any) -> str:
-    from nst_batch.vocabulary import finite
+    from nst_batch.records import storable
 
-    text = json.dumps(finite(value), indent=2, ensure_ascii=False, allow_nan=False, default=_as_json)
+    text = json.dumps(storable(value), indent=2, ensure_ascii=False, allow_nan=False, default=_as_json)
     return _UNPRINTABLE.sub(lambda found: f"\\u{ord(found[0]):04x}", text) + "\n"
 
 

@@ -15,6 +15,7 @@ import fsspec
 import tenacity
 
 from nst_batch.errors import ImageError, is_missing, is_timeout, is_transient, network_cause, network_errors
+from nst_batch.records import printable
 from nst_batch.vocabulary import url_mistake
 
 MAX_BYTES = 512 * 1024**2
@@ -98,12 +99,8 @@ def local_path(uri: str) -> Path | None:
     """Where a local file is, also one that a URL names; None for others."""
     if "://" not in uri:
         return Path(uri)
-    return Path(fsspec.core.strip_protocol(uri)) if uri.startswith(("file://", "local://")) else None
-
-
-def printable(uri: str) -> str:
-    r"""`uri` with what UTF-8 cannot hold spelled out, such as `\udcff` for a stray byte in a file's name."""
-    return uri.encode("utf-8", "backslashreplace").decode()
+    is_local = uri.startswith(("file://", "local://")) and url_mistake(uri) is None
+    return Path(fsspec.core.strip_protocol(uri)) if is_local else None
 
 
 def _read_local(uri: str, path: Path, limit_bytes: int) -> bytes:

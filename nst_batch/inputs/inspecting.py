@@ -13,9 +13,9 @@ from typing import Any
 from nst_batch.errors import ImageError
 from nst_batch.inputs import memory
 from nst_batch.inputs.decoding import decode_sized
-from nst_batch.inputs.fetching import printable, read_bytes, sha256
+from nst_batch.inputs.fetching import read_bytes, sha256
 from nst_batch.inputs.masks import Color
-from nst_batch.records import Picture
+from nst_batch.records import Picture, printable
 from nst_batch.vocabulary import MAX_REGIONS
 
 _READ_AT_ONCE = 32  # a bucket answers after tens of milliseconds, and to many at once

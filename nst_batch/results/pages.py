@@ -14,9 +14,9 @@ import jinja2
 from markupsafe import Markup
 from PIL import Image
 
+from nst_batch.records import storable
 from nst_batch.store.files import STAGING, Directory
 from nst_batch.store.run_directory import RunDirectory
-from nst_batch.vocabulary import finite
 
 _FILES = Path(__file__).parent / "web"
 
@@ -34,7 +34,7 @@ def render(name: str, data: dict[str, Any], libraries: Sequence[str] = (), **mor
     environment.policies["json.dumps_kwargs"] = {"ensure_ascii": False, "default": str}
     return environment.from_string(html).render(
         **more,
-        data=finite(data),
+        data=storable(data),
         style=Markup(style),
         scripts=[Markup(script) for script in scripts],
         hashes=[base64.b64encode(hashlib.sha256(script.encode()).digest()).decode() for script in scripts],

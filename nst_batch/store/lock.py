@@ -20,7 +20,7 @@ import secrets
 import socket
 import threading
 import time
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Self
@@ -181,8 +181,12 @@ class Lease:
     def __exit__(self, *_: object) -> None:
         self._stopping.set()
         self._thread.join()
-        with suppress(LockedError):
+        try:
             self._rewrite(released=True)
+        except LockedError:
+            return
+        except RunDirectoryError as error:  # what was to be written is
+            _log.warning("cannot release the lock, which the next writer will wait for: %s", error)
 
     def _rewrite(self, **changes: Any) -> None:
         self._check_own()

@@ -15,7 +15,7 @@ from typing import Any
 import pyarrow as pa
 
 from nst_batch.errors import without_secrets
-from nst_batch.records import ALGORITHM, Trial
+from nst_batch.records import ALGORITHM, Trial, storable
 from nst_batch.store import rows, tables
 from nst_batch.store.run_directory import FORMAT, PRIVATE_NAMES, STUDY, RunDirectory, part_name, rows_per_part
 from nst_batch.store.snapshot import Mask
@@ -59,7 +59,7 @@ def write_plan(
         write(PRIVATE_NAMES, tables.parquet_bytes(table, "names"))
     for fields in plan["configurations"].values():
         fields["weights"] = shown.get(fields["weights_sha256"], fields["weights"])
-    said = rows.storable(study) | FORMAT | {"algorithm": ALGORITHM} | plan
+    said = storable(study) | FORMAT | {"algorithm": ALGORITHM} | plan
     write(STUDY, json.dumps(said, indent=2, allow_nan=False).encode())
 
 

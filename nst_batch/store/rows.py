@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import functools
 import hashlib
-import math
 from collections.abc import Iterable, Mapping
 from itertools import chain, repeat
 from typing import Any
@@ -17,8 +16,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from nst_batch.errors import without_secrets
-from nst_batch.records import Configuration, Picture, Result, Trial
+from nst_batch.records import Configuration, Picture, Result, Trial, storable
 from nst_batch.store.tables import LOSS_COLUMNS, PLAN, SCHEMAS, SEGMENT, TRIALS
 
 
@@ -114,24 +112,6 @@ def blend_sha256(styles: tuple[Picture, ...]) -> str | None:
     if not hashes or len(hashes) < len(styles):
         return None
     return hashes[0] if len(hashes) == 1 else hashlib.sha256("".join(hashes).encode()).hexdigest()
-
-
-def storable(value: Any) -> Any:
-    """`value` as a table can hold it: no non-finite scalars, no secret of a URL, only text that is valid UTF-8.
-
-    File names may hold bytes that no text encodes, which Python carries as lone surrogates; they become visible
-    escapes (`\\udcff`).
-    """
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    if isinstance(value, str):
-        value = without_secrets(value)
-        return value if value.isascii() else value.encode("utf-8", "backslashreplace").decode("utf-8")
-    if isinstance(value, list | tuple):
-        return [storable(item) for item in value]
-    if isinstance(value, dict):
-        return {key: storable(item) for key, item in value.items()}
-    return value
 
 
 def _fields(record: Any) -> dict[str, Any]:

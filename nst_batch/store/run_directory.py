@@ -45,6 +45,8 @@ FORMAT: dict[str, Any] = {"format": "nst-batch run directory", "format_version":
 SEGMENT = re.compile(rf"{STAGING}/segment-[0-9a-f]+-\d+\.arrow")
 
 _PART = re.compile(r"part-\d+\.parquet")
+_KEYS = {"format_version", "name", "num_trials", "num_plan_files", "rows_per_part", "configurations"}
+"""That study.json has in any case."""
 _PLAN_BATCH_ROWS = 4_096
 _NO_ROW = dict.fromkeys(tables.PLAN.names)
 
@@ -100,6 +102,8 @@ class RunDirectory:
         study = self._json(STUDY, data)
         if study.get("format") != FORMAT["format"]:
             raise RunDirectoryError(f"{self.directory.url(STUDY)}: not written by nst-batch; choose another --out")
+        if lacking := _KEYS - study.keys():
+            raise self._damaged(STUDY, f"it has no {min(lacking)}")
         found, expected = study["format_version"], FORMAT["format_version"]
         if found != expected:
             older = "run the study into another --out, or read it with the nst-batch that wrote it"
@@ -256,8 +260,11 @@ class RunDirectory:
         try:
             yield
         except (pa.ArrowException, OSError, ValueError) as error:
-            url = self.directory.url(path)
-            raise RunDirectoryError(f"{url}: damaged: {error}; restore it, or choose another --out") from error
+            raise self._damaged(path, error) from error
+
+    def _damaged(self, path: str, reason: object) -> RunDirectoryError:
+        url = self.directory.url(path)
+        return RunDirectoryError(f"{url}: damaged: {reason}; restore it, or choose another --out")
 
     def _json(self, path: str, data: bytes) -> dict[str, Any]:
         with self._undamaged(path):

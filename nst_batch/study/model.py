@@ -19,8 +19,7 @@ from pydantic.dataclasses import dataclass as checked_dataclass
 from pydantic_core import ArgsKwargs, to_jsonable_python
 
 from nst_batch import vocabulary
-from nst_batch.errors import without_secrets
-from nst_batch.records import Configuration
+from nst_batch.records import Configuration, storable
 from nst_batch.study import rules, values
 from nst_batch.study.mistakes import KeyPath, Mistake, MistakesError, as_written, dotted, found_by_pydantic
 
@@ -175,7 +174,7 @@ class Study:
 
     def shown(self) -> dict[str, Any]:
         """As `to_dict`, without the secrets of URLs: what a run directory and a message may hold."""
-        return dict(_shown(self.to_dict()))
+        return dict(storable(self.to_dict()))
 
     @property
     def inputs(self) -> tuple[Sequence[str], Sequence[str], str, str, str]:
@@ -225,15 +224,6 @@ def json_schema() -> dict[str, Any]:
 @cache
 def _adapter() -> TypeAdapter[Study]:
     return TypeAdapter(Study)
-
-
-def _shown(value: Any) -> Any:
-    """The value without the secrets of URLs, however deep they are in it."""
-    if isinstance(value, str):
-        return without_secrets(value)
-    if isinstance(value, list):
-        return [_shown(each) for each in value]
-    return {key: _shown(each) for key, each in value.items()} if isinstance(value, dict) else value
 
 
 def _plain(given: Any) -> Any:

@@ -20,8 +20,7 @@ from PIL import Image
 from nst_batch.cluster.options import WorkerOptions
 from nst_batch.cluster.worker import Worker
 from nst_batch.inputs import fetching, images
-from nst_batch.inputs.fetching import printable
-from nst_batch.records import Picture
+from nst_batch.records import Picture, printable
 from nst_batch.results.verify import verify
 from nst_batch.store.run_directory import RunDirectory
 from tests import simulated, tiny, workers

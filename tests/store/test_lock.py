@@ -224,3 +224,16 @@ def test_of_two_that_start_at_once_at_most_one_goes_on(store: Directory) -> None
     for thread in threads:
         thread.join()
     assert (len(held), len(refused)) == (1, 3)
+
+
+def test_a_store_that_is_gone_at_the_end_undoes_nothing(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    directory = Directory("memory://lease-at-the-end")
+
+    def unreachable(*_: object, **__: object) -> None:
+        raise OSError("the store is gone")
+
+    with run_lock(directory):
+        monkeypatch.setattr(type(directory.filesystem), "pipe_file", unreachable)
+    assert "cannot release the lock" in caplog.text

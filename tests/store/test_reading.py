@@ -53,6 +53,14 @@ def test_a_run_from_before_regions_is_read_without_them(tmp_path: Path) -> None:
     assert len(run.snapshot().paths("layers")) == 3
 
 
+@pytest.mark.parametrize("key", ["format_version", "num_trials", "configurations"])
+def test_a_study_that_lacks_something_is_damaged(tmp_path: Path, key: str) -> None:
+    run = half_done(tmp_path)
+    run.directory.write("study.json", run.directory.read("study.json").replace(key.encode(), b"x"))
+    with pytest.raises(RunDirectoryError, match=rf"study\.json: damaged: it has no {key}"):
+        RunDirectory.existing(tmp_path)
+
+
 @pytest.mark.parametrize("folder", ["plan", "trials", "curves", "layers", "regions", "staging"])
 def test_whatever_is_damaged_is_named(tmp_path: Path, folder: str) -> None:
     run, chance, num_found = half_done(tmp_path), random.Random(0), 0
