@@ -16,7 +16,7 @@ import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, get_args
 
 import torch
 from torch import Tensor
@@ -43,7 +43,7 @@ from nst_batch.transfer import (
     step,
 )
 from nst_batch.transfer.vgg import conv_shapes
-from nst_batch.vocabulary import LBFGS_HISTORY, Normalization, layer_names, layer_shape
+from nst_batch.vocabulary import LBFGS_HISTORY, Normalization, Precision, layer_names, layer_shape
 
 
 def problems(size: int, num_configurations: int) -> list[Problem]:
@@ -241,6 +241,10 @@ def main() -> None:
         "--weights", help="a torchvision state dict of the original VGG-16 (its normalization: caffe)"
     )
     parser.add_argument("--search", choices=["strong_wolfe"], help="the textbook program's line search")
+    parser.add_argument("--device", default="cpu", help="of the race: cpu or cuda")
+    parser.add_argument(
+        "--precision", choices=get_args(Precision), default="auto", help="of the engine in the race"
+    )
     parser.add_argument("--problems", nargs="*", default=[""], help="words of the names of problems to race on")
     parser.add_argument("--limit", type=float, default=float("inf"), help="seconds after which no race is begun")
     parser.add_argument("--only", default="step,regions,memory,grid,race")
@@ -258,7 +262,8 @@ def main() -> None:
         "grid": lambda: bench_grid(Targets(network), posed, 10),
         "race": lambda: race(
             state, normalization, size=arguments.size, steps=arguments.steps, only=arguments.problems,
-            limit=arguments.limit, search=arguments.search,
+            limit=arguments.limit, search=arguments.search, device=arguments.device,
+            precision=arguments.precision,
         ),
     }  # fmt: skip
     label = "the original VGG's" if arguments.weights else "random:0, untrained"

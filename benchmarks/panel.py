@@ -5,7 +5,8 @@ much on the style (block4_conv2, alpha 0.005), with max and average pooling. Con
 the problems marked `chosen_on`; the others are only reported.
 
 `evaluations` are counted and the same on every machine of one kind; seconds are those that the process's processors
-worked, which on a busy machine says more than the clock, and less than either on a quiet one.
+worked, which on a busy machine says more than the clock, and less than either on a quiet one; beside a GPU, the
+clock's.
 """
 
 from __future__ import annotations
@@ -16,12 +17,13 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from benchmarks.pictures import named_picture
-from benchmarks.textbook import textbook
-from nst_batch.transfer import Objective, Problem, SolveOptions, Targets, Vgg, solve
-from nst_batch.vocabulary import Normalization, Pooling
+from benchmarks.textbook import textbook, working_seconds
+from nst_batch.transfer import Objective, Problem, SolveOptions, Targets, Vgg, build_targets, precision_used, solve
+from nst_batch.vocabulary import Normalization, Pooling, Precision
 
 STYLE_LAYERS = ("block1_conv1", "block2_conv1", "block3_conv1", "block4_conv1", "block5_conv1")
 PAIRS = (("astronaut", "woodcut"), ("china", "swirl"), ("coffee", "mosaic"))
@@ -56,48 +58,67 @@ def race(
     only: Sequence[str],
     limit: float,
     search: str | None = None,
+    device: str = "cpu",
+    precision: Precision = "auto",
 ) -> dict[str, Any]:
     """Both programs on every problem whose name holds one of `only`; none is begun after `limit` seconds."""
     rows: list[dict[str, Any]] = []
     started = time.monotonic()
     for name, pooling, problem, chosen_on in panel(size):
         if any(word in name for word in only) and time.monotonic() - started < limit:
-            network = Vgg("vgg16", weights, pooling=pooling, normalization=normalization)
-            rows.append(
-                {"problem": name, "chosen_on": chosen_on} | one_race(weights, network, problem, steps, search)
-            )
+            network = Vgg("vgg16", weights, pooling=pooling, normalization=normalization, device=device)
+            found = one_race(weights, network, problem, steps, search, precision)
+            rows.append({"problem": name, "chosen_on": chosen_on} | found)
             print(f"  {rows[-1]}", file=sys.stderr, flush=True)
     chosen, held_out = ([row for row in rows if row["chosen_on"] is half] for half in (True, False))
-    return {"size": size, "chosen_on": summary(chosen), "held_out": summary(held_out), "rows": rows}
+    halves = {"chosen_on": summary(chosen), "held_out": summary(held_out), "all": summary(rows)}
+    return {"size": size, **halves, "rows": rows}
 
 
 def one_race(
-    weights: Mapping[str, Tensor], network: Vgg, problem: Problem, steps: int, search: str | None
+    weights: Mapping[str, Tensor],
+    network: Vgg,
+    problem: Problem,
+    steps: int,
+    search: str | None,
+    precision: Precision,
 ) -> dict[str, Any]:
-    """When each program is first within each tolerance of the textbook's end, and the seconds of an evaluation."""
+    """When each program is first within each tolerance of the textbook's end, and the seconds of an evaluation.
+
+    Args:
+        network: In float32; the textbook program is as it, and computes in the precision that PyTorch sets itself.
+        precision: The engine's.
+    """
+
+    def targets(precision: Precision) -> Targets:
+        return build_targets(
+            network.arch, weights, pooling=network.pooling, normalization=network.normalization,
+            device=network.device, precision=precision,
+        )  # fmt: skip
+
+    torch.set_float32_matmul_precision("highest")
+    torch.backends.cudnn.allow_tf32 = True
     book = textbook(weights, network, problem, steps, search)
-    began = time.process_time()
-    [solution] = solve(Targets(network), [problem], SolveOptions(steps=steps))
-    seconds = time.process_time() - began
+    own = targets(precision)
+    began = working_seconds(network.device)
+    [solution] = solve(own, [problem], SolveOptions(steps=steps))
+    seconds = working_seconds(network.device) - began
     goals = [book.losses[-1] * (1 + tolerance) for tolerance in TOLERANCES]
     theirs = [first_below(book.losses, goal) for goal in goals]
     ours = [first_below(solution.curve.total[1:], goal) for goal in goals]
     fewer = [their / our if their and our else None for their, our in zip(theirs, ours, strict=True)]
     step_ratio = book.seconds / seconds
+    used = precision_used(own)
+    exact = Objective(targets("float32"), [problem], "sum")(solution.image.unsqueeze(0))
     return {
+        "precision": used,
         "textbook_evaluations": theirs,
         "evaluations": ours,
         "fewer_evaluations": fewer,
         "textbook_step_over_step": step_ratio,
         "sooner": [ratio and step_ratio * ratio for ratio in fewer],
-        "final_loss_over_textbooks": exact_loss(weights, network, problem, solution.image) / book.losses[-1],
+        "final_loss_over_textbooks": float(exact.total) / book.losses[-1],
     }
-
-
-def exact_loss(weights: Mapping[str, Tensor], like: Vgg, problem: Problem, image: Tensor) -> float:
-    """In float32, whatever the precision of the engine was."""
-    exact = Vgg(like.arch, weights, pooling=like.pooling, normalization=like.normalization)
-    return float(Objective(Targets(exact), [problem], "sum")(image.unsqueeze(0)).total)
 
 
 def first_below(losses: Sequence[float], goal: float) -> int | None:

@@ -32,9 +32,10 @@ def machine() -> dict[str, Any]:
 
 
 def write(name: str, figures: dict[str, Any]) -> Path:
-    """Prints the figures and puts them into a new file."""
+    """Prints the figures and puts them into a new file, with the command, though not where files lie here."""
     now = datetime.now(UTC)
-    command = ["python", "-m", f"benchmarks.{Path(sys.argv[0]).stem}", *sys.argv[1:]]
+    options = ("FILE" if Path(each).is_absolute() else each for each in sys.argv[1:])
+    command = ["python", "-m", f"benchmarks.{Path(sys.argv[0]).stem}", *options]
     content = {"date": now.isoformat(timespec="seconds"), "command": command, "machine": machine(), **figures}
     text = json.dumps(content, indent=2)
     RESULTS.mkdir(exist_ok=True)

@@ -25,7 +25,15 @@ class Trace:
     losses: list[float]
     """The best total loss so far after each evaluation."""
     seconds: float
-    """For all evaluations: what the process's processors worked."""
+    """For all evaluations, by `working_seconds`."""
+
+
+def working_seconds(device: torch.device) -> float:
+    """What the process's processors have worked; beside a GPU the clock, once that has done all it was given."""
+    if device.type == "cpu":
+        return time.process_time()
+    torch.cuda.synchronize(device)
+    return time.perf_counter()
 
 
 class PlainNetwork(nn.Module):
@@ -44,9 +52,11 @@ class PlainNetwork(nn.Module):
             conv = nn.Conv2d(kernel.shape[1], kernel.shape[0], 3, padding=1)
             conv.weight.data, conv.bias.data = kernel.clone(), bias.clone()  # type: ignore[union-attr]
             self.blocks[name] = nn.Sequential(conv, nn.ReLU())
-        self.requires_grad_(False)
+        self.requires_grad_(False).to(like.device)
         mean, scale = MEAN_AND_SCALE[like.normalization]
-        self.mean, self.scale = (torch.tensor(values).view(1, 3, 1, 1) for values in (mean, scale))
+        self.mean, self.scale = (
+            torch.tensor(values, device=like.device).view(1, 3, 1, 1) for values in (mean, scale)
+        )
 
     def forward(self, image: Tensor) -> dict[str, Tensor]:
         """Every layer's activations of a 1x3xHxW image with values from 0 to 255."""
@@ -69,36 +79,39 @@ def textbook(
     """Optimises one image the usual way.
 
     Args:
-        weights, like: The network, and its pooling and normalisation.
+        weights, like: The network, and its pooling, normalisation and device.
         search: torch's `line_search_fn`; the tutorials leave it out.
     """
     network = PlainNetwork(weights, like, max(problem.layers, key=like.layers.index))
     assert problem.content
     with torch.no_grad():
-        content = network(problem.content.pixels.unsqueeze(0) * 255)
-        style = {name: gram(found) for name, found in network(problem.styles[0].pixels.unsqueeze(0) * 255).items()}
-    image = (initial_image(problem, torch.device("cpu")).unsqueeze(0) * 255).requires_grad_()
+        content, painted = (
+            network(picture.pixels.to(like.device).unsqueeze(0) * 255)
+            for picture in (problem.content, problem.styles[0])
+        )
+        style = {name: gram(found) for name, found in painted.items()}
+    image = (initial_image(problem, like.device).unsqueeze(0) * 255).requires_grad_()
     optimizer = torch.optim.LBFGS(
         [image], max_iter=evaluations, max_eval=evaluations, history_size=100, tolerance_grad=-1,
         tolerance_change=-1, line_search_fn=search,
     )  # fmt: skip
     losses: list[float] = []
-    started = time.process_time()
+    started = working_seconds(like.device)
 
     def closure() -> Tensor:
         optimizer.zero_grad()
         found = network(image)
         terms = [(found[name] - content[name]).square().sum() / 2 for name in problem.content_layers]
-        painted = [
+        styles = [
             (gram(found[name]) - style[name]).square().sum() / (4 * len(style[name]) ** 2)
             for name in problem.style_layers
         ]
-        loss = problem.alpha * torch.stack(terms).mean() + problem.beta * torch.stack(painted).mean()
+        loss = problem.alpha * torch.stack(terms).mean() + problem.beta * torch.stack(styles).mean()
         loss.backward()  # type: ignore[no-untyped-call]
         losses.append(min(float(loss.detach()), losses[-1] if losses else float("inf")))
         return loss
 
     optimizer.step(closure)  # type: ignore[no-untyped-call]
-    seconds = time.process_time() - started
+    seconds = working_seconds(like.device) - started
     losses += losses[-1:] * (evaluations - len(losses))
     return Trace(losses[:evaluations], seconds)
