@@ -93,11 +93,11 @@ def _names(picture: Picture | None) -> tuple[str, ...]:
 
 
 def _changed_pictures(lost: Iterator[Trial], plan: Plan) -> Iterator[str]:
-    """Lines that name the pictures of `lost` trials of which the content is no longer in the study."""
-    there = plan.names()
+    """Lines that name the pictures of `lost` trials of which the content is no longer in the study, and why."""
+    there, reasons = plan.names(), {without_secrets(each.picture.uri): each.error_message for each in plan.bad}
     files = (file for trial in lost for file in trial.files if file.sha256 not in there)
     uris = sorted({without_secrets(file.uri) for file in files})
-    yield from (f"{uri}: changed or gone" for uri in uris[:_SHOWN])
+    yield from (reasons.get(uri) or f"{uri}: changed or gone" for uri in uris[:_SHOWN])
     if len(uris) > _SHOWN:
         yield f"… and {len(uris) - _SHOWN:,} more pictures"
 

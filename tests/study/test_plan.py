@@ -279,6 +279,17 @@ def test_pictures_that_changed_are_named(contents: list[str], styles: list[str],
     assert contents[0] not in str(caught.value)
 
 
+def test_of_a_picture_that_cannot_be_read_now_the_reason_is_told(
+    contents: list[str], styles: list[str], tmp_path: Path
+) -> None:
+    listed = tmp_path / "list.csv"
+    listed.write_text("uri\n" + "\n".join(contents))
+    run = written(plan(study([str(listed)], styles[:1])), tmp_path / "run")
+    Path(contents[1]).unlink()
+    with pytest.raises(StudyChangedError, match=f"{contents[1]}: no such file"):
+        extend(run, plan(study([str(listed)], styles[:1])))
+
+
 def extend(run: RunDirectory, larger: Plan) -> Iterator[Trial]:
     return extension(larger, run, run.study["study"], run.directory.url())
 
