@@ -110,10 +110,13 @@ def _file(rows: pa.Table, format: Literal["csv", "parquet"]) -> bytes:
     from nst_batch.results.export import plain_columns
 
     sink = io.BytesIO()
-    if format == "csv":
-        pyarrow.csv.write_csv(plain_columns(rows), sink)
-    else:
-        pyarrow.parquet.write_table(rows, sink, compression="zstd")
+    try:
+        if format == "csv":
+            pyarrow.csv.write_csv(plain_columns(rows), sink)
+        else:
+            pyarrow.parquet.write_table(rows, sink, compression="zstd")
+    except pyarrow.ArrowException as error:  # of intervals and the like
+        raise QueryError(f"it cannot be written as {format}: {error}; cast the column to text") from error
     return sink.getvalue()
 
 
@@ -141,7 +144,7 @@ def _upright(rows: pa.Table) -> Table:
     table.add_column(overflow="fold")
     for row in rows.to_pylist():
         for name, value in row.items():
-            table.add_row(Text(name), Text(cell(value)))
+            table.add_row(Text(printable(name)), Text(cell(value)))
     return table
 
 
@@ -157,7 +160,7 @@ def _grid(rows: pa.Table, width: int, *, split_names: bool) -> tuple[Table, list
 
     names = rows.schema.names
     columns = [
-        [name.replace("_", "_\n") if split_names else name, *map(cell, values.to_pylist())]
+        [printable(name.replace("_", "_\n") if split_names else name), *map(cell, values.to_pylist())]
         for name, values in zip(names, rows.columns, strict=True)
     ]
     needed = [max(cell_len(line) for text in column for line in text.split("\n")) for column in columns]
@@ -192,7 +195,7 @@ def cell(value: Any) -> str:
     if isinstance(value, datetime):
         return f"{value:%Y-%m-%d %H:%M:%S}"
     if isinstance(value, dict):
-        return "  ".join(f"{name} {cell(each)}" for name, each in value.items())
+        return "  ".join(f"{printable(name)} {cell(each)}" for name, each in value.items())
     return _list_cell(value) if isinstance(value, list) else printable(str(value))
 
 
@@ -203,7 +206,7 @@ def _list_cell(values: list[Any]) -> str:
     if values and all(isinstance(each, str) for each in values):
         return printable(layer_set(values))
     if values and all(isinstance(each, dict) for each in values):
-        lines = [list(values[0]), *([cell(value) for value in row.values()] for row in values)]
+        lines = [[*map(printable, values[0])], *([cell(value) for value in row.values()] for row in values)]
         widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
         return "\n".join("  ".join(map(str.ljust, line, widths)).rstrip() for line in lines)
     more = ["…"] if len(values) > _SHOWN_ITEMS else []

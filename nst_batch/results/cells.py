@@ -20,14 +20,19 @@ from nst_batch.store import tables
 from nst_batch.store.run_directory import RunDirectory
 
 _COLUMNS = (
-    "trial_index", "configuration", "status", "image_path", "content_uri", "style_uri", "content_sha256",
-    "style_sha256", "content_kept", "style_taken", "transfer_score", "content_distance", "style_distance",
+    "trial_index", "configuration", "status", "image_path", "content_sha256", "style_sha256",
+    "content_kept", "style_taken", "transfer_score", "content_distance", "style_distance",
 )  # fmt: skip
 
 
 def ended_trials(run: RunDirectory, where: str | None = None) -> pa.Table:
-    """The ended trials that `where` chooses: what they are judged by, and in `pair` the number of their pair."""
-    pair = "dense_rank() OVER (ORDER BY coalesce(content_uri, ''), coalesce(style_uri, '')) - 1 AS pair"
+    """The ended trials that `where` chooses: what they are judged by, and in `pair` the number of their pair.
+
+    Pictures and their masks are told apart by what they hold: names may change. Those that nobody could read have
+    a name only.
+    """
+    sides = "coalesce(content_sha256, content_uri), coalesce(style_sha256, style_uri)"
+    pair = f"dense_rank() OVER (ORDER BY {sides}) - 1 AS pair"
     with Session(run) as session:
         return session.query(f"SELECT {', '.join(_COLUMNS)}, {pair} FROM trials WHERE {condition(where)}")
 

@@ -53,15 +53,24 @@ def export(
             of `trials` such as `{alpha}` or `{trial_id}`. Where two would be the same, an id is added.
 
     Raises:
-        QueryError: `kind`, `where` or `names` is wrong, or the folder is not empty.
+        QueryError: `kind`, `where` or `names` is wrong, or the folder is not empty or cannot be written.
     """
     fields = _fields(names)
     if kind not in get_args(ExportKind):
         raise QueryError(f"expected one of {', '.join(get_args(ExportKind))}, found {kind!r}")
-    folder, chosen = Path(to), condition(where)
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise QueryError(f"{folder}: expected a new or an empty folder")
-    folder.mkdir(parents=True, exist_ok=True)
+    folder = Path(to)
+    try:
+        if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+            raise QueryError(f"{folder}: expected a new or an empty folder")
+        folder.mkdir(parents=True, exist_ok=True)
+        return _exported(run, kind, folder, condition(where), names, fields)
+    except OSError as error:
+        raise QueryError(f"{folder}: cannot be written: {error.strerror}") from error
+
+
+def _exported(
+    run: RunDirectory, kind: ExportKind, folder: Path, chosen: str, names: str, fields: Sequence[str]
+) -> list[Path]:
     with Session(run) as session:
         own = f"trial_index IN (SELECT trial_index FROM trials WHERE {chosen})"
         regions = ["regions"] if session.query(f"SELECT 1 FROM regions WHERE {own} LIMIT 1").num_rows else []
@@ -140,14 +149,23 @@ def _named_pictures(
     run: RunDirectory, trials: pa.Table, names: str, fields: Sequence[str]
 ) -> Iterator[tuple[str, Row]]:
     """Trials, each with a readable file name that no other has, whatever the case of letters."""
-    uris = {uri for column in ("content_uri", "style_uri") for uri in trials[column].unique().to_pylist() if uri}
-    short, varying = labels.short_names(sorted(uris)), labels.varying(run.configurations.values())
+    uris = [uri or "" for side in ("content_uri", "style_uri") for uri in trials[side].unique().to_pylist()]
+    short = labels.short_names(sorted({part for uri in uris for part in uri.split(" + ")}))
+    varying = labels.varying(run.configurations.values())
+
+    def name_of(uri: str | None) -> str:
+        """Of a picture, or of several that are blended."""
+        return " + ".join(short[part] for part in (uri or "").split(" + "))
+
     taken: set[str] = set()
     for batch in trials.to_batches(max_chunksize=1_000):
         for row in batch.to_pylist():
-            known = row | {name: short.get(row[f"{name}_uri"]) for name in ("content", "style")}
             configuration = run.configurations[row["configuration"]]
-            known["configuration"] = labels.configuration_label(configuration, varying)
+            known = row | {
+                "content": name_of(row["content_uri"]),
+                "style": name_of(row["style_uri"]),
+                "configuration": labels.configuration_label(configuration, varying),
+            }
             texts = {name: _joined(known[name], "+") or "" for name in fields}
             stem = _safe(names.format_map({name: _safe(text.replace(" · ", "_")) for name, text in texts.items()}))
             stem = stem.encode()[:_MAX_NAME_BYTES].decode(errors="ignore") or "picture"

@@ -72,6 +72,8 @@ def judged(run: RunDirectory, trials: pa.Table, judge: str, *, fetch: bool = Fal
                 image = images.to_array(finished_picture(run, trials["image_path"][row].as_py()))
             except ImageError:
                 continue
+            if image.shape[1:] != (posed.trial.height, posed.trial.width):
+                continue
             scores = score(image, posed.problem, posed.trial.configuration)
             for name, values in found.items():
                 value = getattr(scores, name)

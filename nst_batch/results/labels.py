@@ -10,6 +10,7 @@ from typing import Any
 
 from nst_batch.errors import without_secrets
 from nst_batch.records import Configuration
+from nst_batch.vocabulary import url_path
 
 SCORES = ("transfer_score", "content_kept", "style_taken")
 """The columns that say how good a finished picture is."""
@@ -19,16 +20,14 @@ STRENGTH = "alpha"
 _FIRST = ("content_layers", "style_layers", "style_layer_weights", "alpha", "beta", "tv_weight", "style_scale")
 _FIELDS = dict.fromkeys((*_FIRST, *(field.name for field in dataclasses.fields(Configuration))))
 _LAYER = re.compile(r"block(\d)_(\w+)")
+_SUFFIX = re.compile(r"(?<=[^/])\.[^./]*$")
 _LAYER_FIELDS = ["content_layers", "style_layers"]
-_SELF_EVIDENT = ("weights", "optimizer", "arch")
-"""Fields of which the value alone says what it is."""
 
 
 def varying(configurations: Iterable[Configuration]) -> tuple[str, ...]:
     """The fields in which configurations differ: layers first, then weights, then the rest."""
     seen = list(configurations)
-    names = [name for name in _FIELDS if len({getattr(each, name) for each in seen}) > 1]
-    return tuple(name for name in names if name != "weights_sha256" or "weights" not in names)
+    return tuple(name for name in _FIELDS if len({getattr(each, name) for each in seen}) > 1)
 
 
 def configuration_label(configuration: Configuration, fields: Sequence[str]) -> str:
@@ -38,10 +37,8 @@ def configuration_label(configuration: Configuration, fields: Sequence[str]) -> 
     """
     layers = [name for name in _LAYER_FIELDS if name in fields] or ([] if fields else _LAYER_FIELDS)
     parts = [" / ".join(layer_set(getattr(configuration, name)) for name in layers)] if layers else []
-    for name in fields:
-        if name not in _LAYER_FIELDS:
-            text = value_text(name, getattr(configuration, name))
-            parts.append(text if name in _SELF_EVIDENT else f"{name.replace('_', ' ')} {text}")
+    others = [name for name in fields if name not in _LAYER_FIELDS]
+    parts += [f"{name.replace('_', ' ')} {value_text(name, getattr(configuration, name))}" for name in others]
     return " · ".join(parts)
 
 
@@ -49,11 +46,9 @@ def value_text(name: str, value: Any) -> str:
     """A configuration's value in few characters."""
     if name in _LAYER_FIELDS:
         return layer_set(value)
-    if name == "weights_sha256":
-        return str(value)[:12]
     if isinstance(value, list | tuple):
         return " ".join(value_text("", each) for each in value) or "equal"
-    return f"{value:g}" if isinstance(value, float) else str(value)
+    return f"{value:.12g}" if isinstance(value, float) else str(value)
 
 
 def layer_set(names: Sequence[str]) -> str:
@@ -75,7 +70,7 @@ def short_names(uris: Iterable[str]) -> dict[str, str]:
         if not longer:
             break
         depths |= {uri: depths[uri] + 1 for uri in longer}
-    bare = {uri: name.rpartition(".")[0] or name for uri, name in names.items()}
+    bare = {uri: _SUFFIX.sub("", name) for uri, name in names.items()}
     return bare | {uri: names[uri] for uri in _clashing(bare)}
 
 
@@ -85,11 +80,16 @@ def _clashing(names: dict[str, str]) -> list[str]:
 
 
 def weights_text(configuration: Configuration) -> str:
-    """The network and its weights; that weights are random is always said."""
-    network = f"{configuration.arch}, {configuration.pooling} pooling"
-    if configuration.weights.startswith("random"):
-        return f"{network}, RANDOM weights ({configuration.weights}: an untrained network)"
-    return f"{network}, {configuration.weights} weights"
+    """The network and its weights, of a file its name alone; that weights are random is always said."""
+    network, weights = f"{configuration.arch}, {configuration.pooling} pooling", configuration.weights
+    if weights.startswith("random"):
+        return f"{network}, RANDOM weights ({weights}: an untrained network)"
+    return f"{network}, {url_path(weights).rpartition('/')[2]} weights"
+
+
+def settings_text(configuration: Configuration) -> str:
+    """How pictures are optimised."""
+    return f"{configuration.size} pixels, {configuration.optimizer}, {configuration.steps} steps"
 
 
 def scores_text(trial: Mapping[str, Any]) -> str:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import Any, NamedTuple
 
 import pyarrow as pa
+from PIL import Image
 
+from nst_batch.errors import ImageError
 from nst_batch.records import Picture
 from nst_batch.results import labels
-from nst_batch.results.pictures import Tile, input_tile, result_tile
+from nst_batch.results.pictures import Tile, finished_picture, input_tile
 from nst_batch.results.query import Session
 from nst_batch.store.rows import planned_pictures
 from nst_batch.store.run_directory import RunDirectory
@@ -52,6 +55,7 @@ class Overview:
         configurations: By identity.
         trials: By pair and configuration, as planned: the row of the table `trials`. One that has not ended has the
             status `pending` and no other values.
+        settings: A configuration, for what no grid varies: network, optimiser, size and shape.
         varying: The fields in which the study's configurations differ.
         configuration_labels: What distinguishes each configuration, by identity.
     """
@@ -76,6 +80,7 @@ class Overview:
         self.trials: dict[tuple[int, str], dict[str, Any]] = {
             (row["pair"], row["configuration"]): row for row in rows.to_pylist()
         }
+        self.settings = next(iter(run.configurations.values()))
         self.varying = labels.varying(run.configurations.values())
         self.configuration_labels = {
             key: labels.configuration_label(each, self.varying) for key, each in self.configurations.items()
@@ -89,13 +94,18 @@ class Overview:
             return Tile(None, "not in the plan")
         if trial["image_path"] is None:
             return Tile(None, trial["error_message"] or trial["status"])
-        return result_tile(self.run, trial["image_path"], edge, labels.scores_text(trial))
+        try:
+            image = finished_picture(self.run, trial["image_path"])
+        except ImageError as error:
+            return Tile(None, str(error))
+        image.thumbnail((edge, edge), Image.Resampling.LANCZOS, reducing_gap=3.0)
+        return Tile(image, labels.scores_text(trial))
 
     def input(self, picture: Picture, edge: int) -> Tile:
         """An input as the network saw it, in `edge` pixels at most; read once."""
         if (picture, edge) not in self._inputs:
-            shape = next(iter(self.run.configurations.values()))
-            self._inputs[picture, edge] = input_tile(picture, shape, min(edge, shape.size), fetch=self._fetch)
+            edge_at_most = min(edge, self.settings.size)
+            self._inputs[picture, edge] = input_tile(picture, self.settings.fit, edge_at_most, fetch=self._fetch)
         return self._inputs[picture, edge]
 
     @property
@@ -112,9 +122,19 @@ class Overview:
 
     @property
     def pair_labels(self) -> list[str]:
-        """`photo × painting`, with only as much of the paths as tells the pictures apart."""
+        """`photo × painting`, with only as much of the paths as tells the pictures apart.
+
+        Pairs that differ in their masks alone are told apart by these: `photo × painting (mask)`.
+        """
         names = labels.short_names(picture.uri for picture in self.inputs)
+        masks = labels.short_names(picture.mask.uri for picture in self.inputs if picture.mask)
         contents = [names[content.uri] if content else "" for content, _ in self.pairs]
         styles = [" + ".join(names[style.uri] for style in styles) for _, styles in self.pairs]
         sides = [side for side in (contents, styles) if len(set(side)) > 1] or [contents, styles]
-        return [" × ".join(filter(None, parts)) for parts in zip(*sides, strict=True)]
+        found = [" × ".join(filter(None, parts)) for parts in zip(*sides, strict=True)]
+        added = [" + ".join(masks[each.mask.uri] for each in pair.pictures if each.mask) for pair in self.pairs]
+        count = Counter(found)
+        return [
+            f"{label} ({mask or 'no mask'})" if count[label] > 1 else label
+            for label, mask in zip(found, added, strict=True)
+        ]

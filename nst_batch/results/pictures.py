@@ -11,8 +11,9 @@ from nst_batch.errors import ImageError
 from nst_batch.inputs.decoding import decode
 from nst_batch.inputs.fetching import read_bytes
 from nst_batch.inputs.images import decode_resized, resize
-from nst_batch.records import Configuration, Picture
+from nst_batch.records import Picture
 from nst_batch.store.run_directory import RunDirectory
+from nst_batch.vocabulary import Fit
 
 _IMAGE_PATH = re.compile(r"images/[0-9a-f]{2}/[0-9a-f]{32}\.(png|jpg|webp)")
 
@@ -31,16 +32,6 @@ class Tile:
 def tile_edge(num_tiles: int) -> int:
     """Pixels of a tile's edge where there are so many."""
     return next(edge for limit, edge in ((60, 256), (200, 192), (480, 128), (num_tiles, 96)) if num_tiles <= limit)
-
-
-def result_tile(run: RunDirectory, image_path: str, edge: int, text: str) -> Tile:
-    """The picture of a trial, in `edge` pixels at most, with what is said of it."""
-    try:
-        image = finished_picture(run, image_path)
-    except ImageError as error:
-        return Tile(None, str(error))
-    image.thumbnail((edge, edge), Image.Resampling.LANCZOS, reducing_gap=3.0)
-    return Tile(image, text)
 
 
 def finished_picture(run: RunDirectory, image_path: str) -> Image.Image:
@@ -65,8 +56,8 @@ def picture_bytes(run: RunDirectory, image_path: str) -> bytes:
     return data
 
 
-def input_tile(picture: Picture, configuration: Configuration, edge: int, *, fetch: bool = False) -> Tile:
-    """An input and its mask as the network saw them, in the study's shape, but of `edge` pixels.
+def input_tile(picture: Picture, fit: Fit, edge: int, *, fetch: bool = False) -> Tile:
+    """An input and its mask as the network saw them, but of `edge` pixels.
 
     Args:
         fetch: Whether it may be fetched if it is named by a URL. A plan may come from anybody: whoever only looks
@@ -74,14 +65,14 @@ def input_tile(picture: Picture, configuration: Configuration, edge: int, *, fet
     """
     image: Image.Image | None = None
     try:
-        image, shape = decode_resized(_input_bytes(picture, fetch), picture.uri, edge, configuration.fit)
+        image, shape = decode_resized(_input_bytes(picture, fetch), picture.uri, edge, fit)
         if picture.mask is None:
             return Tile(image)
         mask = decode(_input_bytes(picture.mask, fetch), picture.mask.uri)
     except ImageError as error:
         return Tile(image, str(error))
     nearest = Image.Resampling.NEAREST
-    return Tile(image, mask=resize(mask, edge, configuration.fit, like=shape, resampling=nearest))
+    return Tile(image, mask=resize(mask, edge, fit, like=shape, resampling=nearest))
 
 
 def _input_bytes(picture: Picture, fetch: bool) -> bytes:

@@ -40,13 +40,11 @@ def plots(data: Mapping[str, Any]) -> dict[str, Spec]:
     scored = {row["configuration"]: row for row in rows if row.get("transfer_score") is not None}
     found = {"ranking": ranking_plot(rows)} if rows else {}
     if scored and any(field["name"] == STRENGTH for field in data["fields"]):
-        pictures = {
-            each["configuration"]: each["thumbnail"] for each in reversed(data["trials"]) if each["thumbnail"]
-        }
+        pictures = {each["configuration"]: each["thumbnail"] for each in data["trials"] if each["pair"] == 0}
         points = [
             scored[key] | {"picture": pictures.get(number)} for number, key in enumerate(known) if key in scored
         ]
-        found["tradeoff"] = strength_plot(points, data["pairs"][0]["label"] or "the only pair")
+        found["tradeoff"] = strength_plot(points, data["pairs"][0]["label"])
     elif scored:
         found["tradeoff"] = tradeoff_plot(list(scored.values()))
     if data["curves"]["trials"]:

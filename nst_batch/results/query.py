@@ -39,6 +39,13 @@ _CONFIG: dict[str, str | bool | int | float | list[str]] = {
     "temp_directory": "",
     "enable_external_access": "false",
 }
+_NUMBERS_OF_MASKS = """
+    SELECT max(content) AS content_mask_uri, max(style) AS style_mask_uri FROM (
+        SELECT count(DISTINCT coalesce(content_mask_uri, '')) AS content,
+            count(DISTINCT coalesce(style_mask_uri, '')) AS style
+        FROM trials GROUP BY content_uri, style_uri)
+"""
+"""With how many masks, at most, trials of the same pictures were run."""
 _INDEX_DIGITS = 7
 """A number of more digits is the beginning of a trial_id."""
 
@@ -55,12 +62,16 @@ def query(run: RunDirectory, sql: str) -> pa.Table:
 
 
 def listed(run: RunDirectory, where: str | None = None) -> pa.Table:
-    """The trials that `where` chooses: their names, what distinguishes their configurations, and how they ended."""
-    fields = [name for name in labels.varying(run.configurations.values()) if name != "weights_sha256"]
-    columns = ["trial_index", "trial_id", "status", "content_uri", "style_uri"]
-    columns += dict.fromkeys((*fields, "weights"))  # that they are random is always said
-    columns += ["transfer_score", "content_kept", "style_taken", "steps_done", "seconds", "error_message"]
+    """The trials that `where` chooses: their names, what distinguishes their configurations, and how they ended.
+
+    Masks are named where trials of the same pictures differ in them.
+    """
+    fields = dict.fromkeys((*labels.varying(run.configurations.values()), "weights"))  # random is always said
     with Session(run) as session:
+        [numbers_of_masks] = session.query(_NUMBERS_OF_MASKS).to_pylist()
+        masks = [name for name, number in numbers_of_masks.items() if number and number > 1]
+        columns = ["trial_index", "trial_id", "status", "content_uri", "style_uri", *masks, *fields]
+        columns += [*labels.SCORES, "steps_done", "seconds", "error_message"]
         return session.query(
             f"SELECT {', '.join(columns)} FROM trials WHERE {condition(where)} ORDER BY trial_index"
         )

@@ -7,6 +7,7 @@ from concurrent.futures import Executor, ThreadPoolExecutor
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import numpy as np
 import pyarrow.compute as pc
@@ -117,10 +118,7 @@ def _report_data(run: RunDirectory, run_at: str | None, fetch: bool) -> dict[str
 
 
 def _study(overview: Overview) -> dict[str, Any]:
-    run, used = overview.run, list(overview.run.configurations.values())
-    sizes, steps = ({getattr(each, name) for each in used} for name in ("size", "steps"))
-    pixels, evaluations = ("–".join(map(str, sorted({min(found), max(found)}))) for found in (sizes, steps))
-    optimizers = ", ".join(sorted({each.optimizer for each in used}))
+    run, chosen = overview.run, overview.settings
     return {
         "name": run.study["name"],
         "made_at": f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC",
@@ -128,10 +126,10 @@ def _study(overview: Overview) -> dict[str, Any]:
         "counts": run.counts(),
         "num_trials": run.num_trials,
         "num_pairs": overview.num_pairs,
-        "num_configurations": len(used),
-        "weights": list(dict.fromkeys(labels.weights_text(each) for each in used)),
-        "random": any(each.weights.startswith("random") for each in used),
-        "settings": f"{pixels} pixels · {evaluations} steps · {optimizers}",
+        "num_configurations": len(run.configurations),
+        "weights": labels.weights_text(chosen),
+        "random": chosen.weights.startswith("random"),
+        "settings": labels.settings_text(chosen),
         "limits": [f"Shown one by one: {text}." for text in overview.limits],
     }
 
@@ -139,8 +137,8 @@ def _study(overview: Overview) -> dict[str, Any]:
 def _on_curve(overview: Overview, configuration: str) -> dict[str, Any]:
     """Where a configuration is on the curves along alpha."""
     own = overview.configurations[configuration]
-    others = [labels.value_text(name, getattr(own, name)) for name in overview.varying if name != labels.STRENGTH]
-    return {"strength": own.alpha, "curve": " · ".join(others) or "all"}
+    others = [name for name in overview.varying if name != labels.STRENGTH]
+    return {"strength": own.alpha, "curve": labels.configuration_label(own, others)}
 
 
 # Pictures
@@ -153,22 +151,23 @@ def _trials(overview: Overview, run_at: str | None, pool: Executor) -> list[dict
     edge = tile_edge(len(ended))
 
     def entry(place: tuple[int, str]) -> dict[str, Any]:
-        row, image = ended[place], overview.result(*place, edge).image
+        row, tile = ended[place], overview.result(*place, edge)
         return {name: row[name] for name in _TRIAL_COLUMNS} | {
             "configuration": positions[place[1]],
             "scores": labels.scores_text(row),
             "picture": f"{run_at}/{row['image_path']}" if run_at and row["image_path"] else None,
-            "thumbnail": image and data_url(image),
+            "thumbnail": tile.image and data_url(tile.image),
+            "reason": None if tile.image else tile.text,
         }
 
     return list(pool.map(entry, ended))
 
 
 def _run_as_seen_from(folder: Path | None, run: RunDirectory) -> str | None:
-    """The way from the report to the run's pictures, if there is one."""
+    """The relative URL from the report to the run's pictures, if there is one."""
     if folder is None:
         return ".."
-    return os.path.relpath(run.directory.root, folder) if run.directory.is_local else None
+    return quote(os.path.relpath(run.directory.root, folder)) if run.directory.is_local else None
 
 
 def _inputs(overview: Overview, pool: Executor) -> list[dict[str, Any]]:
@@ -193,7 +192,7 @@ def _inputs(overview: Overview, pool: Executor) -> list[dict[str, Any]]:
 def _curves(overview: Overview, session: Session) -> dict[str, Any]:
     """Loss curves of trials shown, all at the same few steps, as shares of the initial picture's loss.
 
-    A curve that has ended keeps its last value; a loss that begins at zero has no curve.
+    A curve that has ended keeps its last value; a loss that begins at zero, or was not recorded, has no curve.
     """
     places, names = {row["trial_index"]: place for place, row in overview.trials.items()}, overview.pair_labels
     table = session.query(_CURVES)
@@ -207,8 +206,8 @@ def _curves(overview: Overview, session: Session) -> dict[str, Any]:
         found = {"trial": row["trial_index"], "pair": names[pair]}
         found |= {"configuration": configuration, "label": overview.configuration_labels[configuration]}
         for term in plots.TERMS:
-            if first := row[term][0]:
-                shares = np.interp(at, row["step"], row[term]) / first
+            if row[term] and row[term][0]:
+                shares = np.interp(at, row["step"], row[term]) / row[term][0]
                 found[term] = [float(f"{share:.4g}") for share in shares]
         curves.append(found)
     return {"steps": at.tolist(), "trials": curves}

@@ -82,7 +82,7 @@ def _sheet(overview: Overview, title: str, configurations: Mapping[str, str]) ->
     return contact_sheet(
         rows,
         column_labels=[*kinds, *configurations.values()],
-        row_labels=overview.pair_labels if any(overview.pair_labels) else (),
+        row_labels=overview.pair_labels,
         title=title,
         caption=caption(overview),
         tile_edge=edge,
@@ -101,7 +101,7 @@ def _matrix(overview: Overview, name: str) -> Image.Image:
         [[overview.result(0, first.get((each, alpha), ""), edge) for alpha in strengths] for each in layers],
         column_labels=[f"{labels.STRENGTH} {alpha:g}" for alpha in strengths],
         row_labels=[labels.layer_set(each) for each in layers],
-        title=f"{name}: {overview.pair_labels[0] or 'layers and strength'}",
+        title=f"{name}: {overview.pair_labels[0]}",
         caption=caption(overview),
         tile_edge=edge,
     )
@@ -135,13 +135,8 @@ def _with_mask(image: Image.Image, mask: Image.Image | None) -> Image.Image:
 
 def caption(overview: Overview) -> str:
     """What a sheet says of its run: weights, settings, and what is not on it."""
-    parts = [_settings(overview), *overview.limits]
+    parts = [labels.weights_text(overview.settings), labels.settings_text(overview.settings), *overview.limits]
     return "; ".join(parts if overview.run.is_complete() else [*parts, "the run is not finished"]) + "."
-
-
-def _settings(overview: Overview) -> str:
-    chosen = next(iter(overview.run.configurations.values()))
-    return f"{labels.weights_text(chosen)}; {chosen.size} pixels, {chosen.optimizer}, {chosen.steps} steps"
 
 
 # Reconstructions
@@ -173,30 +168,35 @@ def reconstruction_sheet(content_run: RunDirectory, style_run: RunDirectory) -> 
     RunDirectoryError where a run is not such a study, or they have no layer in common.
     """
     _, content, contents = _reconstructions(content_run, "content")
-    settings, style, styles = _reconstructions(style_run, "style")
+    overview, style, styles = _reconstructions(style_run, "style")
     layers = [layer for layer in styles if layer in contents]
     if not layers:
         raise RunDirectoryError(
             f"expected reconstructions from the same layers, found {', '.join(contents)} in "
             f"{content_run.directory.url()} and {', '.join(styles)} in {style_run.directory.url()}"
         )
-    top = [Tile(styles[layer].image, f"{'+ ' if number else ''}{layer}") for number, layer in enumerate(layers)]
-    bottom = [Tile(contents[layer].image, layer) for layer in layers]
+    sums = [layers[0], *(f"+ {layer}" for layer in layers[1:])]
+    top = [_renamed(styles[layer], text) for layer, text in zip(layers, sums, strict=True)]
+    bottom = [_renamed(contents[layer], layer) for layer in layers]
     return contact_sheet(
         [[style, *top], [content, *bottom]],
         column_labels=["original", *(chr(ord("a") + number) for number in range(len(layers)))],
         row_labels=("style reconstructions", "content reconstructions"),
         title="What the layers keep",
-        caption=settings,
+        caption=caption(overview),
         repeated_columns=1,
     )
 
 
-def _reconstructions(run: RunDirectory, kind: Kind) -> tuple[str, Tile, dict[str, Tile]]:
-    """The settings and the first picture of such a study, and what is left of it by the deepest layer used."""
+def _renamed(tile: Tile, name: str) -> Tile:
+    return Tile(tile.image, name if tile.image else f"{name}: {tile.text}")
+
+
+def _reconstructions(run: RunDirectory, kind: Kind) -> tuple[Overview, Tile, dict[str, Tile]]:
+    """The first picture of such a study, and what is left of it by the deepest layer used."""
     if reconstructs(run) != kind:
         raise RunDirectoryError(f"{run.directory.url()}: expected a study of {kind} reconstructions")
     overview = Overview(run, max_pairs=1, max_configurations=MAX_CONFIGURATIONS)
     edge = _edge(overview)
     left = {layer: overview.result(0, key, edge) for layer, key in _by_depth(overview).items()}
-    return _settings(overview), _original(overview, 0, kind, edge), left
+    return overview, _original(overview, 0, kind, edge), left

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field, fields
@@ -79,14 +80,16 @@ def verify(run: RunDirectory, *, images: bool = True) -> Verification:
             found.problems.append(f"study.json: {changed}")
     num_parts = math.ceil(run.num_trials / run.rows_per_part)
     found.problems += _foreign_files(run, num_parts)
-    published, trials, seen = set(run.parts()), run.iter_plan(), set[bytes]()
+    published, trials, seen = set(run.parts()), run.iter_plan(), set[str]()
     for number in range(num_parts):
         planned, part = list(islice(trials, run.rows_per_part)), part_name(number)
         found.problems += _plan_problems(planned, number * run.rows_per_part, seen)
         if part in published:
             try:
-                found.problems += [line for table in tables.SCHEMAS for line in _schema_problems(run, table, part)]
-                _check_part(run, part, planned, found, complete=complete, images=images)
+                foreign = [line for table in tables.SCHEMAS for line in _schema_problems(run, table, part)]
+                found.problems += foreign
+                if not foreign:
+                    _check_part(run, part, planned, found, complete=complete, images=images)
             except (RunDirectoryError, pa.ArrowException, OSError) as error:
                 found.problems.append(f"{part}: cannot be read: {error}")
         elif complete:
@@ -98,10 +101,10 @@ def verify(run: RunDirectory, *, images: bool = True) -> Verification:
     return found
 
 
-def _plan_problems(planned: Sequence[Trial], first: int, seen: set[bytes]) -> Iterator[str]:
+def _plan_problems(planned: Sequence[Trial], first: int, seen: set[str]) -> Iterator[str]:
     """Adds the ids of a stretch of the plan, which begins at `first`, to those `seen`."""
     for index, trial in enumerate(planned, first):
-        seen.add(bytes.fromhex(trial.trial_id))
+        seen.add(trial.trial_id)
         if trial.trial_index != index:
             yield f"plan: trial_index {trial.trial_index} where {index} was expected"
         if trial.trial_id != trial_id(trial.content, trial.styles, identity(trial.configuration)):
@@ -144,10 +147,10 @@ def _check_part(
     indexes, expected = [row["trial_index"] for row in rows], [trial.trial_index for trial in planned]
     if indexes != (expected if complete else expected[: len(indexes)]):
         found.problems.append(f"trials/{part}: its trials are not those of the plan, each once and in order")
-    ran = sorted(row["trial_id"] for row in rows if row["status"] != "failed")
+    ran = Counter(row["trial_id"] for row in rows if row["status"] != "failed")
     coming = set() if complete else {trial.trial_id for trial in planned}.difference(ran)
     for name, ids in (("curves", [curve["trial_id"] for curve in curves]), ("layers", list(by_trial))):
-        if sorted(each for each in ids if each not in coming) != ran:
+        if Counter(each for each in ids if each not in coming) != ran:
             found.problems.append(f"{name}/{part}: expected the {name} of each trial that ran, once")
     trials, histories = {each.trial_index: each for each in planned}, {each["trial_id"]: each for each in curves}
     for row in rows:
@@ -178,8 +181,8 @@ def _row_problems(row: Row, trial: Trial, study: str) -> Iterator[str]:
         yield f"unknown status {status!r}"
     if (row["error_type"] is None) != (status == "ok"):
         yield f"status {status} with error_type {row['error_type']}"
-    if status == "ok" and None in (row["image_path"], row["final_total_loss"]):
-        yield "ok, but without a picture or a final loss"
+    if status == "ok" and None in (row["image_path"], *(row[name] for name in tables.LOSS_COLUMNS)):
+        yield "ok, but without a picture or a loss"
     if not all(math.isfinite(value) for value in row.values() if isinstance(value, float)):
         yield "a number that is not finite, which makes filters wrong"
     for when in ("initial", "final"):

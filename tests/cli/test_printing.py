@@ -17,6 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nst_batch.cli.printing import print_json, print_line, print_note, print_rows, printable
+from nst_batch.errors import QueryError
 
 EVIL = "\x1b[2J\x9b31m\x07\x7f\u202egnp.\r"
 
@@ -40,13 +41,23 @@ def test_ordinary_text_stays_as_it_is() -> None:
 def test_rows_for_the_terminal_hold_no_control_characters(
     format: Literal["table", "json"], upright: bool, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    print_rows(pa.table({"content_uri": [EVIL], "names": [[EVIL]]}), format, upright=upright)
+    print_rows(pa.table({"content_uri": [EVIL], "names": [[EVIL]], EVIL: [{EVIL: EVIL}]}), format, upright=upright)
     print_json({"name": EVIL})
     print_line(EVIL)
     print_note(EVIL)
     out, err = capsys.readouterr()
     assert printable(out) == out
     assert printable(err) == err
+
+
+@pytest.mark.parametrize("format", ["csv", "parquet"])
+def test_what_a_format_cannot_hold_is_an_error_of_ours(
+    format: Literal["csv", "parquet"], capsys: pytest.CaptureFixture[str]
+) -> None:
+    day = pa.array([pa.MonthDayNano([0, 1, 0])])
+    with pytest.raises(QueryError, match=f"cannot be written as {format}"):
+        print_rows(pa.table({"length": day}), format)
+    assert capsys.readouterr().out == ""
 
 
 def test_json_reads_back_as_it_was(capsys: pytest.CaptureFixture[str]) -> None:

@@ -3,6 +3,7 @@ from __future__ import annotations
 import csv
 import json
 from pathlib import Path
+from typing import get_args
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -96,6 +97,20 @@ def test_where_chooses(run: RunDirectory, tmp_path: Path) -> None:
     assert len(list(folder.iterdir())) == len(NASTY)
     [path] = export(run, "long", tmp_path / "long", where="trial_index = 0 -- the first")
     assert pq.read_table(path).num_rows == 11
+
+
+def test_a_folder_that_cannot_be_made_is_an_error_of_ours(run: RunDirectory, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    for kind in get_args(ExportKind):
+        with pytest.raises(QueryError, match="cannot be written"):
+            export(run, kind, tmp_path / "file" / "out")
+
+
+def test_a_blend_is_named_by_all_its_styles(tmp_path: Path) -> None:
+    [content, *styles] = small_run.inputs(tmp_path / "photos", ["c.png", "s.png", "t.png"])
+    run = small_run.write(tmp_path / "run", list(small_run.plan([content], [styles], small_run.configurations({}))))
+    [folder] = export(run, "images", tmp_path / "out", names="{content}-{style}")
+    assert [path.name for path in folder.iterdir()] == ["c-s-+-t.png"]
 
 
 def test_what_is_there_is_not_overwritten(run: RunDirectory, tmp_path: Path) -> None:

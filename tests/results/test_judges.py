@@ -53,6 +53,19 @@ def score(image: Pixels) -> float:
     return found
 
 
+def test_a_picture_of_another_size_is_not_judged(tmp_path: Path) -> None:
+    """Whoever receives a run does not know who made its pictures."""
+    pictures = small_run.inputs(tmp_path / "photos", ["c.png", "s.png"])
+    trials = list(small_run.plan(pictures[:1], [pictures[1:]], small_run.configurations({"seed": 0}, {"seed": 1})))
+    run = small_run.write(tmp_path / "run", trials)
+    first, second = run.table("trials")["image_path"].to_pylist()
+    small_run.drawing(9, 2 * small_run.EDGE).save(tmp_path / "run" / first)
+    assert (tmp_path / "run" / second).is_file()
+    for judge in ("pixels", "random:3"):
+        found = judged(run, ended_trials(run), judge)["transfer_score"]
+        assert np.isfinite(found).tolist() == [False, True]
+
+
 def test_doing_nothing_and_pasting_the_style_score_nothing() -> None:
     nothing, pasted = pixel_scores(CONTENT, PROBLEM), pixel_scores(STYLE, PROBLEM)
     assert (nothing.content_kept, nothing.style_taken) == pytest.approx((1, 0), abs=1e-6)

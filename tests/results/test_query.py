@@ -9,11 +9,11 @@ import pytest
 
 from nst_batch.errors import QueryError, RunDirectoryError
 from nst_batch.results import query as module
-from nst_batch.results.query import Session, query
+from nst_batch.results.query import Session, listed, query
 from nst_batch.store import tables
 from nst_batch.store.committer import Committer
 from nst_batch.store.run_directory import RunDirectory
-from tests import simulated
+from tests import simulated, small_run
 from tests.object_store import bucket
 
 __all__ = ["bucket"]
@@ -212,3 +212,14 @@ def test_the_columns_are_those_described(run: RunDirectory) -> None:
     for name, columns in module.describe().items():
         assert query(run, f"FROM {name} LIMIT 0").schema.names == columns
     assert json.loads(json.dumps(module.describe()))
+
+
+def test_a_list_names_masks_where_these_alone_tell_trials_apart(tmp_path: Path) -> None:
+    [content, style] = small_run.inputs(tmp_path, ["c.png", "s.png"])
+    one, other = (small_run.masked(content, tmp_path / f"{name}.png", "white") for name in ("face", "sky"))
+    for name, contents in (("alike", [one]), ("apart", [one, other, content])):
+        trials = list(small_run.plan(contents, [[style]], small_run.configurations({})))
+        rows = listed(small_run.write(tmp_path / name, trials))
+        assert "style_mask_uri" not in rows.schema.names
+        assert ("content_mask_uri" in rows.schema.names) == (name == "apart")
+    assert [Path(mask or "none").stem for mask in rows["content_mask_uri"].to_pylist()] == ["face", "sky", "none"]

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -121,6 +122,28 @@ def test_pairs_that_share_pictures_are_noted(tmp_path: Path) -> None:
     trials = list(small_run.plan(contents, styles, small_run.configurations({"alpha": 1.0}, {"alpha": 2.0})))
     notes = " ".join(rank.notes(rank.rank(small_run.write(tmp_path, trials))))
     assert "6 pairs share pictures (3 contents, 2 styles)" in notes
+
+
+def test_masks_make_pairs_of_their_own(tmp_path: Path) -> None:
+    [plain] = small_run.inputs(tmp_path, ["c.png"])
+    contents = [plain, *(small_run.masked(plain, tmp_path / f"{color}.png", color) for color in ("white", "red"))]
+    chosen = small_run.configurations({"alpha": 1.0}, {"alpha": 2.0})
+    trials = list(small_run.plan(contents, [[simulated.picture("style")]], chosen))
+    ranking = rank.rank(small_run.write(tmp_path / "run", trials, failing=[2]))
+    assert column(ranking, "pairs") == [3, 3]
+    assert sum(column(ranking, "failed")) == 1
+
+
+def test_a_picture_that_has_moved_makes_no_other_pair(tmp_path: Path) -> None:
+    """What has ended keeps the name that the picture had then."""
+    contents = [simulated.picture(f"content-{number}") for number in range(5)]
+    chosen = small_run.configurations({"alpha": 1.0}, {"alpha": 2.0})
+    trials = list(small_run.plan(contents, [[simulated.picture("style")]], chosen))
+    for at in range(1, len(trials), 2):
+        content = trials[at].content
+        assert content
+        trials[at] = replace(trials[at], content=replace(content, uri=f"moved/{at}.jpg"))
+    assert column(rank.rank(small_run.write(tmp_path, trials)), "pairs") == [5, 5]
 
 
 def test_a_failure_is_last_in_its_pair(tmp_path: Path) -> None:

@@ -10,12 +10,17 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from urllib.parse import urljoin, urlsplit
+from urllib.request import url2pathname
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
 from nst_batch.results import plots, report
 from nst_batch.results.report import write_report
+from nst_batch.store import tables
 from nst_batch.store.run_directory import RunDirectory
 from tests import browser, simulated, small_run
 from tests.web_server import serving_folder
@@ -128,7 +133,10 @@ def test_one_curve_per_layer_runs_along_alpha_with_pictures(data: dict[str, Any]
         curves.setdefault(point["curve"], []).append(point["strength"])
     assert len(curves) == len(LAYERS) * len(SETS)
     assert all(sorted(strengths) == [0.5, 1.0] for strengths in curves.values())
-    assert all(point["picture"].startswith("data:image/webp") for point in points)
+    failed = data["configurations"][5]["id"]  # on the first pair, whose pictures stand along the curves
+    assert all(
+        (point["picture"] or "").startswith("data:image/webp") == (point["id"] != failed) for point in points
+    )
     best = max(points, key=lambda point: point["transfer_score"])
     assert {param["name"]: param["value"] for param in data["plots"]["tradeoff"]["params"]} == {
         "shown": best["curve"]
@@ -168,6 +176,52 @@ def test_elsewhere_the_pictures_are_still_found(grid: Grid, tmp_path: Path) -> N
     _, data = page_of(grid[0], tmp_path / "other" / "place")
     picture = next(trial["picture"] for trial in data["trials"] if trial["picture"])
     assert (tmp_path / "other" / "place" / picture).resolve().is_file()
+
+
+def test_a_run_below_a_name_that_urls_would_read_otherwise(tmp_path: Path) -> None:
+    [picture] = small_run.inputs(tmp_path / "photos", ["p.png"])
+    run = small_run.write(
+        tmp_path / "run #1?%41", list(small_run.plan([picture], [[picture]], small_run.configurations({})))
+    )
+    _, data = page_of(run, tmp_path / "out")
+    found = urljoin(f"{(tmp_path / 'out').as_uri()}/index.html", data["trials"][0]["picture"])
+    assert Path(url2pathname(urlsplit(found).path)).is_file()
+
+
+def test_a_damaged_picture_is_told_of(tmp_path: Path) -> None:
+    [picture] = small_run.inputs(tmp_path / "photos", ["p.png"])
+    run = small_run.write(
+        tmp_path / "run", list(small_run.plan([picture], [[picture]], small_run.configurations({})))
+    )
+    (Path(run.directory.root) / run.table("trials")["image_path"][0].as_py()).unlink()
+    _, data = page_of(run)
+    [trial] = data["trials"]
+    assert trial["thumbnail"] is None
+    assert "no such file" in trial["reason"]
+
+
+@pytest.mark.parametrize("total", [None, [], [None]])
+def test_a_damaged_curve_is_left_out(tmp_path: Path, total: list[float] | None) -> None:
+    run = grid_run(tmp_path)
+    path = Path(run.directory.root) / "curves" / "part-00000.parquet"
+    rows = pq.read_table(path).to_pylist()
+    rows[0]["total"] = total
+    path.write_bytes(tables.parquet_bytes(pa.Table.from_pylist(rows, tables.CURVES), "curves"))
+    _, data = page_of(run)
+    trials = {each["trial"]: each for each in data["plots"]["curves"]["datasets"]["trials"]}
+    assert "total" not in trials[0]
+    assert "style" in trials[0]
+
+
+def test_pairs_that_differ_in_their_masks_alone_have_labels_of_their_own(tmp_path: Path) -> None:
+    [content, style] = small_run.inputs(tmp_path / "photos", ["c.png", "s.png"])
+    masked = small_run.masked(content, tmp_path / "<b>.png", "white")
+    run = small_run.write(
+        tmp_path / "run", list(small_run.plan([content, masked], [[style]], small_run.configurations({})))
+    )
+    page, data = page_of(run)
+    assert [pair["label"] for pair in data["pairs"]] == ["c × s (no mask)", "c × s (<b>)"]
+    assert "(<b>)" not in page
 
 
 @pytest.mark.parametrize("ended", [0, 1, 40])

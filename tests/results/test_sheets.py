@@ -62,6 +62,18 @@ def test_a_sheet_shows_no_more_than_it_may(tmp_path: Path) -> None:
     assert "RANDOM" in caption
 
 
+def test_pairs_that_differ_in_their_masks_alone_are_named_by_these(tmp_path: Path) -> None:
+    [a, b, style] = small_run.inputs(tmp_path / "photos", ["a.png", "b.png", "s.png"])
+    face, sky = (small_run.masked(a, tmp_path / f"{name}.png", "white") for name in ("face", "sky"))
+    trials = list(small_run.plan([face, a, sky, b], [[style]], small_run.configurations({})))
+    overview = Overview(small_run.write(tmp_path / "run", trials), max_pairs=9, max_configurations=9)
+    assert overview.pair_labels == ["a (face)", "a (no mask)", "a (sky)", "b"]
+    some = small_run.write(
+        tmp_path / "some", list(small_run.plan([face, b], [[style]], small_run.configurations({})))
+    )
+    assert Overview(some, max_pairs=9, max_configurations=9).pair_labels == ["a", "b"]
+
+
 def left_of(sheet: Image.Image, picture: Image.Image) -> int:
     """Where a picture begins on a sheet of few tiles."""
     pixels, tile = np.asarray(sheet), np.asarray(picture.resize((256, 256), Image.Resampling.LANCZOS))

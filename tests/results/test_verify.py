@@ -166,6 +166,10 @@ def test_a_picture_outside_of_the_run(copy: Path) -> None:
         ("curves", "total", [], "its lists do not belong together"),
         ("curves", "total", [1.0, None, 3.0], "its lists do not belong together"),
         ("layers", "layer", "block9_conv9", "not every convolution once and in order"),
+        ("trials", "trial_id", None, "trial_id is None, planned was"),
+        ("trials", "initial_tv_loss", None, "without a picture or a loss"),
+        ("curves", "trial_id", None, "expected the curves of each trial that ran, once"),
+        ("layers", "trial_id", None, "expected the layers of each trial that ran, once"),
     ],
 )
 def test_a_value_that_was_changed(copy: Path, table: str, column: str, value: object, told: str) -> None:
@@ -195,9 +199,10 @@ def test_files_that_do_not_belong_there(copy: Path) -> None:
     assert "part-00001.parquet: cannot be read" in found
 
 
-def test_other_columns_than_this_version_writes(copy: Path) -> None:
+@pytest.mark.parametrize("column", ["node", "trial_id", "image_path"])
+def test_other_columns_than_this_version_writes(copy: Path, column: str) -> None:
     path = copy / "trials" / "part-00000.parquet"
-    pq.write_table(pq.read_table(path).drop_columns(["node"]), path)
+    pq.write_table(pq.read_table(path).drop_columns([column]), path)
     assert "trials/part-00000.parquet: its columns are not those of trials" in problems(copy)
 
 
@@ -214,6 +219,10 @@ def test_a_plan_or_a_configuration_that_was_changed(copy: Path) -> None:
     assert "was changed: it is" in problems(copy)
     rows = pq.read_table(copy / "plan" / "part-00000.parquet").to_pylist()
     rows[5]["content_sha256"] = "1" * 64
+    data = tables.parquet_bytes(pa.Table.from_pylist(rows, tables.PLAN), "plan")
+    (copy / "plan" / "part-00000.parquet").write_bytes(data)
+    assert "plan: trial 5: its trial_id is not that of its pictures and configuration" in problems(copy)
+    rows[5]["trial_id"] = "no id"
     data = tables.parquet_bytes(pa.Table.from_pylist(rows, tables.PLAN), "plan")
     (copy / "plan" / "part-00000.parquet").write_bytes(data)
     assert "plan: trial 5: its trial_id is not that of its pictures and configuration" in problems(copy)

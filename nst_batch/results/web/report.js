@@ -7,7 +7,7 @@ const trialByPlace = new Map(trials.map((trial) => [`${trial.pair}/${trial.confi
 const trialByIndex = new Map(trials.map((trial) => [trial.trial_index, trial]));
 const numberById = new Map(configurations.map((each, number) => [each.id, number]));
 const trialOf = (pair, configuration) => trialByPlace.get(`${pair}/${configuration}`);
-const describe = (trial) => `${pairs[trial.pair].label || "the only pair"}\n${configurations[trial.configuration].label}`;
+const describe = (trial) => `${pairs[trial.pair].label}\n${configurations[trial.configuration].label}`;
 
 function el(tag, attributes = {}, ...children) {
   const node = document.createElement(tag);
@@ -31,7 +31,7 @@ function short(value) {
 const emptyTile = (reason) => el("div", { className: "tile empty", title: reason }, reason);
 
 function tile(trial, list) {
-  if (!trial?.thumbnail) return emptyTile(trial ? trial.error_message || trial.status : "pending");
+  if (!trial?.thumbnail) return emptyTile(trial?.reason ?? "pending");
   const image = el("img", { loading: "lazy", alt: describe(trial), src: trial.thumbnail });
   return el("button", { type: "button", className: "tile", title: describe(trial), onclick: () => zoom.open(trial, list) }, image);
 }
@@ -85,7 +85,7 @@ function select(label, texts, value, onchange) {
 
 // Pictures: the pair and the fields that vary are axes; two of them span a table (or one a gallery), the others are fixed
 
-const axes = [{ label: "pair", values: pairs.map((pair) => pair.label || "the only pair") }, ...fields];
+const axes = [{ label: "pair", values: pairs.map((pair) => pair.label) }, ...fields];
 const numberByPlace = new Map(configurations.map(({ values }, number) =>
   [values.map((value, i) => fields[i].values.indexOf(value)).join(), number]));
 const grid = { rows: 0, columns: -1, fixed: axes.map(() => 0) };
