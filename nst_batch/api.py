@@ -132,7 +132,7 @@ class Run:
         return write_report(self.directory, Path(folder) if folder else None, fetch=fetch)
 
     def vote(self, folder: str | os.PathLike[str] | None = None, *, fetch: bool = False) -> str:
-        """Writes the page for votes, and returns where it is; see `results.vote.write_vote_page`."""
+        """Writes the page for votes, and returns where it is; see `results.votes.write_vote_page`."""
         from nst_batch.results.votes import write_vote_page
 
         return write_vote_page(self.directory, Path(folder) if folder else None, fetch=fetch)

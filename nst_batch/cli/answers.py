@@ -1,4 +1,4 @@
-"""The commands that ask a run: status, rank, show, query, report, export."""
+"""The commands that ask a run: status, rank, show, query, report, vote, export."""
 
 from __future__ import annotations
 

@@ -17,16 +17,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from nst_batch.errors import QueryError, without_secrets
+from nst_batch.records import storable
+from nst_batch.results.labels import layer_set
 
 if TYPE_CHECKING:
     import pyarrow as pa
     from rich.table import Table
 
 _SHOWN_ITEMS = 4
-_WIDEST = (10_000, 60, 40, 24, 16)
-"""Where texts may be folded, the first that makes a table fit."""
-_GAP = 2
-"""Between columns."""
+_LEAST_WIDTH, _GAP = 16, 2
+"""Of a column before others are left out, and between columns; the widest are folded first."""
 _NOTHING = "–"
 _UNPRINTABLE = re.compile("[\0-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 """Control characters but tab and newline, characters that turn the direction of writing, halves of characters."""
@@ -88,8 +88,6 @@ def print_rows(
 
 
 def _json(value: Any) -> str:
-    from nst_batch.records import storable
-
     text = json.dumps(storable(value), indent=2, ensure_ascii=False, allow_nan=False, default=_as_json)
     return _UNPRINTABLE.sub(lambda found: f"\\u{ord(found[0]):04x}", text) + "\n"
 
@@ -166,19 +164,18 @@ def _grid(rows: pa.Table, width: int, *, split_names: bool) -> tuple[Table, list
     needed = [max(cell_len(line) for text in column for line in text.split("\n")) for column in columns]
     shown = list(range(len(names)))  # names may be equal
 
-    def fits(widest: int) -> bool:
-        return sum(min(needed[each], widest) + _GAP for each in shown) - _GAP <= width
+    def fits() -> bool:
+        return sum(min(needed[each], _LEAST_WIDTH) + _GAP for each in shown) - _GAP <= width
 
-    widest = next(filter(fits, _WIDEST), _WIDEST[-1])
-    if not fits(widest):
+    if not fits():
         shown = [each for each in shown if set(columns[each][1:]) != {_NOTHING}]
-    while len(shown) > 1 and not fits(widest):
+    while len(shown) > 1 and not fits():
         shown.pop()
     table = Table(box=SIMPLE_HEAD, pad_edge=False, show_edge=False, collapse_padding=True)
     for each in shown:
         numeric = str(rows.schema.types[each]).startswith(("int", "uint", "double", "float", "decimal"))
         justify: Literal["left", "right"] = "right" if numeric else "left"
-        table.add_column(Text(columns[each][0]), justify=justify, overflow="fold", max_width=widest)
+        table.add_column(Text(columns[each][0]), justify=justify, overflow="fold")
     for texts in zip(*(columns[each][1:] for each in shown), strict=True):
         table.add_row(*map(Text, texts))
     return table, [name for each, name in enumerate(names) if each not in shown]
@@ -201,8 +198,6 @@ def cell(value: Any) -> str:
 
 def _list_cell(values: list[Any]) -> str:
     """Layers as their short name, rows in columns, of anything else the first few."""
-    from nst_batch.results.labels import layer_set
-
     if values and all(isinstance(each, str) for each in values):
         return printable(layer_set(values))
     if values and all(isinstance(each, dict) for each in values):

@@ -45,7 +45,8 @@ def export(
 
     - `hf`: `train/metadata.jsonl` and the pictures beside it: `datasets.load_dataset(FOLDER)` shows them.
     - `csv`: `trials.csv`, `layers.csv` and, where pictures have masks, `regions.csv`; lists are joined with ` + `.
-    - `long`: `curves_long.parquet`, one row per trial and step, and `regions.parquet` where there are any.
+    - `long`: `curves_long.parquet`, one row per trial and step, and `regions.parquet` where there are any; a
+      region's colour is `region_color` there if the study varies `color`.
     - `images`: the finished pictures as `CONTENT__STYLE__CONFIGURATION.png`.
 
     Args:
@@ -110,14 +111,18 @@ def _write_csv(session: Session, folder: Path, name: str, where: str) -> Path:
 
 def _write_long(run: RunDirectory, session: Session, folder: Path, name: str, where: str) -> Path:
     """Written as it is read: 100,000 trials of 300 steps are 30 million rows."""
-    pictures = ", ".join(("content_uri", "style_uri", *labels.varying(run.configurations.values())))
-    columns, path = f"{name}.* EXCLUDE (trial_id, trial_index, configuration)", folder / f"{name}.parquet"
-    if name == "curves":
-        columns = ", ".join(f"unnest({name}) AS {name}" for name in ("step", *TERMS))
-        path = folder / "curves_long.parquet"
+    own = ["content_uri", "style_uri", *labels.varying(run.configurations.values())]
+    known = ", ".join(f"chosen.{each}" for each in own)
+    columns, path = [f"unnest({each}) AS {each}" for each in ("step", *TERMS)], folder / "curves_long.parquet"
+    if name == "regions":  # which have a colour, as configurations may
+        measured = [
+            each for each in tables.REGIONS.names if each not in ("trial_id", "trial_index", "configuration")
+        ]
+        columns = [f"{each} AS region_{each}" if each in own else each for each in measured]
+        columns, path = [f"regions.{each}" for each in columns], folder / "regions.parquet"
     batches = session.batches(
-        f"SELECT trial_id, trial_index, configuration, {pictures}, {columns} FROM {name} "
-        f"JOIN (SELECT trial_index, {pictures} FROM trials WHERE {where}) USING (trial_index)"
+        f"SELECT trial_id, trial_index, {name}.configuration, {known}, {', '.join(columns)} FROM {name} "
+        f"JOIN (SELECT trial_index, {', '.join(own)} FROM trials WHERE {where}) chosen USING (trial_index)"
     )
     with pq.ParquetWriter(path, batches.schema, compression="zstd") as writer:
         for batch in batches:

@@ -17,8 +17,6 @@ SCORES = ("transfer_score", "content_kept", "style_taken")
 STRENGTH = "alpha"
 """The field that says how much the content weighs."""
 
-_FIRST = ("content_layers", "style_layers", "style_layer_weights", "alpha", "beta", "tv_weight", "style_scale")
-_FIELDS = dict.fromkeys((*_FIRST, *(field.name for field in dataclasses.fields(Configuration))))
 _LAYER = re.compile(r"block(\d)_(\w+)")
 _SUFFIX = re.compile(r"(?<=[^/])\.[^./]*$")
 _LAYER_FIELDS = ["content_layers", "style_layers"]
@@ -26,8 +24,8 @@ _LAYER_FIELDS = ["content_layers", "style_layers"]
 
 def varying(configurations: Iterable[Configuration]) -> tuple[str, ...]:
     """The fields in which configurations differ: layers first, then weights, then the rest."""
-    seen = list(configurations)
-    return tuple(name for name in _FIELDS if len({getattr(each, name) for each in seen}) > 1)
+    names, seen = (each.name for each in dataclasses.fields(Configuration)), list(configurations)
+    return tuple(name for name in names if len({getattr(each, name) for each in seen}) > 1)
 
 
 def configuration_label(configuration: Configuration, fields: Sequence[str]) -> str:

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import pyarrow as pa
 from PIL import Image
 
-from nst_batch.errors import ImageError
+from nst_batch.errors import ImageError, RunDirectoryError
 from nst_batch.records import Picture
 from nst_batch.results import labels
 from nst_batch.results.pictures import Tile, finished_picture, input_tile
@@ -20,18 +20,17 @@ _PLAN_COLUMNS = (
     "trial_index", "configuration", "content_uri", "content_sha256", "style_uris", "style_sha256s",
     "content_mask_uri", "content_mask_sha256", "style_mask_uris", "style_mask_sha256s",
 )  # fmt: skip
-_PAIRS = """
+_EACH = "list_transform(list_zip({0}_sha256s, {0}_uris), lambda each: coalesce(each[1], each[2]))"
+_PAIRS = f"""
 WITH begun AS (
-    SELECT *, min(trial_index) OVER (PARTITION BY content, styles, content_mask_sha256, style_mask_sha256s) AS begin
-    FROM (
-        SELECT *, coalesce(content_sha256, content_uri) AS content,
-            list_transform(list_zip(style_sha256s, style_uris), lambda each: coalesce(each[1], each[2])) AS styles
-        FROM plan
-    )
+    SELECT *, min(trial_index) OVER (PARTITION BY
+        coalesce(content_sha256, content_uri), coalesce(content_mask_sha256, content_mask_uri),
+        {_EACH.format("style")}, {_EACH.format("style_mask")}
+    ) AS begin FROM plan
 )
 SELECT *, dense_rank() OVER (ORDER BY begin) - 1 AS pair FROM begun
 """
-"""Pairs are numbered in the order of the plan. Pictures are told apart by what they hold: names may change."""
+"""Pairs are numbered in the order of the plan. Files are told apart by what they hold: names may change."""
 
 
 class Pair(NamedTuple):
@@ -58,11 +57,15 @@ class Overview:
         settings: A configuration, for what no grid varies: network, optimiser, size and shape.
         varying: The fields in which the study's configurations differ.
         configuration_labels: What distinguishes each configuration, by identity.
+
+    Raises:
+        RunDirectoryError: The run cannot be read, or nothing was planned.
     """
 
     def __init__(self, run: RunDirectory, *, max_pairs: int, max_configurations: int, fetch: bool = False) -> None:
         self.run, self._fetch = run, fetch
-        keys = list(run.configurations)
+        if not (keys := list(run.configurations)):
+            raise RunDirectoryError(f"{run.directory.url()}: its plan holds no trial, so there is nothing to show")
         count = min(len(keys), max_configurations)
         identities = [keys[position * len(keys) // count] for position in range(count)]
         self.configurations = {key: run.configurations[key] for key in identities}

@@ -113,11 +113,9 @@ def _named(judge: str, judges: Sequence[str]) -> str:
 
 def _measures(run: RunDirectory, trials: pa.Table, judges: Sequence[str], fetch: bool) -> dict[str, Floats]:
     """The scores of the first judge, the score of each other one, and the distances; higher is better."""
-    measures: dict[str, Floats] = {}
-    for judge in judges:
-        own = _judged(run, trials, judge, fetch)
-        if not measures:
-            measures = {name: own[column] for name, column in _MEASURES.items()}
+    first, *others = (_judged(run, trials, judge, fetch) for judge in judges)
+    measures = {name: first[column] for name, column in _MEASURES.items()}
+    for judge, own in zip(judges[1:], others, strict=True):
         measures[_named(judge, judges)] = own["transfer_score"]
     distances = {name: -numbers(trials[column]) for name, column in _DISTANCES.items()}
     if not np.isfinite(measures["score"]).any():

@@ -248,7 +248,7 @@ def _near(one: float, other: float, tolerance: float = LOSS_TOLERANCE) -> bool:
 
 
 def _image_problem(run: RunDirectory, row: dict[str, Any]) -> str | None:
-    path, key = row["image_path"], row["trial_id"]
+    path, key = row["image_path"], str(row["trial_id"])
     if not re.fullmatch(rf"images/{re.escape(key[:2])}/{re.escape(key)}\.(png|jpg|webp)", path):
         return f"trial {row['trial_index']}: image_path {path!r} is not the place of its picture"
     try:

@@ -147,12 +147,11 @@ def with_votes(
     }
     for position, (name, values) in enumerate(columns.items(), 1):
         table = table.add_column(position, name, pa.array(values, from_pandas=True))
-    notes = [f"Ordered by {len(votes):,} votes: strengths are logarithms of odds (Bradley and Terry)."]
+    notes = [f"Ordered by {won.sum():,.0f} votes: strengths are logarithms of odds (Bradley and Terry)."]
     known = ~np.isnan(strengths)
     if not known.all():
         notes.append(f"No votes connect {(~known).sum():,} configurations with the others.")
-    if known.sum() > 1:
-        tau = stats.kendalltau(-strengths[known], ranks[known]).statistic
+    if known.sum() > 1 and np.isfinite(tau := stats.kendalltau(-strengths[known], ranks[known]).statistic):
         notes.append(f"Votes and mean_rank: Kendall's tau {tau:.2f} between their orders.")
     for name, shown in {**judges, "content": "content kept", "style": "style taken"}.items():
         if name in cells.measures and (found := agreement(cells, name, votes)):

@@ -73,6 +73,16 @@ def test_regions_are_exported_where_there_are_any(tmp_path: Path) -> None:
     assert [path.name for path in chosen] == ["trials.csv", "layers.csv"]
 
 
+def test_a_region_has_a_colour_and_so_may_a_configuration(tmp_path: Path) -> None:
+    [plain, style] = small_run.inputs(tmp_path, ["c.png", "s.png"])
+    masked = small_run.masked(plain, tmp_path / "mask.png", "white")
+    chosen = small_run.configurations({"color": "style"}, {"color": "luminance"})
+    run = small_run.write(tmp_path / "run", list(small_run.plan([masked], [[style]], chosen)))
+    regions = pq.read_table(export(run, "long", tmp_path / "long")[-1])
+    assert regions["color"].to_pylist() == ["style", "style", "luminance", "luminance"]
+    assert regions["region_color"].to_pylist() == run.table("regions")["color"].to_pylist()
+
+
 def test_pictures_get_readable_names(run: RunDirectory, tmp_path: Path) -> None:
     [folder] = export(run, "images", tmp_path / "out")
     names = sorted(path.name for path in folder.iterdir())

@@ -216,7 +216,10 @@ def test_the_columns_are_those_described(run: RunDirectory) -> None:
 
 def test_a_list_names_masks_where_these_alone_tell_trials_apart(tmp_path: Path) -> None:
     [content, style] = small_run.inputs(tmp_path, ["c.png", "s.png"])
-    one, other = (small_run.masked(content, tmp_path / f"{name}.png", "white") for name in ("face", "sky"))
+    one, other = (
+        small_run.masked(content, tmp_path / f"{name}.png", color)
+        for name, color in (("face", "red"), ("sky", "blue"))
+    )
     for name, contents in (("alike", [one]), ("apart", [one, other, content])):
         trials = list(small_run.plan(contents, [[style]], small_run.configurations({})))
         rows = listed(small_run.write(tmp_path / name, trials))

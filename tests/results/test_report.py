@@ -18,6 +18,7 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
+from nst_batch.errors import RunDirectoryError
 from nst_batch.results import plots, report
 from nst_batch.results.report import write_report
 from nst_batch.store import tables
@@ -231,6 +232,11 @@ def test_a_report_can_be_made_at_any_time(tmp_path: Path, ended: int) -> None:
     assert len(data["trials"]) == ended
     assert data["study"]["counts"]["pending"] == 72 - ended
     assert bool(data["ranking"]["rows"]) == bool(ended)
+
+
+def test_a_run_without_trials_is_an_error_of_ours(tmp_path: Path) -> None:
+    with pytest.raises(RunDirectoryError, match="holds no trial"):
+        write_report(small_run.write(tmp_path / "run", []))
 
 
 def test_a_run_of_failures_alone(tmp_path: Path) -> None:

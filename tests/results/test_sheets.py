@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -7,6 +8,7 @@ import pytest
 from PIL import Image, ImageColor
 
 from nst_batch.errors import RunDirectoryError
+from nst_batch.records import Picture
 from nst_batch.results import sheets
 from nst_batch.results.overview import Overview
 from nst_batch.store.run_directory import RunDirectory
@@ -64,7 +66,9 @@ def test_a_sheet_shows_no_more_than_it_may(tmp_path: Path) -> None:
 
 def test_pairs_that_differ_in_their_masks_alone_are_named_by_these(tmp_path: Path) -> None:
     [a, b, style] = small_run.inputs(tmp_path / "photos", ["a.png", "b.png", "s.png"])
-    face, sky = (small_run.masked(a, tmp_path / f"{name}.png", "white") for name in ("face", "sky"))
+    face, sky = (
+        small_run.masked(a, tmp_path / f"{name}.png", color) for name, color in (("face", "red"), ("sky", "blue"))
+    )
     trials = list(small_run.plan([face, a, sky, b], [[style]], small_run.configurations({})))
     overview = Overview(small_run.write(tmp_path / "run", trials), max_pairs=9, max_configurations=9)
     assert overview.pair_labels == ["a (face)", "a (no mask)", "a (sky)", "b"]
@@ -72,6 +76,17 @@ def test_pairs_that_differ_in_their_masks_alone_are_named_by_these(tmp_path: Pat
         tmp_path / "some", list(small_run.plan([face, b], [[style]], small_run.configurations({})))
     )
     assert Overview(some, max_pairs=9, max_configurations=9).pair_labels == ["a", "b"]
+
+
+def test_masks_that_could_not_be_read_do_not_hide_the_pair_without_one(tmp_path: Path) -> None:
+    [plain, style] = small_run.inputs(tmp_path / "photos", ["a.png", "s.png"])
+    bad = [replace(plain, mask=Picture(uri=f"{name}.png", sha256=None)) for name in ("face", "sky")]
+    trials = list(small_run.plan([plain, *bad], [[style]], small_run.configurations({})))
+    overview = Overview(
+        small_run.write(tmp_path / "run", trials, failing=[1, 2]), max_pairs=9, max_configurations=9
+    )
+    assert overview.pair_labels == ["a × s (no mask)", "a × s (face)", "a × s (sky)"]
+    assert [trial["status"] for trial in overview.trials.values()] == ["ok", "failed", "failed"]
 
 
 def left_of(sheet: Image.Image, picture: Image.Image) -> int:

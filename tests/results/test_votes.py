@@ -120,3 +120,17 @@ def test_other_files_are_refused(tmp_path: Path, text: str, message: str) -> Non
         rank.rank(run, votes=[tmp_path / "votes.json"])
     with pytest.raises(QueryError, match="cannot be read"):
         rank.rank(run, votes=[tmp_path / "none.json"])
+
+
+def test_votes_on_what_is_not_ranked_do_not_count(tmp_path: Path) -> None:
+    run = a_run(tmp_path / "run")
+    votes = [ballot(tmp_path / "votes.json", run, [1, 0, 2])]
+    text = " ".join(rank.notes(rank.rank(run, where="content_layer != 'block3_conv1'", votes=votes)))
+    assert "Ordered by 12 votes" in text
+
+
+def test_measures_that_see_no_difference_do_not_agree(tmp_path: Path) -> None:
+    run = run_of(tmp_path / "run", 2, num_configurations=2, distances=lambda _, __: distances_of(0.5, 0.5))
+    notes = " ".join(rank.notes(rank.rank(run, votes=[ballot(tmp_path / "votes.json", run, [0, 1])])))
+    assert "nan" not in notes
+    assert "Ordered by 8 votes" in notes
