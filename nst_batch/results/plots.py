@@ -6,6 +6,7 @@ click. Titles and subtitles are the page's headings and hints.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -40,11 +41,14 @@ def plots(data: Mapping[str, Any]) -> dict[str, Spec]:
     scored = {row["configuration"]: row for row in rows if row.get("transfer_score") is not None}
     found = {"ranking": ranking_plot(rows)} if rows else {}
     if scored and any(field["name"] == STRENGTH for field in data["fields"]):
-        pictures = {each["configuration"]: each["thumbnail"] for each in data["trials"] if each["pair"] == 0}
+        pictured = [each for each in data["trials"] if each["thumbnail"]]
+        count = Counter(each["pair"] for each in pictured)
+        pair = max(count, key=lambda number: count[number], default=0)  # the first of those with most pictures
+        pictures = {each["configuration"]: each["thumbnail"] for each in pictured if each["pair"] == pair}
         points = [
             scored[key] | {"picture": pictures.get(number)} for number, key in enumerate(known) if key in scored
         ]
-        found["tradeoff"] = strength_plot(points, data["pairs"][0]["label"])
+        found["tradeoff"] = strength_plot(points, data["pairs"][pair]["label"])
     elif scored:
         found["tradeoff"] = tradeoff_plot(list(scored.values()))
     if data["curves"]["trials"]:

@@ -134,10 +134,10 @@ def test_one_curve_per_layer_runs_along_alpha_with_pictures(data: dict[str, Any]
         curves.setdefault(point["curve"], []).append(point["strength"])
     assert len(curves) == len(LAYERS) * len(SETS)
     assert all(sorted(strengths) == [0.5, 1.0] for strengths in curves.values())
-    failed = data["configurations"][5]["id"]  # on the first pair, whose pictures stand along the curves
-    assert all(
-        (point["picture"] or "").startswith("data:image/webp") == (point["id"] != failed) for point in points
-    )
+    shown = data["pairs"][1]["label"]  # on the first pair a trial failed
+    assert data["plots"]["tradeoff"]["title"]["subtitle"].endswith(f"Pictures: {shown}.")
+    thumbnails = [trial["thumbnail"] for trial in data["trials"] if trial["pair"] == 1]
+    assert sorted(point["picture"] for point in points) == sorted(thumbnails)
     best = max(points, key=lambda point: point["transfer_score"])
     assert {param["name"]: param["value"] for param in data["plots"]["tradeoff"]["params"]} == {
         "shown": best["curve"]
