@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from itertools import chain
 from typing import Any, NamedTuple
 
 import pyarrow as pa
@@ -127,17 +128,22 @@ class Overview:
     def pair_labels(self) -> list[str]:
         """`photo × painting`, with only as much of the paths as tells the pictures apart.
 
-        Pairs that differ in their masks alone are told apart by these: `photo × painting (mask)`.
+        Pairs that differ in their masks alone are told apart by the masks that not all of them have:
+        `photo × painting (mask)`.
         """
         names = labels.short_names(picture.uri for picture in self.inputs)
-        masks = labels.short_names(picture.mask.uri for picture in self.inputs if picture.mask)
         contents = [names[content.uri] if content else "" for content, _ in self.pairs]
         styles = [" + ".join(names[style.uri] for style in styles) for _, styles in self.pairs]
         sides = [side for side in (contents, styles) if len(set(side)) > 1] or [contents, styles]
         found = [" × ".join(filter(None, parts)) for parts in zip(*sides, strict=True)]
-        added = [" + ".join(masks[each.mask.uri] for each in pair.pictures if each.mask) for pair in self.pairs]
-        count = Counter(found)
+        masks = [[each.mask.uri for each in pair.pictures if each.mask] for pair in self.pairs]
+        short, count, shared = labels.short_names(chain(*masks)), Counter(found), dict[str, set[str]]()
+        for label, own in zip(found, masks, strict=True):
+            shared[label] = shared.get(label, set(own)).intersection(own)
+        told = [
+            [short[uri] for uri in own if uri not in shared[label]] for label, own in zip(found, masks, strict=True)
+        ]
         return [
-            f"{label} ({mask or 'no mask'})" if count[label] > 1 else label
-            for label, mask in zip(found, added, strict=True)
+            f"{label} ({' + '.join(own) or 'no mask'})" if count[label] > 1 else label
+            for label, own in zip(found, told, strict=True)
         ]

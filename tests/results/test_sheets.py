@@ -72,6 +72,10 @@ def test_pairs_that_differ_in_their_masks_alone_are_named_by_these(tmp_path: Pat
     trials = list(small_run.plan([face, a, sky, b], [[style]], small_run.configurations({})))
     overview = Overview(small_run.write(tmp_path / "run", trials), max_pairs=9, max_configurations=9)
     assert overview.pair_labels == ["a (face)", "a (no mask)", "a (sky)", "b"]
+    painted = small_run.masked(style, tmp_path / "strokes.png", "green")
+    trials = list(small_run.plan([face, sky], [[painted]], small_run.configurations({})))
+    overview = Overview(small_run.write(tmp_path / "painted", trials), max_pairs=9, max_configurations=9)
+    assert overview.pair_labels == ["a × s (face)", "a × s (sky)"]
     some = small_run.write(
         tmp_path / "some", list(small_run.plan([face, b], [[style]], small_run.configurations({})))
     )
