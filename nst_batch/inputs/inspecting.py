@@ -13,7 +13,7 @@ from typing import Any
 from nst_batch.errors import ImageError
 from nst_batch.inputs import memory
 from nst_batch.inputs.decoding import decode_sized
-from nst_batch.inputs.fetching import read_bytes, sha256
+from nst_batch.inputs.fetching import local_path, read_bytes, sha256
 from nst_batch.inputs.masks import Color
 from nst_batch.records import Picture, printable
 from nst_batch.vocabulary import MAX_REGIONS
@@ -74,6 +74,6 @@ def inspect(uri: str) -> Inspection:
 def _file_bytes(uri: str) -> int:
     """Of a local file; 0 where it is not known before the file is opened."""
     try:
-        return 0 if "://" in uri else os.stat(uri).st_size  # noqa: PTH116 (a hundred thousand times)
+        return path.stat().st_size if (path := local_path(uri)) else 0
     except (OSError, ValueError):
         return 0

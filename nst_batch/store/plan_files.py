@@ -40,8 +40,8 @@ def write_plan(
     """See `Committer.write_plan`; `unfinished` is true where a trial's names follow `names`."""
     old = run.study if run.exists() else _NO_PLAN
     plan = copy.deepcopy({name: old[name] for name in _NO_PLAN})
-    known = run.private_names()
-    secret, replaced = _secret(known | dict(names)), dict[int, dict[str, Any]]()
+    known, replaced = run.private_names(), dict[int, dict[str, Any]]()
+    secret = {digest: uri for digest, uri in (known | dict(names)).items() if without_secrets(uri) != uri}
     added = _added(trials, plan, replaced)
     while chunk := list(islice(added, ROWS_PER_FILE)):
         _write_file(write, plan["num_plan_files"], chunk)
@@ -83,8 +83,3 @@ def _added(
 def _write_file(write: Write, number: int, plan: list[dict[str, Any]]) -> None:
     table = pa.Table.from_pylist(plan, tables.PLAN)
     write(f"plan/{part_name(number)}", tables.parquet_bytes(table, "plan"))
-
-
-def _secret(names: Mapping[str, str]) -> dict[str, str]:
-    """Those of `names` that fetching needs and nobody is shown."""
-    return {digest: uri for digest, uri in names.items() if without_secrets(uri) != uri}

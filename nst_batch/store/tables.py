@@ -70,15 +70,11 @@ def arrow_type(annotation: Any) -> pa.DataType:
     return scalars[annotation]
 
 
-def _hints() -> dict[str, Any]:
-    """What columns hold that are not text."""
-    records = (Trial, Outcome, Configuration)
-    found = {name: hint for record in records for name, hint in get_type_hints(record).items()}
-    found |= dict.fromkeys(LOSS_COLUMNS, float) | dict.fromkeys(_LISTS, tuple[str, ...])
-    return found | {"configuration": str}
-
-
-_HINTS = _hints()
+_HINTS: dict[str, Any] = (
+    get_type_hints(Trial) | get_type_hints(Outcome) | get_type_hints(Configuration)
+    | dict.fromkeys(LOSS_COLUMNS, float) | dict.fromkeys(_LISTS, tuple[str, ...]) | {"configuration": str}
+)  # fmt: skip
+"""What columns hold that are not text."""
 _CURVE = [("step", list_of(pa.int32())), *[(term, list_of(pa.float32())) for term in TERMS]]
 _LAYER, _REGION = (
     [(name, arrow_type(hint)) for name, hint in get_type_hints(record).items()]
