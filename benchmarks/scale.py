@@ -31,9 +31,8 @@ from benchmarks.sleeper import Sleeper
 from nst_batch.cluster.connection import Cluster
 from nst_batch.cluster.dispatch import Dispatcher
 from nst_batch.cluster.options import ClusterOptions, WorkerOptions
-from nst_batch.cluster.pool import WorkerPool
+from nst_batch.cluster.pool import WorkerPool, WorkerSlot
 from nst_batch.cluster.progress import Reporter, RunProgress
-from nst_batch.cluster.slots import WorkerSlot
 from nst_batch.records import Trial
 from nst_batch.store.committer import Committer
 from nst_batch.store.run_directory import RunDirectory

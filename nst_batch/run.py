@@ -16,10 +16,9 @@ from nst_batch.cluster.connection import Cluster
 from nst_batch.cluster.dispatch import Dispatcher
 from nst_batch.cluster.interrupts import Interrupts, ended_by
 from nst_batch.cluster.options import ClusterOptions, WorkerOptions
-from nst_batch.cluster.pool import WorkerPool
+from nst_batch.cluster.pool import WorkerActor, WorkerPool, WorkerSlot
 from nst_batch.cluster.progress import Progress, Reporter, RunProgress
 from nst_batch.cluster.retries import failure
-from nst_batch.cluster.slots import WorkerActor, WorkerSlot
 from nst_batch.errors import ClusterError, Interrupted, without_secrets
 from nst_batch.inputs import weights
 from nst_batch.inputs.finding import Listing, list_inputs

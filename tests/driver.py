@@ -107,10 +107,10 @@ def alive(processes: list[psutil.Process]) -> list[str]:
 
 
 def _main() -> None:
-    import nst_batch.cluster.slots
+    import nst_batch.cluster.pool
     from tests import workers
 
-    setattr(nst_batch.cluster.slots, "WorkerActor", getattr(workers, os.environ.get(WORKER, "SimulatedWorker")))  # noqa: B010 (a class is replaced)
+    setattr(nst_batch.cluster.pool, "WorkerActor", getattr(workers, os.environ.get(WORKER, "SimulatedWorker")))  # noqa: B010 (a class is replaced)
 
     from nst_batch.cli.program import main
 

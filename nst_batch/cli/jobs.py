@@ -23,6 +23,7 @@ from nst_batch.cli.printing import print_line, print_note, printable
 from nst_batch.cli.progress import TerminalReporter
 from nst_batch.cli.studies import confirmed
 from nst_batch.cluster.interrupts import Interrupts
+from nst_batch.cluster.progress import last_progress, replay
 from nst_batch.errors import Interrupted, without_secrets
 
 if TYPE_CHECKING:
@@ -101,8 +102,6 @@ def is_job(target: str, address: str | None) -> bool:
 
 def job_row(job_id: str, address: str | None) -> dict[str, Any]:
     """What `status` prints of a job: what Ray knows of it, and what it last said of itself."""
-    from nst_batch.cluster.job_log import last_progress
-
     jobs = _jobs(address)
     progress = last_progress(jobs.log(job_id))
     return asdict(jobs.describe(job_id)) | (asdict(progress) if progress else {})
@@ -116,8 +115,6 @@ def _jobs(address: str | None) -> Jobs:
 
 def _follow(jobs: Jobs, job_id: str) -> NoReturn:
     """Shows a job's progress until it ends, and exits as it did; Ctrl-C leaves it running."""
-    from nst_batch.cluster.job_log import replay
-
     try:
         with Interrupts(), TerminalReporter() as reporter:
             ended = jobs.follow(job_id, lambda line: replay(line, reporter))

@@ -126,8 +126,8 @@ def run(
     loaded = confirmed(study, options)
     with TerminalReporter() as bar:
         from nst_batch.api import open_run
-        from nst_batch.cluster.job_log import JsonLog
         from nst_batch.cluster.options import ClusterOptions
+        from nst_batch.cluster.progress import JsonLog
         from nst_batch.run import RunOptions, run_study
 
         reporter = JsonLog() if log_json else bar

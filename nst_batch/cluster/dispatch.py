@@ -15,7 +15,7 @@ import ray
 import ray.exceptions
 
 from nst_batch.cluster.connection import hostname
-from nst_batch.cluster.pool import WorkerPool
+from nst_batch.cluster.pool import Arrival, WorkerLogs, WorkerPool, WorkerSlot, death_reason
 from nst_batch.cluster.progress import RunProgress
 from nst_batch.cluster.retries import (
     MAX_NODE_FAILURES,
@@ -26,7 +26,6 @@ from nst_batch.cluster.retries import (
     deadline_seconds,
     may_be_the_nodes,
 )
-from nst_batch.cluster.slots import Arrival, WorkerLogs, WorkerSlot, death_reason
 from nst_batch.errors import ClusterError, NstBatchError, WeightsError, without_secrets
 from nst_batch.records import Result, Trial
 
@@ -162,7 +161,8 @@ class Dispatcher:
         """Seconds that what a worker does now may take: for ever while it is idle, or waits for a node."""
         if slot.starting and slot.arrival:
             return START_SECONDS
-        return deadline_seconds(slot.running, on_gpu=self._pool.cluster.uses_gpus) if slot.running else math.inf
+        on_gpu = self._pool.cluster.uses_gpus
+        return deadline_seconds(slot.running.trials, on_gpu=on_gpu) if slot.running else math.inf
 
     def _take(self, slot: WorkerSlot, reference: Any) -> None:
         """Looks at one answer: a worker that is ready, results, an exception or a death."""

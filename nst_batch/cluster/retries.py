@@ -39,7 +39,7 @@ MAYBE_THE_NODES = TRANSIENT_KINDS | {"out_of_memory"}
 """The `error_type`s of a trial that a worker reports when its node has lost a mount, its network or its GPU."""
 
 MIN_DEADLINE_SECONDS = 600.0
-"""Of a batch, however small."""
+"""Of a batch, and of a pause within it, however small the pictures."""
 
 _SLOWEST_CPU, _SLOWEST_GPU = 2e-4, 2e-6
 """Seconds per pixel and step: twenty times what two old cores need, and a hundredth of that."""
@@ -212,10 +212,18 @@ class CircuitBreaker:
             raise _given_up(f"{len(self._fruitless)} failures in a row on every worker that tried", reason)
 
 
-def deadline_seconds(batch: Batch, *, on_gpu: bool) -> float:
+def deadline_seconds(trials: Sequence[Trial], *, on_gpu: bool) -> float:
     """How long a batch may run before its worker is taken for hung: its steps, and what is done once per trial."""
-    steps = ((trial, trial.configuration.steps + _ONCE_STEPS) for trial in batch.trials)
-    work = sum(trial.width * trial.height * count for trial, count in steps)
+    return _allowed_seconds(trials, [trial.configuration.steps + _ONCE_STEPS for trial in trials], on_gpu)
+
+
+def pause_seconds(trials: Sequence[Trial], *, on_gpu: bool) -> float:
+    """How long trials that are computed together may show no progress: as what is done once, or some 20 steps."""
+    return _allowed_seconds(trials, [_ONCE_STEPS] * len(trials), on_gpu)
+
+
+def _allowed_seconds(trials: Sequence[Trial], steps: Sequence[int], on_gpu: bool) -> float:
+    work = sum(trial.width * trial.height * count for trial, count in zip(trials, steps, strict=True))
     return max(MIN_DEADLINE_SECONDS, work * (_SLOWEST_GPU if on_gpu else _SLOWEST_CPU))
 
 

@@ -2,11 +2,12 @@
 
 A worker reads its own pictures and weights, so what travels to it is names, and what returns is an encoded image
 and a small row for each trial. A trial that fails becomes a result that says why; only the death of the process
-is anybody else's business.
+is anybody else's business. A process that hangs while it computes ends itself, whatever holds it, and prints where.
 """
 
 from __future__ import annotations
 
+import faulthandler
 import os
 import resource
 import socket
@@ -15,6 +16,7 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
+from functools import partial
 from itertools import groupby
 
 import torch
@@ -23,6 +25,7 @@ from PIL import Image
 import nst_batch
 from nst_batch.cluster.options import WorkerOptions
 from nst_batch.cluster.pictures import PictureReader, Posed
+from nst_batch.cluster.retries import pause_seconds
 from nst_batch.errors import ImageError, WeightsError
 from nst_batch.inputs import images, memory, weights
 from nst_batch.inputs.fitting import fitting, part_size
@@ -142,7 +145,13 @@ class Worker:
         if self.device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(self.device)
         targets = self._targets(part[0].trial.configuration)
-        solutions = solve(targets, [each.problem for each in part], options)
+        seconds = pause_seconds([each.trial for each in part], on_gpu=self.device.type == "cuda")
+        go_on = partial(faulthandler.dump_traceback_later, seconds, file=2, exit=True)  # unless it is called again
+        go_on()
+        try:
+            solutions = solve(targets, [each.problem for each in part], options, go_on)
+        finally:
+            faulthandler.cancel_dump_traceback_later()
         pictures = [_shown(each, solution) for each, solution in zip(part, solutions, strict=True)]
         files = self._pool.map(self._encoded, pictures)  # while the device measures distances
         results = [

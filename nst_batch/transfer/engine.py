@@ -11,7 +11,7 @@ pictures, and later for the others.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -63,12 +63,18 @@ class Solution:
     diverged: bool
 
 
-def solve(targets: Targets, problems: Sequence[Problem], options: SolveOptions) -> list[Solution]:
+def solve(
+    targets: Targets,
+    problems: Sequence[Problem],
+    options: SolveOptions,
+    on_progress: Callable[[], object] = lambda: None,
+) -> list[Solution]:
     """Optimises a batch of problems of one size together, each independently of the others.
 
     Args:
         targets: The network, and the targets that it has computed so far.
         problems: In any order; all of one height and width.
+        on_progress: Is called when the device has done another ten steps, or the last ones of a stage.
 
     Returns:
         A solution for each problem, in the order given.
@@ -81,8 +87,8 @@ def solve(targets: Targets, problems: Sequence[Problem], options: SolveOptions) 
     stages = [[reduced(problem, left) for problem in ordered] for left in range(halvings, -1, -1)]
     initial = _initial(network, stages[0])
     for coarse, finer in pairwise(stages):
-        initial = _initial(network, finer, _descend(targets, coarse, initial, options).images)
-    run = _descend(targets, ordered, initial, options)
+        initial = _initial(network, finer, _descend(targets, coarse, initial, options, on_progress).images)
+    run = _descend(targets, ordered, initial, options, on_progress)
     if targets.judge is not targets:
         with torch.no_grad():
             run.judge(_objective(targets.judge, ordered, options)(run.images))
@@ -171,7 +177,13 @@ class _Descent:
         return (self.totals[rows, at // 2] - now) * (1 - (at + 1) / steps) / now
 
 
-def _descend(targets: Targets, problems: Sequence[Problem], start: Tensor, options: SolveOptions) -> _Descent:
+def _descend(
+    targets: Targets,
+    problems: Sequence[Problem],
+    start: Tensor,
+    options: SolveOptions,
+    on_progress: Callable[[], object],
+) -> _Descent:
     """Optimises problems that are ordered deepest first; those that finish leave the batch."""
     run, rows = _Descent.of(start, options.steps), torch.arange(len(start), device=start.device)
     objective = _objective(targets, problems, options)
@@ -187,6 +199,7 @@ def _descend(targets: Targets, problems: Sequence[Problem], start: Tensor, optio
         if last or at % _CHECK_EVERY == _CHECK_EVERY - 1:
             run.images[rows], run.state[rows] = objective.variables.images(search.best), search.state.long()
             left = (search.state == RUNNING).nonzero().squeeze(1)
+            on_progress()
             if not len(left):
                 break
             if len(left) < len(rows):

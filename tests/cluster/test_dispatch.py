@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import ray
 
-from nst_batch.cluster import dispatch, retries, slots
+from nst_batch.cluster import dispatch, pool, retries
 from nst_batch.cluster.progress import Reporter
 from nst_batch.errors import ClusterError
 from nst_batch.records import Result
@@ -50,7 +50,7 @@ def test_a_trial_that_always_kills_its_worker_is_found_among_forty_good_ones(tmp
 
 
 def test_every_way_to_die_is_survived_and_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(slots, "MAX_LOGS", 4)
+    monkeypatch.setattr(pool, "MAX_LOGS", 4)
     photos = tiny.collection(tmp_path, [*tiny.good(3), "segfault-1", "abort-1", "exit-1"])
     progress = tiny.run(tmp_path, batch_size=1)
     assert (progress.ok, progress.failed, progress.worker_deaths) == (3, 3, 9)

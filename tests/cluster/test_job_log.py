@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from nst_batch.cli.progress import TerminalReporter
-from nst_batch.cluster import job_log, slots
+from nst_batch.cluster import pool
+from nst_batch.cluster import progress as job_log
 from nst_batch.cluster.progress import Progress
 from tests import simulated
 
@@ -49,6 +50,6 @@ def test_a_job_prints_no_secret_of_a_url(capsys: pytest.CaptureFixture[str]) -> 
 def test_a_log_that_is_cut_begins_with_a_whole_line(tmp_path: Path) -> None:
     """The end of a URL does not look like one, and its secret would be kept."""
     half = b"ter2@host/a.png\n"
-    rest = b"x" * (slots.MAX_LOG_BYTES - len(half) - 1) + b"\n"
+    rest = b"x" * (pool.MAX_LOG_BYTES - len(half) - 1) + b"\n"
     (tmp_path / "worker.out").write_bytes(b"http://me:hun" + half + rest)
-    assert slots._ends([str(tmp_path / "worker.out")]) == rest.decode()
+    assert pool._ends([str(tmp_path / "worker.out")]) == rest.decode()

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 import yaml
 
-from nst_batch.cluster.job_log import read_event
+from nst_batch.cluster.progress import read_event
 from nst_batch.store.run_directory import RunDirectory
 from tests import tiny
 from tests.proxy import proxy

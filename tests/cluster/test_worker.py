@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import multiprocessing
+import time
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
 import pytest
 import torch
 
-from nst_batch.cluster import worker
+from nst_batch.cluster import retries, worker
 from nst_batch.cluster.options import WorkerOptions
 from nst_batch.cluster.worker import Worker
 from nst_batch.errors import WeightsError
@@ -60,7 +62,7 @@ class Scarce:
         self.room, self.parts = room, list[int]()
         self._solve = solve
 
-    def __call__(self, targets: Any, problems: Sequence[Problem], options: Any) -> Any:
+    def __call__(self, targets: Any, problems: Sequence[Problem], options: Any, *_: object) -> Any:
         self.parts.append(len(problems))
         if len(problems) > self.room:
             raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
@@ -83,6 +85,36 @@ def test_a_batch_that_does_not_fit_is_halved_until_it_does(
     assert [result.trial for result in results] == trials
     assert {result.outcome.status for result in results} == {"ok"}
     assert losses(results) == pytest.approx(losses(whole), rel=1e-3)
+
+
+def compute_slowly(trials: Sequence[Trial], seconds: float) -> None:
+    """In a process of its own: progress is made four times, after so long each, where five seconds are allowed."""
+    retries.MIN_DEADLINE_SECONDS = 5.0
+
+    def slow(targets: Any, problems: Any, options: Any, *on_progress: Callable[[], object]) -> Any:
+        for _ in range(4):
+            time.sleep(seconds)
+            for told in on_progress:
+                told()
+        return solve(targets, problems, options, *on_progress)
+
+    setattr(worker, "solve", slow)  # noqa: B010 (a function is replaced)
+    Worker(WorkerOptions(device="cpu")).run(trials)
+
+
+@pytest.mark.parametrize("hangs", [False, True])
+def test_a_worker_that_hangs_ends_itself_and_says_where_and_a_slow_one_does_not(
+    trials: list[Trial], hangs: bool, capfd: pytest.CaptureFixture[str]
+) -> None:
+    spawning = multiprocessing.get_context("spawn")
+    process = spawning.Process(target=compute_slowly, args=(trials[:1], 600.0 if hangs else 2.0))
+    process.start()
+    process.join(timeout=120)
+    ended = process.exitcode
+    process.kill()
+    assert ended == int(hangs)
+    assert ("Timeout (0:00:05)!" in (said := capfd.readouterr().err)) == hangs
+    assert ("in slow" in said) == hangs
 
 
 def test_a_trial_that_does_not_fit_alone_is_recorded_and_the_others_go_on(

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from nst_batch.cluster.slots import WorkerActor
+from nst_batch.cluster.pool import WorkerActor
 from nst_batch.errors import Interrupted
 from nst_batch.store.run_directory import RunDirectory
 from tests import tiny
