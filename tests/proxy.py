@@ -1,4 +1,4 @@
-"""A TCP proxy on loopback that can be closed: connections break, and new ones are refused, until it is opened."""
+"""A TCP proxy on loopback whose connections break, aloud or silently, when a test says so."""
 
 from __future__ import annotations
 
@@ -9,11 +9,18 @@ from collections.abc import Iterator
 
 
 class Proxy:
-    """Passes on to `target_port` what comes to `port`."""
+    """Passes on to `target_port` what comes to `port`.
 
-    def __init__(self, target_port: int) -> None:
-        self._target_port = target_port
+    Args:
+        target_port: On loopback.
+        lost: The answer to the first request that begins so is lost, and its connection with it.
+    """
+
+    def __init__(self, target_port: int, lost: bytes = b"") -> None:
+        self._target_port, self.lost = target_port, lost
         self._sockets: set[socket.socket] = set()
+        self._mute: set[socket.socket] = set()
+        self._answers_lost: set[socket.socket] = set()
         self.port = 0
         self.open()
 
@@ -31,6 +38,10 @@ class Proxy:
             each.close()
         self._sockets.clear()
 
+    def mute(self) -> None:
+        """Passes on nothing any more over the connections that there are, as where a router has forgotten them."""
+        self._mute |= self._sockets
+
     def _accept(self, listener: socket.socket) -> None:
         with contextlib.suppress(OSError):
             while True:
@@ -38,22 +49,25 @@ class Proxy:
                 far = socket.create_connection(("127.0.0.1", self._target_port))
                 self._sockets |= {near, far}
                 for source, sink in ((near, far), (far, near)):
-                    threading.Thread(target=_pass_on, args=(source, sink), daemon=True).start()
+                    threading.Thread(target=self._pass_on, args=(source, sink), daemon=True).start()
 
-
-def _pass_on(source: socket.socket, sink: socket.socket) -> None:
-    with contextlib.suppress(OSError):
-        while data := source.recv(65_536):
-            sink.sendall(data)
-    for each in (source, sink):
+    def _pass_on(self, source: socket.socket, sink: socket.socket) -> None:
         with contextlib.suppress(OSError):
-            each.shutdown(socket.SHUT_RDWR)
+            while (data := source.recv(65_536)) and source not in self._answers_lost:
+                if self.lost and data.startswith(self.lost):
+                    self.lost = b""
+                    self._answers_lost.add(sink)
+                if source not in self._mute:
+                    sink.sendall(data)
+        for each in (source, sink):
+            with contextlib.suppress(OSError):
+                each.shutdown(socket.SHUT_RDWR)
 
 
 @contextlib.contextmanager
-def proxy(target_port: int) -> Iterator[Proxy]:
+def proxy(target_port: int, lost: bytes = b"") -> Iterator[Proxy]:
     """A proxy that is open."""
-    made = Proxy(target_port)
+    made = Proxy(target_port, lost)
     try:
         yield made
     finally:

@@ -82,7 +82,9 @@ def _await(head: Head, process: subprocess.Popen[bytes], log: Path) -> None:
     while time.monotonic() < deadline and process.poll() is None:
         try:
             with closing(urllib.request.urlopen(request, timeout=5)):
-                return
+                if "Ray runtime started" in log.read_text():  # its dashboard answers before its node is there
+                    return
+                time.sleep(0.3)
         except (urllib.error.URLError, OSError):
             time.sleep(0.3)
     raise RuntimeError(f"Ray's head did not start:\n{log.read_text()[-4000:]}")

@@ -11,16 +11,15 @@ import contextlib
 import json
 import logging
 import os
+import platform
 import re
 import secrets
 import shlex
 import shutil
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -37,18 +36,20 @@ STOP_SECONDS = 30
 """How long a stopped job may take to record what it has; Ray's own default is 3 s, then SIGKILL."""
 PATIENCE_SECONDS = 600.0
 """How long a head that one follows may not answer."""
+SILENCE_SECONDS = 60.0
+"""After which a connection is made anew: one that has broken may not say so, and a job says something every ten."""
 MINIMUM_PYTHON = (3, 11)
 
 _FAILURES = (RuntimeError, OSError, aiohttp.ClientError, ray.exceptions.RayError)
 _NOT_SHIPPED = shutil.ignore_patterns("__pycache__", "*.pyc")
 _HEAD_SECONDS = 20.0
+_MAX_MISSES = 3  # failures to read the log of a job that has ended, from a head that answers
 _CHATTY = (
     "ray.dashboard.modules.dashboard_sdk",
     "ray.dashboard.modules.job.sdk",
     "ray._private.runtime_env.packaging",
 )
-_WORKER_COMMAND = re.compile(r"--python_worker_command=(\S*python\S*) (\S*)")
-_PYTHON_IN_PATH = re.compile(r"/python(\d+)\.(\d+)/")
+_WORKER_PYTHON = re.compile(r"--python_worker_command=(\S*python\S*) ")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -93,36 +94,41 @@ class Jobs:
             out: The run directory, likewise; without secrets, as whoever sees the cluster sees it.
             options: Further arguments of `nst-batch run`.
         """
-        python, _ = self._cluster_python
-        command = [python, "-m", "nst_batch", "run", "study.json", "--log-json", "--out", out, *options]
+        command = [self._python(), "-m", "nst_batch", "run", "study.json", "--log-json", "--out", out, *options]
         job_id = f"nst-{re.sub(r'[^A-Za-z0-9-]+', '-', study['name'])[:40]}-{secrets.token_hex(4)}"
         with tempfile.TemporaryDirectory(prefix="nst-batch-") as folder, self._explained("submit to it"):
             shutil.copytree(Path(nst_batch.__file__).parent, Path(folder, "nst_batch"), ignore=_NOT_SHIPPED)
             Path(folder, "study.json").write_text(json.dumps(study, indent=2), encoding="utf-8")
-            self._client.submit_job(
-                entrypoint=f"exec {shlex.join(command)}",
-                submission_id=job_id,
-                runtime_env={
-                    "working_dir": folder,
-                    "env_vars": {"RAY_JOB_STOP_WAIT_TIME_S": str(STOP_SECONDS), "RAY_USAGE_STATS_ENABLED": "0"},
-                },
-                metadata={"nst_batch": nst_batch.__version__, "study": study["name"][:200], "out": out},
-            )
+            environment = {"RAY_JOB_STOP_WAIT_TIME_S": str(STOP_SECONDS), "RAY_USAGE_STATS_ENABLED": "0"}
+            try:
+                self._client.submit_job(
+                    entrypoint=f"exec {shlex.join(command)}",
+                    submission_id=job_id,
+                    runtime_env={"working_dir": folder, "env_vars": environment},
+                    metadata={"nst_batch": nst_batch.__version__, "study": study["name"][:200], "out": out},
+                )
+            except OSError as error:  # the connection broke, perhaps when the head had already taken the job
+                try:
+                    _patient(_HEAD_SECONDS)(self._client.get_job_info, job_id)
+                except _FAILURES:
+                    raise error from None
         return job_id
 
     def version_notes(self) -> list[str]:
         """What differs between here and there, a line each; a Python that is too old is a ClusterError."""
-        theirs, (_, python) = str(self._get("/api/version").get("ray_version")), self._cluster_python
-        if python and python < MINIMUM_PYTHON:
+        notes, about = [], self._get("/api/v0/cluster_metadata")
+        ray_there, python = about.get("rayVersion"), str(about.get("pythonVersion", ""))
+        here = platform.python_version()
+        if ray_there and ray_there != ray.__version__:
+            notes.append(f"the cluster runs Ray {ray_there}, this machine Ray {ray.__version__}")
+        if python and _minor(python) < MINIMUM_PYTHON:
+            needed = ".".join(map(str, MINIMUM_PYTHON))
             raise ClusterError(
-                f"the cluster runs Python {_dotted(python)}, nst-batch needs {_dotted(MINIMUM_PYTHON)} or newer; "
-                "use an image with that (see Dockerfile)"
+                f"the cluster runs Python {python}, nst-batch needs {needed} or newer; use an image with that "
+                "(see Dockerfile)"
             )
-        here, notes = sys.version_info[:2], []
-        if theirs != ray.__version__:
-            notes.append(f"the cluster runs Ray {theirs}, this machine Ray {ray.__version__}")
-        if python and python != here:
-            notes.append(f"the cluster runs Python {_dotted(python)}, this machine {_dotted(here)}")
+        if python and _minor(python) != _minor(here):
+            notes.append(f"the cluster runs Python {python}, this machine {here}")
         return notes
 
     def describe(self, job_id: str) -> Job:
@@ -145,28 +151,31 @@ class Jobs:
         async def tail() -> None:
             """Passes on what is new until the connection ends, as it does when the job has ended."""
             nonlocal seen
-            count, rest = 0, ""
-            async for chunk in self._client.tail_job_logs(job_id):
-                *lines, rest = (rest + chunk).split("\n")
-                for line in lines:
-                    count += 1
-                    if count > seen:
-                        seen = count
-                        on_line(line)
+            count, rest, now = 0, "", asyncio.get_running_loop().time
+            async with asyncio.timeout(SILENCE_SECONDS) as silence:
+                async for chunk in self._client.tail_job_logs(job_id):
+                    silence.reschedule(now() + SILENCE_SECONDS)
+                    *lines, rest = (rest + chunk).split("\n")
+                    for line in lines:
+                        count += 1
+                        if count > seen:
+                            seen = count
+                            on_line(line)
 
-        patient = Retrying(
-            retry=retry_if_exception_type(_FAILURES),
-            wait=wait_exponential(multiplier=0.5, max=30),
-            stop=stop_after_delay(PATIENCE_SECONDS),
-            reraise=True,
-        )
+        whole, misses = False, 0
         with self._explained(f"find job {job_id}"):
-            while job.exit_code is None:
-                with contextlib.suppress(*_FAILURES):
+            while not whole and misses < _MAX_MISSES:
+                ended = job.exit_code is not None
+                try:
                     asyncio.run(tail())
-                time.sleep(1)
-                job = _job(patient(self._client.get_job_info, job_id))
-            patient(lambda: asyncio.run(tail()))  # whole, also where the last connection broke
+                    whole = ended  # also where the last connection broke
+                except _FAILURES:
+                    misses += ended
+                if not whole:
+                    time.sleep(1)
+                    job = _job(_patient(PATIENCE_SECONDS)(self._client.get_job_info, job_id))
+        if not whole:
+            on_line("the rest of its log cannot be read; the node that it ran on is gone, perhaps")
         return job
 
     def stop(self, job_id: str) -> bool:
@@ -174,29 +183,25 @@ class Jobs:
         with self._explained(f"stop job {job_id}"):
             return bool(self._client.stop_job(job_id))
 
-    @cached_property
-    def _cluster_python(self) -> tuple[str, tuple[int, int] | None]:
-        """The interpreter that the head's workers run on, and its version if the path tells.
+    def _python(self) -> str:
+        """The interpreter that the head's workers run on.
 
         A job's bare `python` may be another one: Ray starts the entry point in a plain shell.
         """
         deadline = time.monotonic() + _HEAD_SECONDS
-        while True:
-            for node in self._get("/nodes?view=summary").get("data", {}).get("summary", ()):
-                found = _WORKER_COMMAND.search(" ".join(node.get("cmdline") or ()))
+        while time.monotonic() < deadline:
+            for node in self._get("/nodes?view=summary").get("summary", ()):
+                found = _WORKER_PYTHON.search(" ".join(node.get("cmdline") or ()))
                 if found and node.get("raylet", {}).get("isHeadNode"):
-                    version = _PYTHON_IN_PATH.search(found[2])
-                    return found[1], (int(version[1]), int(version[2])) if version else None
-            if time.monotonic() > deadline:
-                return "python", None
+                    return found[1]
             time.sleep(1)  # a head that has just started does not know itself yet
+        return "python"
 
     def _get(self, path: str) -> dict[str, Any]:
-        """An answer of the dashboard that Ray's client has no method for; empty if this version has none."""
+        """What the dashboard answers where Ray's client has no method; empty if this version has no answer."""
         with self._explained("ask it"):
             answer = self._client._do_request("GET", path)
-            found = answer.json() if answer.ok else {}
-        return found if isinstance(found, dict) else {}
+            return dict(answer.json()["data"]) if answer.ok else {}
 
     @contextlib.contextmanager
     def _explained(self, action: str) -> Iterator[None]:
@@ -211,10 +216,20 @@ class Jobs:
             ) from error
 
 
+def _patient(seconds: float) -> Retrying:
+    """Calls what it is given until it succeeds, for so long."""
+    return Retrying(
+        retry=retry_if_exception_type(_FAILURES),
+        wait=wait_exponential(multiplier=0.5, max=30),
+        stop=stop_after_delay(seconds),
+        reraise=True,
+    )
+
+
 def _job(details: JobDetails) -> Job:
     metadata: dict[str, Any] = details.metadata or {}
     exit_code = details.driver_exit_code
-    if exit_code is None and details.status.is_terminal():
+    if exit_code is None or exit_code < 0:  # it was killed
         exit_code = {JobStatus.SUCCEEDED: 0, JobStatus.STOPPED: 143}.get(details.status, 1)
     return Job(
         study=str(metadata.get("study", "")),
@@ -229,5 +244,6 @@ def _first_line(text: str) -> str:
     return text.strip().partition("\n")[0]
 
 
-def _dotted(version: tuple[int, ...]) -> str:
-    return ".".join(map(str, version))
+def _minor(version: str) -> tuple[int, ...]:
+    """`3.11.4` as (3, 11)."""
+    return tuple(map(int, version.split(".")[:2]))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import platform
 import re
 import signal
 import subprocess
@@ -13,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import ray
 import yaml
 
 from nst_batch.cluster.progress import read_event
@@ -88,7 +90,7 @@ def test_ctrl_c_detaches_stop_drains_and_submitting_again_resumes(head: Head, tm
     study = write_study(tmp_path, steps=8, alpha=[1 + step / 64 for step in range(24)])
     arguments = command(head, "submit", str(study), "--out", str(out))
     with subprocess.Popen(arguments, env=head.environment, stderr=subprocess.PIPE, text=True) as process:
-        await_ended(out, 3)
+        await_ended(out, 3, process)
         process.send_signal(signal.SIGINT)
         assert process.stderr is not None
         said = process.stderr.read()
@@ -120,37 +122,65 @@ def finished(out: Path) -> dict[str, Any]:
     return {row["trial_id"]: row["finished_at"] for row in table.to_pylist()}
 
 
-def await_ended(out: Path, count: int) -> None:
-    """Until a run says that so many trials have ended."""
+def await_ended(out: Path, count: int, client: subprocess.Popen[str]) -> None:
+    """Until a run that a client follows says that so many trials have ended."""
     deadline = time.monotonic() + _SECONDS
     while time.monotonic() < deadline:
         progress = out / "progress.json"
         if progress.exists() and json.loads(progress.read_text())["ok"] >= count:
             return
+        assert client.poll() is None, client.communicate()
         time.sleep(0.2)
     raise AssertionError("the job never got going")
 
 
+PATIENT = "import sys; from nst_batch.cluster import jobs; jobs.SILENCE_SECONDS = 4.0"
+MAIN = "from nst_batch.cli.program import main; main()"
+
+
 @pytest.mark.slow
-def test_following_goes_on_when_the_head_was_out_of_reach(head: Head, tmp_path: Path) -> None:
+def test_a_study_is_submitted_and_followed_over_connections_that_break(head: Head, tmp_path: Path) -> None:
+    """The answer to the submission is lost, then the head is out of reach, then connections go silent."""
     out = tmp_path / "out"
     tiny.collection(tmp_path, ["good-0", "good-1"])
-    study = write_study(tmp_path, steps=8, alpha=[1 + step / 64 for step in range(8)])
-    with proxy(int(head.dashboard.rsplit(":", 1)[1])) as gate:
-        command = [sys.executable, "-m", "nst_batch", "submit", str(study), "--out", str(out)]
+    study = write_study(tmp_path, steps=8, alpha=[1 + step / 64 for step in range(12)])
+    with proxy(int(head.dashboard.rsplit(":", 1)[1]), lost=b"POST /api/jobs/ ") as gate:
+        command = [sys.executable, "-c", f"{PATIENT}; {MAIN}", "submit", str(study), "--out", str(out)]
         command += ["--address", f"http://127.0.0.1:{gate.port}"]
-        with subprocess.Popen(command, env=head.environment, stderr=subprocess.PIPE, text=True) as process:
-            await_ended(out, 1)
+        environment = head.environment | {"RAY_AUTH_MODE": "token"}
+        with subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True) as process:
+            await_ended(out, 1, process)
             gate.close()
             time.sleep(5)
             assert process.poll() is None
             gate.open()
-            assert process.stderr is not None
-            said = process.stderr.read()
-            assert process.wait(_SECONDS) == 0, said
+            await_ended(out, 12, process)
+            gate.mute()
+            _, said = process.communicate(timeout=_SECONDS)
+            assert process.returncode == 0, said
     assert said.count("1 worker with 1 CPU core") == 1, said  # no line is lost or passed on twice
-    assert "16 of 16 trials ok" in said
+    assert "24 of 24 trials ok" in said
     tiny.assert_whole(out)
+
+
+OLDER = """
+import platform, sys
+from nst_batch.cluster import jobs
+head = jobs.Jobs(sys.argv[1])
+print(head.version_notes())
+jobs.ray.__version__, platform.python_version = "2.1", lambda: "3.99.1"
+print(head.version_notes())
+"""
+
+
+@pytest.mark.slow
+def test_other_versions_are_told(head: Head) -> None:
+    environment = head.environment | {"RAY_AUTH_MODE": "token"}
+    told = subprocess.check_output([sys.executable, "-c", OLDER, head.dashboard], env=environment, text=True)
+    same, other = told.splitlines()
+    assert same == "[]"
+    assert f"the cluster runs Ray {ray.__version__}, this machine Ray 2.1" in other
+    assert f"the cluster runs Python {platform.python_version()}, this machine 3.99.1" in other
 
 
 @pytest.mark.slow
