@@ -1,4 +1,4 @@
-"""A TCP proxy on loopback whose connections break, aloud or silently, when a test says so."""
+"""A TCP proxy on loopback whose connections break when a test says so."""
 
 from __future__ import annotations
 
@@ -19,7 +19,6 @@ class Proxy:
     def __init__(self, target_port: int, lost: bytes = b"") -> None:
         self._target_port, self.lost = target_port, lost
         self._sockets: set[socket.socket] = set()
-        self._mute: set[socket.socket] = set()
         self._answers_lost: set[socket.socket] = set()
         self.port = 0
         self.open()
@@ -38,10 +37,6 @@ class Proxy:
             each.close()
         self._sockets.clear()
 
-    def mute(self) -> None:
-        """Passes on nothing any more over the connections that there are, as where a router has forgotten them."""
-        self._mute |= self._sockets
-
     def _accept(self, listener: socket.socket) -> None:
         with contextlib.suppress(OSError):
             while True:
@@ -57,8 +52,7 @@ class Proxy:
                 if self.lost and data.startswith(self.lost):
                     self.lost = b""
                     self._answers_lost.add(sink)
-                if source not in self._mute:
-                    sink.sendall(data)
+                sink.sendall(data)
         for each in (source, sink):
             with contextlib.suppress(OSError):
                 each.shutdown(socket.SHUT_RDWR)

@@ -134,28 +134,21 @@ def await_ended(out: Path, count: int, client: subprocess.Popen[str]) -> None:
     raise AssertionError("the job never got going")
 
 
-PATIENT = "import sys; from nst_batch.cluster import jobs; jobs.SILENCE_SECONDS = 4.0"
-MAIN = "from nst_batch.cli.program import main; main()"
-
-
 @pytest.mark.slow
 def test_a_study_is_submitted_and_followed_over_connections_that_break(head: Head, tmp_path: Path) -> None:
-    """The answer to the submission is lost, then the head is out of reach, then connections go silent."""
+    """The answer to the submission is lost, and later the head is out of reach."""
     out = tmp_path / "out"
     tiny.collection(tmp_path, ["good-0", "good-1"])
     study = write_study(tmp_path, steps=8, alpha=[1 + step / 64 for step in range(12)])
     with proxy(int(head.dashboard.rsplit(":", 1)[1]), lost=b"POST /api/jobs/ ") as gate:
-        command = [sys.executable, "-c", f"{PATIENT}; {MAIN}", "submit", str(study), "--out", str(out)]
+        command = [sys.executable, "-m", "nst_batch", "submit", str(study), "--out", str(out)]
         command += ["--address", f"http://127.0.0.1:{gate.port}"]
-        environment = head.environment | {"RAY_AUTH_MODE": "token"}
-        with subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True) as process:
+        with subprocess.Popen(command, env=head.environment, stderr=subprocess.PIPE, text=True) as process:
             await_ended(out, 1, process)
             gate.close()
             time.sleep(5)
             assert process.poll() is None
             gate.open()
-            await_ended(out, 12, process)
-            gate.mute()
             _, said = process.communicate(timeout=_SECONDS)
             assert process.returncode == 0, said
     assert said.count("1 worker with 1 CPU core") == 1, said  # no line is lost or passed on twice
