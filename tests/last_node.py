@@ -41,10 +41,9 @@ class Changes(Reporter):
 
     def _join_small(self) -> None:
         self._cluster.add_node(num_cpus=1, num_gpus=0, object_store_memory=multinode.OBJECT_STORE_BYTES)
+        self._pace.write_text("12")  # so that a trial runs, and another waits behind it, when the node is drained
 
     def _drain(self) -> None:
-        self._pace.write_text("12")
-        time.sleep(1)  # the next trial begins
         multinode.drain(self._cluster.address, self._first.node_id)
 
     def _join(self) -> None:
