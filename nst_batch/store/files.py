@@ -59,7 +59,8 @@ class Directory:
     def __init__(self, url: str | os.PathLike[str]) -> None:
         text = os.fspath(url)
         parts = urlsplit(text)
-        self.is_local = "://" not in text or parts.scheme in ("file", "local")
+        # Not by `parts.scheme`: that of the chain file::local:///PATH is file.
+        self.is_local = "://" not in text or text.lower().startswith(("file://", "local://"))
         self._writer, self._serial = secrets.token_hex(4), itertools.count()
         if self.is_local:
             if "://" in text and (parts.netloc not in ("", "localhost") or not parts.path):

@@ -163,3 +163,25 @@ def test_a_lock_that_is_a_link_is_not_written_through(tmp_path: Path) -> None:
 def test_a_file_url_without_an_absolute_path_is_refused(url: str) -> None:
     with pytest.raises(RunDirectoryError, match=r"expected [a-z]*:///PATH"):
         RunDirectory(url)
+
+
+@pytest.mark.parametrize(
+    ("url", "message"),
+    [
+        ("simplecache::file://{folder}/run", "chains of URLs with '::' are not followed"),
+        ("zip://a::file://{folder}/x.zip", "chains of URLs with '::' are not followed"),
+        ("file::local://{folder}/run", "chains of URLs with '::' are not followed"),
+        ("ftp://127.0.0.1:9/run", "expected one of http, https, .*, found the protocol 'ftp'"),
+        ("zip://{folder}/x.zip", "expected one of http, https, .*, found the protocol 'zip'"),
+    ],
+)
+def test_other_protocols_and_chains_are_refused_and_make_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, url: str, message: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with (
+        pytest.raises(RunDirectoryError, match=f"cannot open this URL: {message}"),
+        Committer(RunDirectory(url.format(folder=tmp_path))),
+    ):
+        pass
+    assert list(tmp_path.iterdir()) == []
