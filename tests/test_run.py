@@ -11,11 +11,15 @@ from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
+import ray
 
+from nst_batch.cluster.progress import Reporter
 from nst_batch.errors import RunDirectoryError
-from nst_batch.run import _local_inputs
+from nst_batch.records import PROCESS_BYTES
+from nst_batch.run import _local_inputs, _worker_bytes
 from nst_batch.store import committer
 from nst_batch.store.committer import Committer
 from nst_batch.store.lock import run_lock
@@ -59,6 +63,45 @@ def test_workers_are_asked_for_pictures_masks_and_weights(tmp_path: Path) -> Non
     with Committer(RunDirectory(tmp_path / "run")) as writing:
         writing.write_plan(simulated.STUDY, trials)
         assert _local_inputs(writing) == [content.uri, style.uri, mask.uri, style.uri]
+
+
+# Memory
+
+
+def test_a_worker_needs_what_the_largest_configuration_takes() -> None:
+    def needed(*changes: dict[str, Any]) -> int:
+        return _worker_bytes(small_run.configurations(*changes), None)
+
+    shallow, deep = {"style_layers": ("block1_conv1",)}, {"style_layers": ("block1_conv1", "block5_conv1")}
+    few, many = {"steps": 1}, {"steps": 300}
+    for less, more in ((shallow, deep), (few, many), ({"size": 64}, {"size": 1024})):
+        assert PROCESS_BYTES < needed(less) < needed(more)
+    for less, more in ((shallow, deep), (few, many)):
+        assert needed(less, more) == needed(more, less) == needed(more)
+
+
+@pytest.mark.usefixtures("embedded_ray")
+def test_as_many_workers_compute_as_memory_holds(tmp_path: Path) -> None:
+    tiny.collection(tmp_path, tiny.good(4))
+    node_bytes = ray.cluster_resources()["memory"]  # type: ignore[no-untyped-call]
+    for size in (256, 16_384):
+        notes = Notes()
+        changes = {"image": {"size": size}}
+        assert tiny.run(tmp_path, changes=changes, out=tmp_path / f"{size}", reporter=notes).ok == 4
+        [configuration] = RunDirectory(tmp_path / f"{size}").configurations.values()
+        fitting = int(node_bytes // _worker_bytes([configuration], None))
+        count = max(1, min(2, fitting))
+        assert notes.texts[0].startswith(f"{count} worker{'s' if count > 1 else ''} with 1 CPU core")
+
+
+class Notes(Reporter):
+    """Keeps what is to be seen once."""
+
+    def __init__(self) -> None:
+        self.texts: list[str] = []
+
+    def note(self, text: str) -> None:
+        self.texts.append(text)
 
 
 # Ray's own end

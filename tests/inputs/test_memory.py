@@ -11,6 +11,7 @@ import psutil
 import pytest
 from PIL import Image
 
+from nst_batch.errors import TRANSIENT_KINDS
 from nst_batch.inputs import memory
 from nst_batch.inputs.memory import MemoryBudget
 from tests.pictures import file_of
@@ -109,3 +110,31 @@ assert [each.width for each in found] == [5000] * {len(names)}, found
 print((kilobytes("VmHWM") - before) / 1024)
 """
     return float(subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout)
+
+
+LITTLE_MEMORY = """
+import resource, sys
+from pathlib import Path
+from nst_batch.errors import ImageError
+from nst_batch.inputs import decoding
+
+decoding.decode(Path(sys.argv[1]).read_bytes(), "small.png")
+used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+resource.setrlimit(resource.RLIMIT_AS, (used + 16 * 2**20, resource.RLIM_INFINITY))
+try:
+    decoding.decode(Path(sys.argv[2]).read_bytes(), "large.png")
+except ImageError as error:
+    print(error.kind, error.message, sep=": ")
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="needs a limit of a process's memory")
+def test_a_picture_that_does_not_fit_into_memory_is_not_to_blame(tmp_path: Path) -> None:
+    """What is free is another matter the next time: such a picture is read again, one that is too large is not."""
+    small, large = tmp_path / "small.png", tmp_path / "large.png"
+    Image.new("RGB", (40, 40)).save(small)
+    Image.new("RGB", (4000, 4000)).save(large, compress_level=1)
+    command = [sys.executable, "-c", LITTLE_MEMORY, str(small), str(large)]
+    said = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    assert said == "unreadable: PNG file that does not fit into the memory that is free when decoded\n"
+    assert "unreadable" in TRANSIENT_KINDS

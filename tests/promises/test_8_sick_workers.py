@@ -22,6 +22,15 @@ def test_a_worker_that_always_raises_costs_no_trial(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("embedded_ray")
+def test_a_worker_that_raised_is_replaced(tmp_path: Path) -> None:
+    """It is the only one there is, and a process that raised once raises whatever it is given."""
+    photos = tiny.collection(tmp_path, tiny.good(4))
+    progress = tiny.run(tmp_path, workers.RaisesAlways, batch_size=1, cluster={"max_workers": 1})
+    assert (progress.ok, progress.failed, progress.worker_deaths) == (4, 0, 0)
+    assert not workers.runs(int((photos / workers.SICK).read_text()))
+
+
+@pytest.mark.usefixtures("embedded_ray")
 def test_two_trials_that_do_not_fit_together_are_not_blamed(tmp_path: Path) -> None:
     tiny.collection(tmp_path, [f"crowd-{number}" for number in range(6)])
     progress = tiny.run(tmp_path, batch_size=1)
