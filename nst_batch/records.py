@@ -258,7 +258,7 @@ def storable(value: Any) -> Any:
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     if isinstance(value, str):
-        return printable(without_secrets(value))
+        return valid_unicode(without_secrets(value))
     if isinstance(value, list | tuple):
         return [storable(item) for item in value]
     if isinstance(value, dict):
@@ -266,6 +266,6 @@ def storable(value: Any) -> Any:
     return value
 
 
-def printable(text: str) -> str:
+def valid_unicode(text: str) -> str:
     r"""`text` with what UTF-8 cannot hold spelled out, such as `\udcff` for a stray byte in a file's name."""
     return text if text.isascii() else text.encode("utf-8", "backslashreplace").decode()

@@ -7,6 +7,7 @@ that `tests.tiny` made, every attempt at a trial leaves a file in the folder `.c
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import signal
@@ -103,6 +104,27 @@ class Unreliable(SimulatedWorker):
             return [lost(trial) for trial in trials]
         time.sleep(1)
         return super().run(trials)
+
+
+class LeavesTheSickAlone(SimulatedWorker):
+    """The first process finds no picture; the next two die before they are ready: for a while it is alone."""
+
+    def setup(self, configuration: Configuration) -> None:
+        super().setup(configuration)
+        photos, number = Path(os.environ[PHOTOS]), 0
+        while True:
+            with contextlib.suppress(FileExistsError):
+                (photos / f"{SICK}-{number}").touch(exist_ok=False)
+                break
+            number += 1
+        self._is_sick = number == 0
+        if number in (1, 2):
+            while len(list((photos / CALLS).iterdir())) < 3:
+                time.sleep(0.1)
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    def run(self, trials: Sequence[Trial]) -> list[Result]:
+        return [lost(trial) for trial in trials] if self._is_sick else super().run(trials)
 
 
 class LosesItsMount(SimulatedWorker):

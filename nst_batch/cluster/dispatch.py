@@ -94,7 +94,7 @@ class Dispatcher:
 
     def _step(self) -> bool:
         """Gives out what can be given, and waits for an answer; False if nothing is left to be done."""
-        self._pool.fill(self._backlog.has)
+        self._pool.fill(self._backlog.wants_worker)
         self._assign()
         if not (self._pool.slots or self._alone or self._backlog.has()):
             return False
@@ -122,7 +122,7 @@ class Dispatcher:
                     break
                 if slot.node_id in self._alone:
                     continue
-                batch = self._backlog.take(slot.place, places)
+                batch = self._backlog.take(slot.place, places, more=self._pool.may_grow)
                 if batch and batch.runs_alone:
                     self._alone[slot.node_id] = slot, batch
                 elif batch:

@@ -143,8 +143,12 @@ class WorkerPool:
         self._look_for_nodes_at = 0.0
         self._placed_at = time.monotonic()
 
-    def fill(self, has_batches: Callable[[int], bool]) -> None:
-        """Keeps a worker for every slot that the cluster has and that a batch waits for; nodes may have joined."""
+    def fill(self, wants_worker: Callable[[int, Collection[Place]], bool]) -> None:
+        """Keeps a worker for every slot that the cluster has and that a batch waits for; nodes may have joined.
+
+        Args:
+            wants_worker: Whether another one is of use, from the number of idle ones and the places of all.
+        """
         now = time.monotonic()
         if now < self._look_for_nodes_at:
             return
@@ -158,9 +162,14 @@ class WorkerPool:
                 raise
             return  # what still runs on nodes that are about to go may end; others may join meanwhile
         idle = sum(not slot.batches for slot in self.slots)
-        while len(self.slots) < self.num_slots and has_batches(idle + 1):
+        while self.may_grow and wants_worker(idle, self.places()):
             self.slots.append(self._start())
             idle += 1
+
+    @property
+    def may_grow(self) -> bool:
+        """Whether there is room for a worker that has not been started."""
+        return len(self.slots) < self.num_slots
 
     def _check_placement(self, now: float) -> None:
         """Nothing pends for ever."""
@@ -178,9 +187,9 @@ class WorkerPool:
         self._look_for_nodes_at = time.monotonic() + seconds
 
     def places(self) -> list[Place]:
-        """Where batches can be run now, or soon: at workers that are ready or have just been started."""
+        """Where batches can be run now, or soon: at workers that are on their node or have just been started."""
         recent = time.monotonic() - _SOON_SECONDS
-        return [slot.place for slot in self.slots if not slot.leaving and (slot.is_ready or slot.since > recent)]
+        return [slot.place for slot in self.slots if not slot.leaving and (slot.arrival or slot.since > recent)]
 
     def load(self) -> tuple[int, float]:
         """The workers that are ready, and the seconds that all together have spent on batches that are not back."""

@@ -72,12 +72,15 @@ class Batch:
         """Whether nothing else may run on its node at the same time."""
         return self.deaths >= MAX_DEATHS - 1
 
-    def may_run_at(self, place: Place, places: Collection[Place]) -> bool:
-        """Whether a worker may have it, of all that there are: other nodes' first, then other workers, then any."""
+    def may_run_at(self, place: Place, places: Collection[Place], *, more: bool) -> bool:
+        """Whether a worker may have it: of all that there are, other nodes' first, then other workers, then any.
+
+        Where `more` are to be started, it waits for them rather than for who has failed already.
+        """
         nodes = {each.node for each in self.failed_at}
         untried = [each for each in places if each.node not in nodes]
         untried = untried or [each for each in places if each not in self.failed_at]
-        return place in untried or not untried
+        return place in untried or not (untried or more)
 
 
 class Backlog:
@@ -96,15 +99,23 @@ class Backlog:
             self._waiting.append(Batch(trials))
         return True
 
-    def take(self, place: Place, places: Collection[Place]) -> Batch | None:
+    def wants_worker(self, num_idle: int, places: Collection[Place]) -> bool:
+        """Whether another worker is of use: idle ones have enough to do, or a batch has failed at all there are."""
+        return self.has(num_idle + 1) or any(
+            batch.failed_at and not any(batch.may_run_at(place, places, more=True) for place in places)
+            for batch in self._waiting
+        )
+
+    def take(self, place: Place, places: Collection[Place], *, more: bool = False) -> Batch | None:
         """The next batch for a worker.
 
-        None if all that wait are to be tried at others of `places`, or if so many are that this worker had better
-        wait for their judgement: a sick one would fail the whole backlog before the others have shown it.
+        None if all that wait are to be tried at others of `places`, or at one of `more` that are to be started; or
+        if so many are that this worker had better wait for their judgement: a sick one would fail the whole backlog
+        before the others have shown it.
         """
         refused = 0
         for position, batch in enumerate(self._waiting):
-            if not batch.may_run_at(place, places):
+            if not batch.may_run_at(place, places, more=more):
                 refused += 1
             elif batch.failed_at or refused < MAX_NODE_FAILURES:
                 del self._waiting[position]

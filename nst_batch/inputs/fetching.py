@@ -15,7 +15,7 @@ import fsspec
 import tenacity
 
 from nst_batch.errors import ImageError, is_missing, is_timeout, is_transient, network_cause, network_errors
-from nst_batch.records import printable
+from nst_batch.records import valid_unicode
 from nst_batch.vocabulary import url_mistake
 
 MAX_BYTES = 512 * 1024**2
@@ -41,9 +41,9 @@ def read_bytes(uri: str, *, expected_sha256: str | None = None, limit_bytes: int
         ImageError: `missing`, `unreadable`, `timeout`, `empty`, `too_large`, or `changed` when it is not what the
             plan saw.
     """
-    if printable(uri) != uri:
+    if valid_unicode(uri) != uri:
         reason = "the name is not valid Unicode, so no table can hold it; rename the file"
-        raise ImageError("unreadable", printable(uri), reason)
+        raise ImageError("unreadable", valid_unicode(uri), reason)
     path = local_path(uri)
     data = _read_remote(uri, limit_bytes) if path is None else _read_local(uri, path, limit_bytes)
     if not data:

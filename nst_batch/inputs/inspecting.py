@@ -15,7 +15,7 @@ from nst_batch.inputs import memory
 from nst_batch.inputs.decoding import decode_sized
 from nst_batch.inputs.fetching import local_path, read_bytes, sha256
 from nst_batch.inputs.masks import Color
-from nst_batch.records import Picture, printable
+from nst_batch.records import Picture, valid_unicode
 from nst_batch.vocabulary import MAX_REGIONS
 
 _READ_AT_ONCE = 32  # a bucket answers after tens of milliseconds, and to many at once
@@ -65,7 +65,7 @@ def inspect(uri: str) -> Inspection:
                 image, (width, height) = decode_sized(data, uri, target_edge=1)
                 colors: Any = image.getcolors(MAX_REGIONS)
     except ImageError as error:
-        bad = Picture(uri=printable(uri), sha256=digest)
+        bad = Picture(uri=valid_unicode(uri), sha256=digest)
         return Inspection(picture=bad, error_type=error.kind, error_message=str(error))
     picture, few = Picture(uri=uri, sha256=digest), tuple(color for _, color in colors or ())
     return Inspection(picture=picture, width=width, height=height, colors=few)

@@ -22,14 +22,14 @@ def test_a_signal_flushes_and_says_how_to_go_on(
 ) -> None:
     photos = tiny.collection(tmp_path, tiny.good(40), seconds=0.3)
     driver = Driver(tmp_path, "--address", embedded_ray)
-    driver.wait_for(lambda: len(list((photos / ".calls").iterdir())) >= 8)
+    driver.wait_for(lambda: len(list((photos / ".calls").iterdir())) >= 12)
     driver.send(number)
     code, said = driver.end()
     assert code == status, said
     assert f"stopped by {number.name}: " in said, "ended by itself, before its patience did"
     assert GO_ON in said
     recorded = tiny.num_recorded(tmp_path / "out")
-    assert recorded >= 8 - 4  # what had finished; two workers had two batches each in flight
+    assert recorded >= 12 - 8  # what had finished; four workers had two batches each in flight
     assert f"{recorded} of 40 trials are safe" in said
     assert not (tmp_path / "out" / "_SUCCESS").exists()
 

@@ -1,4 +1,4 @@
-"""When a run will end: right within a fifth after the first tenth, whatever the sizes and the number of workers."""
+"""When a run will end, right within a fifth after the first tenth; and the log of a job, as programs read it."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from dataclasses import replace
 
 import pytest
 
-from nst_batch.cluster.progress import RemainingWork
+from nst_batch.cli.progress import TerminalReporter
+from nst_batch.cluster.progress import JsonLog, Progress, RemainingWork, read_event, replay
 from nst_batch.records import Result
 from tests import simulated
 
@@ -72,3 +73,40 @@ def test_right_within_a_fifth_after_the_first_tenth(num_workers: int, order: str
             told.append((now + left) / end)
     assert told
     assert 0.8 < min(told) <= max(told) < 1.2
+
+
+# The log of a job
+
+
+def test_what_a_job_prints_becomes_notes_and_progress_again(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("nst_batch.cli.progress.LINE_SECONDS", 0)
+    progress = Progress(
+        num_trials=9, ok=3, failed=1, diverged=0, pending=5, num_workers=2, worker_deaths=0,
+        elapsed_seconds=8.0, eta_seconds=61.0,
+    )  # fmt: skip
+    log = JsonLog()
+    log.note("two workers")
+    log.progress(progress)
+    log.progress(progress)
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 2  # what has not changed is not said again
+    with TerminalReporter() as reporter:
+        for line in (*lines, '{"event": "progress"}', '{"event": ', "", "Traceback (most recent call last):"):
+            replay(line, reporter)
+    said = capsys.readouterr().err.splitlines()
+    assert said[:2] == ["two workers", "4/9 1 failed · 2 workers · 1 min 1 s left"]
+    assert said[2:] == ['{"event": ', "Traceback (most recent call last):"]
+
+
+def test_a_job_prints_no_secret_of_a_url(capsys: pytest.CaptureFixture[str]) -> None:
+    log = JsonLog()
+    log.note('cannot read "https://me:hunter2@host/a.png?X-Amz-Signature=0f3"')
+    failed = simulated.failure(simulated.trial(0), "s3://me:hunter2@bucket/a.png: forbidden")
+    log.ended(failed)
+    said = capsys.readouterr().out
+    assert "hunter2" not in said
+    assert "0f3" not in said
+    events = [read_event(line) for line in said.splitlines()]
+    assert [event["event"] for event in events if event] == ["note", "trial"]

@@ -155,6 +155,17 @@ def test_where_there_is_no_other_worker_a_picture_is_looked_for_again() -> None:
     assert backlog.doubted(taken(backlog, A, (A,)), A, lost) == lost
 
 
+def test_a_batch_waits_for_a_worker_that_is_to_be_started_rather_than_for_who_failed() -> None:
+    backlog = Backlog(alone(1))
+    batch = taken(backlog, A, (A,))
+    assert not backlog.wants_worker(0, (A,))
+    backlog.raised(batch, A, "RuntimeError", "sticky error")
+    assert backlog.wants_worker(1, (A,))  # although an idle one is there
+    assert backlog.take(A, (A,), more=True) is None
+    assert not backlog.wants_worker(1, (A, A2))  # it is there, or soon will be
+    assert backlog.take(A2, (A, A2), more=True) is batch
+
+
 def test_a_worker_whose_failures_wait_for_others_gets_no_fresh_batch() -> None:
     """A sick one that fails at once would go through the whole backlog before another has finished anything."""
     backlog = Backlog(alone(99))

@@ -20,7 +20,7 @@ from PIL import Image
 from nst_batch.cluster.options import WorkerOptions
 from nst_batch.cluster.worker import Worker
 from nst_batch.inputs import fetching, images
-from nst_batch.records import Picture, printable
+from nst_batch.records import Picture, valid_unicode
 from nst_batch.results.verify import verify
 from nst_batch.store.run_directory import RunDirectory
 from tests import simulated, tiny, workers
@@ -166,7 +166,7 @@ def test_the_run_ends_with_three_and_counts_the_failures(ended: subprocess.Compl
 
 def test_each_bad_picture_has_one_failed_row_per_configuration(rows: dict[str, list[dict[str, Any]]]) -> None:
     for raw, (_, error_type, words) in bad().items():
-        name = printable(os.fsdecode(raw))
+        name = valid_unicode(os.fsdecode(raw))
         own = rows[name]
         assert [row["status"] for row in own] == ["failed", "failed"]
         assert len({row["configuration"] for row in own}) == 2

@@ -30,6 +30,20 @@ def test_a_worker_that_raised_is_replaced(tmp_path: Path) -> None:
     assert not workers.runs(int((photos / workers.SICK).read_text()))
 
 
+@pytest.mark.slow
+def test_a_sick_worker_that_is_alone_until_another_is_ready_costs_no_trial(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its own word would count twice: it fails at once, and the others are slow to come up."""
+    photos = tiny.collection(tmp_path, tiny.good(40))
+    monkeypatch.setenv(driver.WORKER, "LeavesTheSickAlone")
+    monkeypatch.setenv(workers.PHOTOS, str(photos))
+    code, said = driver.Driver(tmp_path).end()
+    assert (code, "failed" in said) == (0, False), said
+    assert len(list(photos.glob(f"{workers.SICK}-*"))) == 4
+    tiny.assert_whole(tmp_path / "out")
+
+
 @pytest.mark.usefixtures("embedded_ray")
 def test_two_trials_that_do_not_fit_together_are_not_blamed(tmp_path: Path) -> None:
     tiny.collection(tmp_path, [f"crowd-{number}" for number in range(6)])
