@@ -155,7 +155,10 @@ class Unstartable(SimulatedWorker):
 
 
 class CannotStart(SimulatedWorker):
-    """Does not find its weights on the node that a file names, after others have computed something."""
+    """Does not find its weights on the node that a file names, after others have computed something.
+
+    These take their time until three of them have failed so.
+    """
 
     def setup(self, configuration: Configuration) -> None:
         import ray
@@ -165,7 +168,14 @@ class CannotStart(SimulatedWorker):
         if (photos / SICK).read_text() == ray.get_runtime_context().get_node_id():
             while len(list((photos / CALLS).iterdir())) < 3:
                 time.sleep(0.1)
+            (photos / f"{SICK}-{os.getpid()}").touch()
             raise WeightsError("weights.pth: no such file")
+
+    def run(self, trials: Sequence[Trial]) -> list[Result]:
+        photos = Path(os.environ[PHOTOS])
+        while len(list((photos / CALLS).iterdir())) >= 3 and len(list(photos.glob(f"{SICK}-*"))) < 3:
+            time.sleep(0.1)
+        return super().run(trials)
 
 
 class DiesInSetup(SimulatedWorker):
