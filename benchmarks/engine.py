@@ -1,7 +1,7 @@
 """`make bench`: what the engine costs above its floor, and how soon it reaches a textbook program's loss.
 
     python -m benchmarks.engine [--size 300] [--steps 300] [--weights FILE] [--problems WORD …] [--limit SECONDS]
-                                [--only step,regions,memory,grid,race]
+                                [--only step,regions,memory,grid,race,pairs]
 
 Ratios of measurements that alternate in one process; absolute times belong to the machine that is named beside
 them. Results go to benchmarks/results/DATE-engine-NUMBER.json and are never overwritten.
@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from benchmarks.panel import STYLE_LAYERS, race
+from benchmarks.panel import STYLE_LAYERS, pairs, race
 from benchmarks.pictures import photo_pairs
 from benchmarks.report import write
 from nst_batch.inputs import weights
@@ -264,6 +264,9 @@ def main() -> None:
             state, normalization, size=arguments.size, steps=arguments.steps, only=arguments.problems,
             limit=arguments.limit, search=arguments.search, device=arguments.device,
             precision=arguments.precision,
+        ),
+        "pairs": lambda: pairs(
+            state, normalization, size=arguments.size, steps=arguments.steps, only=arguments.problems
         ),
     }  # fmt: skip
     label = "the original VGG's" if arguments.weights else "random:0, untrained"

@@ -23,7 +23,7 @@ from torch import Tensor
 from benchmarks.pictures import named_picture
 from benchmarks.textbook import textbook, working_seconds
 from nst_batch.transfer import Objective, Problem, SolveOptions, Targets, Vgg, build_targets, precision_used, solve
-from nst_batch.vocabulary import Normalization, Pooling, Precision
+from nst_batch.vocabulary import WHOLE_IMAGE, MemoryLayout, Normalization, Pooling, Precision
 
 STYLE_LAYERS = ("block1_conv1", "block2_conv1", "block3_conv1", "block4_conv1", "block5_conv1")
 PAIRS = (("astronaut", "woodcut"), ("china", "swirl"), ("coffee", "mosaic"))
@@ -31,6 +31,12 @@ KINDS = (("block4_conv1", 0.5), ("block2_conv2", 0.5), ("block4_conv2", 0.005))
 POOLINGS: tuple[Pooling, ...] = ("max", "average")
 CHOSEN_ON = ("max", "block4_conv1", "astronaut")  # and all with block4_conv2 under max pooling
 TOLERANCES = (0.1, 0.05, 0.02, 0.01, 0.0)
+
+PAIR_LAYOUTS = (
+    MemoryLayout(pair_precision="bfloat16"),
+    *(MemoryLayout(pair_precision="bfloat16", num_pairs=count) for count in (20, 10)),
+)
+"""How L-BFGS may keep its pairs where 60 in float32 do not fit."""
 
 Entry = tuple[str, Pooling, Problem, bool]
 
@@ -73,6 +79,29 @@ def race(
     chosen, held_out = ([row for row in rows if row["chosen_on"] is half] for half in (True, False))
     halves = {"chosen_on": summary(chosen), "held_out": summary(held_out), "all": summary(rows)}
     return {"size": size, **halves, "rows": rows}
+
+
+def pairs(
+    weights: Mapping[str, Tensor], normalization: Normalization, *, size: int, steps: int, only: Sequence[str]
+) -> list[dict[str, Any]]:
+    """Losses over those with 60 pairs in float32, after a third, two thirds and all of the steps."""
+    rows: list[dict[str, Any]] = []
+    for name, pooling, problem, _ in panel(size):
+        if any(word in name for word in only):
+            targets = Targets(Vgg("vgg16", weights, pooling=pooling, normalization=normalization))
+            runs = [
+                solve(targets, [problem], SolveOptions(steps=steps, layout=layout))[0].curve.total
+                for layout in (WHOLE_IMAGE, *PAIR_LAYOUTS)
+            ]
+            ratios = {
+                f"{layout.num_pairs} in {layout.pair_precision}": [
+                    run[after] / runs[0][after] for after in (steps // 3, 2 * steps // 3, steps)
+                ]
+                for layout, run in zip(PAIR_LAYOUTS, runs[1:], strict=True)
+            }
+            rows.append({"problem": name, "size": size, "steps": steps} | ratios)
+            print(f"  {rows[-1]}", file=sys.stderr, flush=True)
+    return rows
 
 
 def one_race(
