@@ -30,7 +30,7 @@ from nst_batch.vocabulary import (
     Status,
 )
 
-ALGORITHM = 6
+ALGORITHM = 7
 """Version of what a trial computes. Part of every trial_id: raise it when results change on purpose."""
 
 

@@ -84,7 +84,9 @@ def solve(
     order = sorted(range(len(problems)), key=lambda index: -depth[index])
     ordered = [problems[index] for index in order]
     halvings = num_stages(ordered[0].height, ordered[0].width) if options.pyramid == "auto" else 0
-    stages = [[reduced(problem, left) for problem in ordered] for left in range(halvings, -1, -1)]
+    stages = [
+        [reduced(problem, left, options.convention) for problem in ordered] for left in range(halvings, -1, -1)
+    ]
     initial = _initial(network, stages[0])
     for coarse, finer in pairwise(stages):
         initial = _initial(network, finer, _descend(targets, coarse, initial, options, on_progress).images)

@@ -11,7 +11,7 @@ from torch.nn import functional
 
 from nst_batch.records import Configuration
 from nst_batch.transfer.regions import Labels, Regions, whole
-from nst_batch.vocabulary import Init
+from nst_batch.vocabulary import Init, Loss
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
@@ -147,8 +147,13 @@ class Variables:
         return (of_images if self._kept is None else of_images * (1 - self._kept[0])).flatten(1)
 
 
-def reduced(problem: Problem, halvings: int) -> Problem:
-    """The same problem on pictures of 1/2, 1/4 … of their sides; itself at 0."""
+def reduced(problem: Problem, halvings: int, convention: Loss) -> Problem:
+    """The same problem on pictures of 1/2, 1/4 … of their sides; itself at 0.
+
+    Its weights keep the balance of the terms: at half the size a quarter of the positions are left, and neighbours
+    differ by twice as much. So the content's sum is a quarter and the total variation's mean fourfold; the style's
+    loss and the other two hardly change.
+    """
     if not halvings:
         return problem
 
@@ -158,8 +163,11 @@ def reduced(problem: Problem, halvings: int) -> Problem:
         regions = picture.regions and picture.regions.resized(height, width)
         return TargetImage(key=f"{picture.key}/{halvings}", pixels=pixels, regions=regions)
 
+    fewer = 4.0**halvings
     return replace(
         problem,
+        alpha=problem.alpha * (fewer if convention == "sum" else 1.0),
+        tv_weight=problem.tv_weight / (fewer if convention == "mean" else 1.0),
         height=problem.height >> halvings,
         width=problem.width >> halvings,
         content=problem.content and smaller(problem.content),

@@ -28,13 +28,13 @@ GOLDEN: dict[str, tuple[Picture | None, tuple[Picture, ...], dict[str, Any]]] = 
     "another network": (CONTENT, (STYLE,), {"arch": "vgg19", "pooling": "max", "precision": "bfloat16"}),
 }
 PINNED = {
-    "plain": "89e75a3303c00c4b297791d7c489838f",
-    "style alone": "03e32f4d7f33454f3696b23cc132c42e",
-    "content alone": "d392f4bcbb3bc69e0bac4f2fdd8f3db7",
-    "blend": "c2571d99c7b96862b820c87c204db6db",
-    "unread": "834161f1dac6e5b2832816e19ca7b989",
-    "mask": "de8263cd08c23b901da65481fc03e3b3",
-    "another network": "d1f6b75b462f2f4e08b9a3e15fad5b0a",
+    "plain": "57b6580854e319d68b3d8e058c71d1b0",
+    "style alone": "ec21fda8179a416cf7d64e8cad31c93c",
+    "content alone": "01c3f098e22c57ede59f279ce2b5a0a2",
+    "blend": "6a2fa9c1114733f862e0574c46b1843e",
+    "unread": "b0c7957a0ff46ea7332f24713223ee5b",
+    "mask": "8cfadc10349d5c04bd660e40567ebcd4",
+    "another network": "5153560e9130de3ce5df54d564b21612",
 }
 
 

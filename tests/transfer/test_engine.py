@@ -10,7 +10,7 @@ import torch
 
 from nst_batch.transfer import Objective, Problem, Solution, SolveOptions, TargetImage, engine, solve
 from nst_batch.transfer.problem import reduced, resized
-from nst_batch.vocabulary import OptimizerName, num_stages
+from nst_batch.vocabulary import Loss, OptimizerName, num_stages
 from tests.transfer.problems import STYLE_LAYERS, picture, problem, targets
 
 PLAIN = SolveOptions(steps=8)
@@ -119,13 +119,29 @@ def test_a_large_image_starts_from_what_was_found_at_half_its_size(monkeypatch: 
     [without] = solve(cache, [large], plain)
     monkeypatch.setattr(engine, "num_stages", lambda height, _: int(height == 64))
     [staged] = solve(cache, [large], PLAIN)
-    [coarse] = solve(cache, [reduced(large, 1)], plain)
+    [coarse] = solve(cache, [reduced(large, 1, "sum")], plain)
     begun = Objective(cache, [large], "sum")(resized(coarse.image, 64, 64).unsqueeze(0)).total
     assert staged.curve.total[0] == pytest.approx(float(begun), rel=1e-4)
     assert staged.curve.total[0] < without.curve.total[0]
     assert len(staged.curve.total) == len(without.curve.total)
     for one, other in zip(solve(cache, [small], PLAIN), solve(cache, [small], plain), strict=True):
         assert one.image.equal(other.image)
+
+
+@pytest.mark.parametrize("convention", ["sum", "mean"])
+@pytest.mark.parametrize("weights", [{"alpha": 3.0}, {"alpha": 0.0, "tv_weight": 2.0}])
+def test_terms_weigh_the_same_at_half_the_size(convention: Loss, weights: dict[str, Any]) -> None:
+    """Of smooth pictures; otherwise a coarse stage would strike another balance than the image that it begins."""
+    cache, across = targets(), torch.linspace(0, 3, 128)
+    content, image = (wave.cos().mul(0.4).add(0.5).expand(3, 128, 128) for wave in (across, across[:, None] + 1))
+    large = problem(side=128, style_layers=(), styles=(), content_layers=("block1_conv1",), **weights)
+    large = dataclasses.replace(large, content=TargetImage(key="wave", pixels=content))
+    small = reduced(large, 1, convention)
+    whole, half = (
+        float(Objective(cache, [each], convention)(resized(image, each.height, each.width).unsqueeze(0)).total)
+        for each in (large, small)
+    )
+    assert half == pytest.approx(whole, rel=0.1)
 
 
 @pytest.mark.parametrize(
