@@ -71,7 +71,8 @@ class Grid:
     style_layer_weights: values.WeightSets = ((),)
     """One weight per style layer; [] weighs them equally."""
     alpha: values.Axis[values.NotNegative] = (0.5,)
-    """Weight of the content loss."""
+    """Weight of the content loss. With `loss: sum` that grows with the image: at twice the size, a quarter of alpha
+    gives the same look."""
     beta: values.Axis[values.NotNegative] = (5.0,)
     """Weight of the style loss."""
     tv_weight: values.Axis[values.NotNegative] = (0.0,)
