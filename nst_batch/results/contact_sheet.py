@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 from PIL import Image, ImageDraw, ImageFont, ImageOps
 
-from nst_batch.results.pictures import Tile
+from nst_batch.results.pictures import Tile, fitted
 
 MAX_WIDTH = 4096
 """Pixels."""
@@ -156,13 +156,6 @@ def _stacked(strips: Sequence[Image.Image], gap: int) -> Image.Image:
         sheet.paste(strip, (0, top))
         top += strip.height + gap
     return sheet
-
-
-def fitted(image: Image.Image, edge: int, resampling: Image.Resampling = Image.Resampling.LANCZOS) -> Image.Image:
-    """A picture whose longer edge has `edge` pixels."""
-    scale = edge / max(image.size)
-    size = max(round(image.width * scale), 1), max(round(image.height * scale), 1)
-    return image.convert("RGB").resize(size, resampling)
 
 
 @functools.cache

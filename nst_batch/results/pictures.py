@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from PIL import Image
+from PIL import Image, ImageOps
 
 from nst_batch.errors import ImageError
 from nst_batch.inputs.decoding import decode
@@ -27,6 +27,24 @@ class Tile:
     """What is said of the picture; the reason, if there is none."""
     mask: Image.Image | None = None
     """Of the picture's regions."""
+
+
+def fitted(image: Image.Image, edge: int, resampling: Image.Resampling = Image.Resampling.LANCZOS) -> Image.Image:
+    """A picture whose longer edge has `edge` pixels."""
+    scale = edge / max(image.size)
+    size = max(round(image.width * scale), 1), max(round(image.height * scale), 1)
+    return image.convert("RGB").resize(size, resampling)
+
+
+def with_mask(image: Image.Image, mask: Image.Image | None) -> Image.Image:
+    """A picture with its mask, framed, in the lower right corner."""
+    if mask is None:
+        return image
+    edge = min(image.width // 2, max(image.size) // 3)
+    inset = ImageOps.expand(fitted(mask, edge, Image.Resampling.NEAREST), 2, "white")
+    shown = image.convert("RGB")
+    shown.paste(inset, (shown.width - inset.width - edge // 12, shown.height - inset.height - edge // 12))
+    return shown
 
 
 def tile_edge(num_tiles: int) -> int:

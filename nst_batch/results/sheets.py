@@ -10,9 +10,9 @@ from PIL import Image, ImageOps
 
 from nst_batch.errors import RunDirectoryError
 from nst_batch.results import labels
-from nst_batch.results.contact_sheet import contact_sheet, fitted
+from nst_batch.results.contact_sheet import contact_sheet
 from nst_batch.results.overview import Overview
-from nst_batch.results.pictures import Tile, tile_edge
+from nst_batch.results.pictures import Tile, fitted, tile_edge, with_mask
 from nst_batch.store.run_directory import RunDirectory
 from nst_batch.vocabulary import block_and_index
 
@@ -116,21 +116,12 @@ def _original(overview: Overview, pair: int, kind: Kind, edge: int) -> Tile:
     if not shown:
         return tiles[0] if tiles else Tile(None, "none")
     if len(tiles) == 1:
-        return Tile(_with_mask(*shown[0]), tiles[0].text)
+        return Tile(with_mask(*shown[0]), tiles[0].text)
     blend = Image.new("RGB", (edge, edge))
     for number, (image, mask) in enumerate(shown):
-        strip = _with_mask(ImageOps.fit(image, (-(-edge // len(shown)), edge)), mask)
+        strip = with_mask(ImageOps.fit(image, (-(-edge // len(shown)), edge)), mask)
         blend.paste(strip, (number * edge // len(shown), 0))
     return Tile(blend)
-
-
-def _with_mask(image: Image.Image, mask: Image.Image | None) -> Image.Image:
-    """A picture with its mask, framed, in the lower right corner."""
-    if mask is not None:
-        edge = min(image.width // 2, max(image.size) // 3)
-        inset = ImageOps.expand(fitted(mask, edge, Image.Resampling.NEAREST), 2, "white")
-        image.paste(inset, (image.width - inset.width - edge // 12, image.height - inset.height - edge // 12))
-    return image
 
 
 def caption(overview: Overview) -> str:

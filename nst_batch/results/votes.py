@@ -1,7 +1,8 @@
 """What people see: a page for votes between two finished pictures of a pair, and the strengths that follow.
 
-The page needs nothing else and no network. It shows a content and a style picture, and two of the pair's finished
-pictures, without names and in random order; those with the fewest votes come first. The file that it saves holds
+The page needs nothing else and no network. It shows a content and a style picture, with their masks, and two of the
+pair's finished pictures, without names and in random order; those with the fewest votes come first. The file that
+it saves holds
 
     {"run": the study's name,
      "votes": [{"content_sha256": …, "style_sha256": …, "better": …, "worse": …, "at": …}, …]}
@@ -28,6 +29,7 @@ from nst_batch.errors import QueryError
 from nst_batch.results.cells import Cells
 from nst_batch.results.overview import Overview
 from nst_batch.results.pages import data_url, render, write_page
+from nst_batch.results.pictures import with_mask
 from nst_batch.results.statistics import CONFIDENCE, Floats
 from nst_batch.store.rows import blend_sha256
 from nst_batch.store.run_directory import RunDirectory
@@ -74,7 +76,7 @@ def _pair(overview: Overview, number: int) -> dict[str, Any]:
         "originals": [
             {
                 "name": name if tile.image else f"{name}: {tile.text}",
-                "picture": tile.image and data_url(tile.image, quality=85),
+                "picture": tile.image and data_url(with_mask(tile.image, tile.mask), quality=85),
             }
             for name, tile in originals
         ],

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import base64
+import io
 import json
 import re
 import time
@@ -7,7 +9,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from PIL import Image
 from typer.testing import CliRunner
 
 from nst_batch.cli import app
@@ -45,6 +49,19 @@ def test_the_page_needs_nothing_else(tmp_path: Path) -> None:
     assert "<i>layers" not in page
     assert [len(pair["pictures"]) for pair in data["pairs"]] == [3, 3]
     assert all(url.startswith("data:image/webp") for pair in data["pairs"] for url in pair["pictures"].values())
+
+
+def test_masks_stand_in_the_corners_of_their_pictures(tmp_path: Path) -> None:
+    [content, style] = small_run.inputs(tmp_path, ["c.png", "s.png"])
+    content = small_run.masked(content, tmp_path / "mask.png", "#00ff00")
+    chosen = small_run.configurations(*({"content_layers": (layer,)} for layer in LAYERS))
+    run = small_run.write(tmp_path / "run", list(small_run.plan([content], [[style]], chosen)))
+    [pair] = page_of(run)[1]["pairs"]
+    urls = [each["picture"] for each in pair["originals"]]
+    shown = [Image.open(io.BytesIO(base64.b64decode(url.partition(",")[2]))).convert("RGB") for url in urls]
+    green = [int((np.abs(np.asarray(each, int) - (0, 255, 0)).max(axis=-1) < 30).sum()) for each in shown]
+    assert 0 < green[0] < shown[0].width * shown[0].height / 9
+    assert green[1] == 0
 
 
 def test_votes_name_pairs_as_the_table_does(tmp_path: Path) -> None:
