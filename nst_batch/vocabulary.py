@@ -29,7 +29,7 @@ Precision = Literal["auto", "float32", "tf32", "bfloat16"]
 PairPrecision = Literal["float32", "bfloat16"]
 Pyramid = Literal["auto", "off"]
 Status = Literal["ok", "failed", "diverged"]
-Encoding = Literal["png", "jpeg", "webp"]
+Encoding = Literal["png", "jpeg", "webp", "tiff"]
 RankBy = Literal["score", "content", "style", "area", "kept_at_0.3", "kept_at_0.5", "kept_at_0.7"]
 ExportKind = Literal["hf", "csv", "long", "images"]
 

@@ -17,7 +17,7 @@ from nst_batch.records import Configuration, Curve, Picture, Result, Trial, tria
 from nst_batch.scores import LayerDistance, RegionScores, transfer_scores
 from nst_batch.store.committer import Committer
 from nst_batch.store.run_directory import RunDirectory
-from nst_batch.vocabulary import conv_layers
+from nst_batch.vocabulary import Encoding, conv_layers
 from tests import simulated
 
 EDGE = 24
@@ -92,7 +92,7 @@ def curve(index: int, steps: int = 10) -> Curve:
     )  # fmt: skip
 
 
-def result(of: Trial, distances: tuple[float | None, float | None]) -> Result:
+def result(of: Trial, distances: tuple[float | None, float | None], encoding: Encoding = "png") -> Result:
     """A trial that ended well, with a picture that its index determines; baselines are 1."""
     content, style = distances
     history = curve(of.trial_index)
@@ -109,7 +109,7 @@ def result(of: Trial, distances: tuple[float | None, float | None]) -> Result:
         ended.outcome, content_distance=content, style_distance=style, steps_done=10, best_step=10,
         initial=history.at(0), final=history.at(-1), **asdict(transfer_scores(layers)),
     )  # fmt: skip
-    picture = encode(drawing(1000 + of.trial_index))
+    picture = encode(drawing(1000 + of.trial_index), encoding)
     halves = (0, 1) if of.content and of.content.mask else ()
     regions = tuple(RegionScores.of(label, 0.5, layers) for label in halves)
     return replace(ended, outcome=outcome, curve=history, layers=layers, regions=regions, image=picture)
@@ -133,6 +133,7 @@ def write(
     failing: Sequence[int] = (),
     pending: Sequence[int] = (),
     study: dict[str, Any] | None = None,
+    encoding: Encoding = "png",
 ) -> RunDirectory:
     """A run directory with these trials, of which some failed and some have not ended."""
     run = RunDirectory(path)
@@ -148,6 +149,6 @@ def write(
             elif trial.trial_index not in pending:
                 pair = pairs[trial.content, trial.styles]
                 position = positions[trial.configuration.identity()]
-                committer.commit(result(trial, distances(pair, position)))
+                committer.commit(result(trial, distances(pair, position), encoding))
         committer.finish()
     return RunDirectory(path)

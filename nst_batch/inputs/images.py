@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
+from PIL.TiffImagePlugin import PREDICTOR
 
 from nst_batch.inputs.decoding import decode_sized
 from nst_batch.vocabulary import Encoding, Fit
@@ -110,6 +111,7 @@ def encode(image: Image.Image, format: Encoding = "png", quality: int = 95) -> b
         "png": {"compress_level": _PNG_LEVEL},
         "jpeg": {"quality": quality, "subsampling": 0},
         "webp": {"quality": quality},
+        "tiff": {"compression": "tiff_adobe_deflate", "tiffinfo": {PREDICTOR: 2}},
     }
     file = io.BytesIO()
     plain.save(file, format, **options[format])

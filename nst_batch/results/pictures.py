@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 
 from PIL import Image, ImageOps
@@ -12,10 +11,8 @@ from nst_batch.inputs.decoding import decode
 from nst_batch.inputs.fetching import read_bytes
 from nst_batch.inputs.images import decode_resized, resize
 from nst_batch.records import Picture
-from nst_batch.store.run_directory import RunDirectory
+from nst_batch.store.run_directory import IMAGE_PATH, RunDirectory
 from nst_batch.vocabulary import Fit
-
-_IMAGE_PATH = re.compile(r"images/[0-9a-f]{2}/[0-9a-f]{32}\.(png|jpg|webp)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +60,7 @@ def picture_bytes(run: RunDirectory, image_path: str) -> bytes:
     Raises:
         ImageError: It is missing, or `image_path` is not among the run's images or a link to elsewhere.
     """
-    if not _IMAGE_PATH.fullmatch(image_path):
+    if not IMAGE_PATH.fullmatch(image_path):
         raise ImageError("unreadable", repr(image_path), "expected a path below images/, named by a trial_id")
     if run.directory.leads_outside(image_path):
         reason = "a link that leads out of the run directory; put the file itself there"

@@ -155,12 +155,17 @@ def _trials(overview: Overview, run_at: str | None, pool: Executor) -> list[dict
         return {name: row[name] for name in _TRIAL_COLUMNS} | {
             "configuration": positions[place[1]],
             "scores": labels.scores_text(row),
-            "picture": f"{run_at}/{row['image_path']}" if run_at and row["image_path"] else None,
+            "picture": _address(run_at, row["image_path"]),
             "thumbnail": tile.image and data_url(tile.image),
             "reason": None if tile.image else tile.text,
         }
 
     return list(pool.map(entry, ended))
+
+
+def _address(run_at: str | None, image_path: str | None) -> str | None:
+    """Of a picture that a browser can show."""
+    return f"{run_at}/{image_path}" if run_at and image_path and not image_path.endswith(".tif") else None
 
 
 def _run_as_seen_from(folder: Path | None, run: RunDirectory) -> str | None:

@@ -26,7 +26,7 @@ from nst_batch.results.pictures import picture_bytes
 from nst_batch.scores import LayerDistance, transfer_scores
 from nst_batch.store import tables
 from nst_batch.store.rows import identity, result_row
-from nst_batch.store.run_directory import SUCCESS, RunDirectory, part_name
+from nst_batch.store.run_directory import IMAGE_PATH, SUCCESS, RunDirectory, part_name
 from nst_batch.vocabulary import Status, conv_layers, is_weights_file
 
 LOSS_TOLERANCE = 1e-4
@@ -249,7 +249,8 @@ def _near(one: float, other: float, tolerance: float = LOSS_TOLERANCE) -> bool:
 
 def _image_problem(run: RunDirectory, row: dict[str, Any]) -> str | None:
     path, key = row["image_path"], str(row["trial_id"])
-    if not re.fullmatch(rf"images/{re.escape(key[:2])}/{re.escape(key)}\.(png|jpg|webp)", path):
+    place = IMAGE_PATH.fullmatch(path)
+    if place is None or place["trial_id"] != key:
         return f"trial {row['trial_index']}: image_path {path!r} is not the place of its picture"
     try:
         data = picture_bytes(run, path)

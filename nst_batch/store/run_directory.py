@@ -51,14 +51,18 @@ _PLAN_BATCH_ROWS = 4_096
 _NO_ROW = dict.fromkeys(tables.PLAN.names)
 
 
+IMAGE_PATH = re.compile(r"images/([0-9a-f]{2})/(?P<trial_id>\1[0-9a-f]{30})\.(png|jpg|webp|tif)")
+"""Where the trials' pictures are."""
+
+
 def part_name(part: int) -> str:
     """The file name of a published part, and of a file of the plan."""
     return f"part-{part:05d}.parquet"
 
 
 def image_path(trial_id: str, image: bytes) -> str:
-    """Where a trial's picture goes; a PNG unless its first bytes say that it is a JPEG or a WebP."""
-    suffix = {b"\xff\xd8": "jpg", b"RI": "webp"}.get(image[:2], "png")
+    """Where a trial's picture goes; a PNG unless its first bytes say that it is a JPEG, a WebP or a TIFF."""
+    suffix = {b"\xff\xd8": "jpg", b"RI": "webp", b"II": "tif", b"MM": "tif"}.get(image[:2], "png")
     return f"images/{trial_id[:2]}/{trial_id}.{suffix}"
 
 

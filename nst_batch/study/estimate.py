@@ -27,7 +27,7 @@ from nst_batch.vocabulary import Encoding, Normalization
 START_SECONDS = 15.0  # Ray, a worker's process with torch, its network
 _ROW_BYTES = 2_000  # of a trial in the tables, without its curve
 _CURVE_BYTES = 0.67 * 5 * 4  # per step: five columns of four bytes, compressed
-_PIXEL_BYTES: dict[Encoding, float] = {"png": 2.3, "jpeg": 1.0, "webp": 0.7}  # of finished pictures, quality 95
+_PIXEL_BYTES: dict[Encoding, float] = {"png": 2.3, "jpeg": 1.0, "webp": 0.7, "tiff": 2.3}  # quality 95
 
 _Size = tuple[int, int]
 

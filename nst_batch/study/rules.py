@@ -110,7 +110,8 @@ def _fits_format(values: Values) -> Iterator[Mistake]:
     size = values["image.size"]
     if values["output.format"] == "webp" and size > MAX_WEBP_SIZE:
         message = (
-            f"WebP holds at most {MAX_WEBP_SIZE} pixels along an edge, and image.size is {size}; use png or jpeg"
+            f"WebP holds at most {MAX_WEBP_SIZE} pixels along an edge, and image.size is {size}; "
+            "use png, jpeg or tiff"
         )
         yield Mistake(("output", "format"), message)
 

@@ -101,7 +101,7 @@ def test_arrays_are_clamped_and_rounded() -> None:
     assert levels(image)[0, :, 2].tolist() == [0, 0, 1, 255, 255, 255, 0, 0]
 
 
-@pytest.mark.parametrize("encoding", ["png", "jpeg", "webp"])
+@pytest.mark.parametrize("encoding", ["png", "jpeg", "webp", "tiff"])
 def test_files_depend_on_nothing_but_pixels(encoding: Encoding) -> None:
     image = gradient(64, 48)
     image.info = {

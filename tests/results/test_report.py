@@ -21,6 +21,7 @@ from PIL import Image
 from nst_batch.errors import RunDirectoryError
 from nst_batch.results import plots, report
 from nst_batch.results.report import write_report
+from nst_batch.results.verify import verify
 from nst_batch.store import tables
 from nst_batch.store.run_directory import RunDirectory
 from tests import browser, simulated, small_run
@@ -187,6 +188,17 @@ def test_a_run_below_a_name_that_urls_would_read_otherwise(tmp_path: Path) -> No
     _, data = page_of(run, tmp_path / "out")
     found = urljoin(f"{(tmp_path / 'out').as_uri()}/index.html", data["trials"][0]["picture"])
     assert Path(url2pathname(urlsplit(found).path)).is_file()
+
+
+def test_a_picture_that_no_browser_shows_is_seen_by_its_thumbnail(tmp_path: Path) -> None:
+    [picture] = small_run.inputs(tmp_path / "photos", ["p.png"])
+    trials = list(small_run.plan([picture], [[picture]], small_run.configurations({})))
+    run = small_run.write(tmp_path / "run", trials, encoding="tiff")
+    _, data = page_of(run)
+    assert list((tmp_path / "run").glob("images/*/*.tif"))
+    assert data["trials"][0]["thumbnail"].startswith("data:image/webp")
+    assert data["trials"][0]["picture"] is None
+    assert not verify(run).problems
 
 
 def test_a_damaged_picture_is_told_of(tmp_path: Path) -> None:

@@ -160,6 +160,7 @@ def test_images_lie_where_the_rows_say(tmp_path: Path) -> None:
         assert run.directory.read(row["image_path"]) == simulated.image(row["trial_index"])
     assert image_path("abc", b"\xff\xd8\xff") == "images/ab/abc.jpg"
     assert image_path("abc", b"RIFF\0\0\0\0WEBPVP8 ") == "images/ab/abc.webp"
+    assert image_path("abc", b"II*\0") == "images/ab/abc.tif"
 
 
 def test_failed_trials_are_retried_and_replace_their_rows(tmp_path: Path) -> None:

@@ -321,7 +321,7 @@ def test_unknown_keys(keys: dict[str, Any], problem: str) -> None:
         (
             {"image__size": 16384, "output__format": "webp"},
             "output.format: WebP holds at most 16383 pixels along an edge, and image.size is 16384; "
-            "use png or jpeg",
+            "use png, jpeg or tiff",
         ),
         (
             {"content": []},
