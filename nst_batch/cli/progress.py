@@ -58,7 +58,7 @@ class TerminalReporter(Reporter):
 
 
 def describe(progress: Progress) -> str:
-    """`3 failed · 2 workers · 4 min left`."""
+    """`3 failed · 2 workers · 4 min left`, or, until a first trial has ended, `1 worker · 4 min so far`."""
     if not progress.num_workers:
         return "starting workers"
     parts = []
@@ -67,6 +67,8 @@ def describe(progress: Progress) -> str:
     if progress.worker_deaths:
         parts.append(f"{progress.worker_deaths} workers died")
     parts.append(f"{progress.num_workers} worker{'s' * (progress.num_workers != 1)}")
-    if progress.eta_seconds is not None and progress.pending:
+    if progress.pending and progress.eta_seconds is not None:
         parts.append(f"{duration(progress.eta_seconds)} left")
+    elif progress.pending:
+        parts.append(f"{duration(progress.elapsed_seconds)} so far")
     return " · ".join(parts)

@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import pytest
 
-from nst_batch.cli.progress import TerminalReporter
+from nst_batch.cli.progress import TerminalReporter, describe
 from nst_batch.cluster.progress import JsonLog, Progress, RemainingWork, read_event, replay
 from nst_batch.records import Result
 from tests import simulated
@@ -98,6 +98,15 @@ def test_what_a_job_prints_becomes_notes_and_progress_again(
     said = capsys.readouterr().err.splitlines()
     assert said[:2] == ["two workers", "4/9 1 failed · 2 workers · 1 min 1 s left"]
     assert said[2:] == ['{"event": ', "Traceback (most recent call last):"]
+
+
+def test_until_a_first_trial_has_ended_it_is_told_how_long_it_took_so_far() -> None:
+    progress = Progress(
+        num_trials=1, ok=0, failed=0, diverged=0, pending=1, num_workers=1, worker_deaths=0,
+        elapsed_seconds=605.0, eta_seconds=None,
+    )  # fmt: skip
+    assert describe(progress) == "1 worker · 10 min 5 s so far"
+    assert describe(replace(progress, ok=1, pending=0)) == "1 worker"
 
 
 def test_a_job_prints_no_secret_of_a_url(capsys: pytest.CaptureFixture[str]) -> None:
