@@ -22,6 +22,7 @@ from nst_batch.transfer import Objective, Problem, TargetImage, Targets, Vgg, ke
 from nst_batch.transfer.tiles import TiledObjective
 from nst_batch.transfer.vgg import conv_shapes
 
+_WARM_UP = 256  # pixels: 16 tiles of Winograd's at block5_conv1
 STYLE_LAYERS = ("block1_conv1", "block2_conv1", "block3_conv1", "block4_conv1", "block5_conv1")
 
 
@@ -54,10 +55,14 @@ def objective(targets: Targets, size: int, tile: int) -> Objective | TiledObject
 
 
 def peak_bytes(size: int, tile: int) -> int:
-    """Of two steps, in this process, beyond the network and after a tiny warm-up."""
+    """Of two steps, in this process, beyond the network and after a small warm-up.
+
+    The network keeps its kernels as Winograd's filtering takes them too, a quarter of a gigabyte. The warm-up is
+    just large enough for it to have made all of them, at block5_conv1 too.
+    """
     keep_freed_memory()
     targets = Targets(network())
-    objective(targets, 64, tile and 16).with_gradient(torch.rand(1, 3 * 64 * 64))
+    objective(targets, _WARM_UP, tile and 64).with_gradient(torch.rand(1, 3 * _WARM_UP**2))
     gc.collect()
     Path("/proc/self/clear_refs").write_text("5")  # VmHWM begins again
     before = resident_bytes("VmRSS")
