@@ -1,4 +1,4 @@
-"""What a step in strips costs: `python -m benchmarks.tiles [--size 1024] [--tile 256] [--rounds 3] [--threads 1]`.
+"""What a step in strips costs: `python -m benchmarks.tiles [--size 1024] [--tile 256] [--rounds 3] [--threads 1] [--alone]`.
 
 Prints JSON: processor seconds of a step (losses and gradient) whole and in strips, their ratio, the peak bytes of
 each beyond the network (a process of its own for each), and how far apart their losses and gradients are.
@@ -72,11 +72,23 @@ def peak_bytes(size: int, tile: int) -> int:
     return resident_bytes("VmHWM") - before
 
 
+def alone(current: Objective | TiledObjective, point: torch.Tensor, rounds: int) -> dict[str, float]:
+    """Median seconds of a step, by the clock and of the processors; the first step is one of them."""
+    times: list[tuple[float, float]] = []
+    for _ in range(rounds):
+        begun = time.monotonic(), time.process_time()
+        current.with_gradient(point)
+        times.append((time.monotonic() - begun[0], time.process_time() - begun[1]))
+    seconds, processor_seconds = (statistics.median(each) for each in zip(*times, strict=True))
+    return {"seconds": seconds, "processor_seconds": processor_seconds}
+
+
 def main() -> None:
     """Alternates the two in one process."""
     parser = argparse.ArgumentParser(description=__doc__)
     for name, default in (("size", 1024), ("tile", 256), ("rounds", 3), ("threads", 1)):
         parser.add_argument(f"--{name}", type=int, default=default)
+    parser.add_argument("--alone", action="store_true", help="the strips alone, where the whole would not fit")
     parser.add_argument("--peak", action="store_true", help="print the peak of this tile alone, 0 for the whole")
     chosen = parser.parse_args()
     torch.set_num_threads(chosen.threads)
@@ -86,6 +98,9 @@ def main() -> None:
     keep_freed_memory()
     targets = Targets(network())
     point = torch.rand(1, 3 * chosen.size**2)
+    if chosen.alone:
+        print(json.dumps(vars(chosen) | alone(objective(targets, chosen.size, chosen.tile), point, chosen.rounds)))
+        return
     both = [objective(targets, chosen.size, tile) for tile in (0, chosen.tile)]
     seconds: list[tuple[float, float]] = []
     for _ in range(chosen.rounds + 1):
