@@ -1,4 +1,4 @@
-"""What a step in strips costs: `python -m benchmarks.tiles [--size 1024] [--tile 256] [--rounds 3] [--threads 1] [--alone]`.
+"""What a step in strips costs: `python -m benchmarks.tiles [--size 1024] [--tile 256] [--threads 1] [--alone]`.
 
 Prints JSON: processor seconds of a step (losses and gradient) whole and in strips, their ratio, the peak bytes of
 each beyond the network (a process of its own for each), and how far apart their losses and gradients are.
