@@ -107,14 +107,21 @@ def alive(processes: list[psutil.Process]) -> list[str]:
 
 
 def _main() -> None:
-    import nst_batch.cluster.pool
-    from tests import workers
+    from nst_batch.cli import program
 
-    setattr(nst_batch.cluster.pool, "WorkerActor", getattr(workers, os.environ.get(WORKER, "SimulatedWorker")))  # noqa: B010 (a class is replaced)
+    command = program.app
 
-    from nst_batch.cli.program import main
+    def app() -> None:
+        """Imports Ray where the program itself does: when its signals are handled already."""
+        import nst_batch.cluster.pool
+        from tests import workers
 
-    main()
+        chosen = getattr(workers, os.environ.get(WORKER, "SimulatedWorker"))
+        setattr(nst_batch.cluster.pool, "WorkerActor", chosen)  # noqa: B010 (a class is replaced)
+        command()
+
+    setattr(program, "app", app)  # noqa: B010 (a typer.Typer is replaced)
+    program.main()
 
 
 if __name__ == "__main__":
