@@ -58,7 +58,7 @@ class TerminalReporter(Reporter):
 
 
 def describe(progress: Progress) -> str:
-    """`3 failed · 2 workers · 4 min left`, or, until a first trial has ended, `1 worker · 4 min so far`."""
+    """`3 failed · 2 workers · 4 min left`, or, while that is not known, `1 worker · 4 min so far`."""
     if not progress.num_workers:
         return "starting workers"
     parts = []

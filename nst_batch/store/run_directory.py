@@ -50,7 +50,6 @@ _KEYS = {"format_version", "name", "num_trials", "num_plan_files", "rows_per_par
 _PLAN_BATCH_ROWS = 4_096
 _NO_ROW = dict.fromkeys(tables.PLAN.names)
 
-
 IMAGE_PATH = re.compile(r"images/([0-9a-f]{2})/(?P<trial_id>\1[0-9a-f]{30})\.(png|jpg|webp|tif)")
 """Where the trials' pictures are."""
 

@@ -112,7 +112,8 @@ def test_files_depend_on_nothing_but_pixels(encoding: Encoding) -> None:
     }
     data = images.encode(image, encoding)
     assert data == images.encode(gradient(64, 48), encoding)
-    assert abs(levels(decoding.decode(data, "a")) - levels(image)).mean() < 4
+    lost = abs(levels(decoding.decode(data, "a")) - levels(image)).mean()
+    assert lost == 0 if encoding in ("png", "tiff") else lost < 4
     assert image.info["dpi"] == (300, 300)  # the caller's picture is left alone
 
 
