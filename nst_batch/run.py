@@ -60,22 +60,60 @@ def run_study(study: Study, options: RunOptions, reporter: Reporter | None = Non
         network = study.network
         found = weights.resolve(network.weights, network.arch, network.pooling, network.normalization)
         chosen = tuple(study.configurations(weights_sha256=found.sha256, normalization=found.normalization))
-        with Committer(RunDirectory(options.out)) as committer, Cluster(options.cluster, options.device) as cluster:
-            interrupts.reinstall()  # Ray takes SIGTERM for itself when it starts
-            cluster.worker_bytes = _worker_bytes(chosen, network.rows)
-            reporter.note(cluster.describe())
-            _plan(committer, study, listing, chosen, options, cluster, reporter)
-            if options.retry_failed:
-                reporter.note(f"{committer.retry_failed()} failed trials will be tried again")
-            progress = RunProgress(reporter, committer.counts, committer.write_progress, _pixels_left(committer))
-            worker, inputs = _worker_options(study, options, cluster), _local_inputs(committer)
+        fingerprint = _fingerprint(study, listing, chosen)
+        with Committer(RunDirectory(options.out)) as committer:
+            planned = _is_planned(committer.run, fingerprint, listing, options)
+            if planned and committer.ended.all() and not options.retry_failed:
+                return _already_complete(committer, reporter)
+            with Cluster(options.cluster, options.device) as cluster:
+                interrupts.reinstall()  # Ray takes SIGTERM for itself when it starts
+                cluster.worker_bytes = _worker_bytes(chosen, network.rows)
+                reporter.note(cluster.describe())
+                if not planned:
+                    _plan(committer, study, listing, chosen, fingerprint, options, cluster, reporter)
+                if options.retry_failed:
+                    reporter.note(f"{committer.retry_failed()} failed trials will be tried again")
+                pixels = _pixels_left(committer)
+                progress = RunProgress(reporter, committer.counts, committer.write_progress, pixels)
+                worker, inputs = _worker_options(study, options, cluster), _local_inputs(committer)
 
-            def start() -> WorkerSlot:
-                return WorkerSlot.start(cluster.start_worker(worker, options.worker_class), chosen[0], inputs)
+                def start() -> WorkerSlot:
+                    return WorkerSlot.start(cluster.start_worker(worker, options.worker_class), chosen[0], inputs)
 
-            interrupts.hold()
-            _run_trials(committer, WorkerPool(cluster, start), progress, interrupts)
-            return _finish(committer, progress, interrupts)
+                interrupts.hold()
+                _run_trials(committer, WorkerPool(cluster, start), progress, interrupts)
+                return _finish(committer, progress, interrupts)
+
+
+def _fingerprint(study: Study, listing: Listing, configurations: Sequence[Configuration]) -> str:
+    """Equal when planning again gives the same plan."""
+    everything = [study.to_dict(), listing.fingerprint, [each.identity() for each in configurations]]
+    return hashlib.sha256(canonical_json(everything).encode()).hexdigest()
+
+
+def _is_planned(run: RunDirectory, fingerprint: str, listing: Listing, options: RunOptions) -> bool:
+    """Whether the directory holds the plan of this study, which planning again would not better."""
+    if not run.exists() or run.study["fingerprint"] != fingerprint:
+        return False
+    if options.retry_failed:  # what could not run for want of a picture may be able to by now
+        return not len(run.plan(["error_type"])["error_type"].drop_null())
+    return not readable_again(run, listing)
+
+
+def _already_complete(committer: Committer, reporter: Reporter) -> Progress:
+    """The end of a run of which nothing was left: no Ray is needed for it."""
+    committer.finish()
+    counts = committer.counts()
+    told = Progress(
+        num_trials=sum(counts.values()),
+        **counts,
+        num_workers=0,
+        worker_deaths=0,
+        elapsed_seconds=0.0,
+        eta_seconds=None,
+    )
+    reporter.progress(told)
+    return told
 
 
 def _plan(
@@ -83,16 +121,13 @@ def _plan(
     study: Study,
     listing: Listing,
     configurations: tuple[Configuration, ...],
+    fingerprint: str,
     options: RunOptions,
     cluster: Cluster,
     reporter: Reporter,
 ) -> None:
     """Plans a new run directory, and extends an old one whose study or pictures are not as they were."""
-    run, identities = committer.run, [each.identity() for each in configurations]
-    everything = canonical_json([study.to_dict(), listing.fingerprint, identities])
-    fingerprint = hashlib.sha256(everything.encode()).hexdigest()  # equal when planning again gives the same plan
-    if run.exists() and run.study["fingerprint"] == fingerprint and not _may_be_better(run, listing, options):
-        return
+    run = committer.run
     most = options.batch_size or (GPU_BATCH if cluster.uses_gpus else CPU_BATCH)
     plan = make_plan(study, listing, configurations=configurations, batch_size=most)
     if options.batch_size is None:
@@ -113,13 +148,6 @@ def _plan(
         "code_version": nst_batch.__version__,
     }
     committer.write_plan(about, trials, plan.names())
-
-
-def _may_be_better(run: RunDirectory, listing: Listing, options: RunOptions) -> bool:
-    """Whether trials that could not run for want of a picture may be able to by now."""
-    if options.retry_failed:
-        return len(run.plan(["error_type"])["error_type"].drop_null()) > 0
-    return readable_again(run, listing)
 
 
 def _balanced(plan: Plan, num_workers: int) -> Plan:
@@ -166,6 +194,7 @@ def _run_trials(committer: Committer, pool: WorkerPool, progress: RunProgress, i
 
 def _finish(committer: Committer, progress: RunProgress, interrupts: Interrupts) -> Progress:
     """How the run ended; Interrupted, if a signal ended it before every trial had."""
+    progress.workers(0, 0.0)
     done, told = committer.finish(), progress.tell()
     if done:
         return told

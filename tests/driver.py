@@ -39,7 +39,7 @@ class Driver:
             )
         command = [sys.executable, "-m", "tests.driver", "run", str(study), "--out", str(self.out), *arguments]
         self.process = subprocess.Popen(
-            [*command, "--cpus-per-worker", "1"],
+            [*command, "--cpus-per-worker", "1", "--max-workers", "2"],
             cwd=ROOT,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,

@@ -199,6 +199,7 @@ class DiesAfterTwo(SimulatedWorker):
 
     def run(self, trials: Sequence[Trial]) -> list[Result]:
         if self._done == 2:
+            time.sleep(0.5)  # what it returned before is on its way, however busy the machine is
             os.kill(os.getpid(), signal.SIGKILL)
         self._done += 1
         return super().run(trials)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from functools import cache
 from typing import Any
 
 import altair as alt
@@ -56,6 +57,7 @@ def plots(data: Mapping[str, Any]) -> dict[str, Spec]:
     return found
 
 
+@cache
 def vega_javascript() -> str:
     """Vega, Vega-Lite and vega-embed with the expression interpreter, as one script that needs nothing else."""
     return vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;", vl_version=_VEGA_LITE)
@@ -63,11 +65,8 @@ def vega_javascript() -> str:
 
 def drawn(spec: Spec) -> dict[str, bytes]:
     """A plot as files, by suffix."""
-    options: dict[str, Any] = {"vl_version": _VEGA_LITE, "allowed_base_urls": []}
-    return {
-        "png": vl_convert.vegalite_to_png(spec, scale=1.5, **options),
-        "svg": vl_convert.vegalite_to_svg(spec, **options).encode(),
-    }
+    svg = vl_convert.vegalite_to_svg(spec, vl_version=_VEGA_LITE, allowed_base_urls=[])
+    return {"png": vl_convert.svg_to_png(svg, scale=1.5), "svg": svg.encode()}
 
 
 def ranking_plot(rows: Rows) -> Spec:

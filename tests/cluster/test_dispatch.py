@@ -104,12 +104,11 @@ def test_workers_that_cannot_start_end_the_run(
     monkeypatch.setattr(retries, "_MAX_START_DELAY_SECONDS", 1.0)
     tiny.collection(tmp_path, tiny.good(4))
     with pytest.raises(ClusterError, match="workers in a row could not start") as caught:
-        tiny.run(tmp_path, worker_class)
+        tiny.run(tmp_path, worker_class, cluster={"max_workers": 1})
     assert reason in str(caught.value)
     assert caught.value.exit_code == 1
     assert not (tmp_path / "out" / "_SUCCESS").exists()
-    progress = tiny.run(tmp_path)
-    assert progress.ok == 4
+    assert tiny.run(tmp_path, cluster={"max_workers": 1}).ok == 4
 
 
 def test_workers_that_die_whatever_they_are_given_end_the_run(

@@ -60,7 +60,7 @@ class Reader(threading.Thread):
         self.join()
 
     def run(self) -> None:
-        while not self.stop.wait(0.01) and not self.wrong:
+        while not self.stop.wait(0.1) and not self.wrong:
             if (self.path / "trials" / "part-00000.parquet").exists():
                 self.wrong = self._look()
                 self.reads += 1

@@ -12,11 +12,11 @@ from tests.driver import Driver
 
 
 @pytest.mark.usefixtures("embedded_ray")
-def test_a_complete_study_computes_nothing_again(tmp_path: Path) -> None:
+def test_a_complete_study_computes_nothing_again_and_needs_no_ray(tmp_path: Path) -> None:
     photos = tiny.collection(tmp_path, tiny.good(5))
     assert tiny.run(tmp_path).ok == 5
-    progress = tiny.run(tmp_path, workers.Unstartable)
-    assert (progress.ok, progress.pending) == (5, 0)
+    progress = tiny.run(tmp_path, workers.Unstartable, cluster={"address": "http://no/address/of/a/cluster"})
+    assert (progress.ok, progress.pending, progress.num_workers) == (5, 0, 0)
     assert sum(workers.calls(photos).values()) == 5
 
 

@@ -95,7 +95,8 @@ def in_this_process(study_file: Path, out: str) -> None:
 
 
 def by_the_command(study_file: Path, out: str) -> None:
-    command = [sys.executable, "-m", "nst_batch", "run", str(study_file), "--out", out, "--cpus-per-worker", "1"]
+    command = [sys.executable, "-m", "nst_batch", "run", str(study_file), "--out", out, "--max-workers", "1"]
+    command += ["--cpus-per-worker", "1"]
     for _ in range(2):  # the second time there is nothing to do
         done = subprocess.run(command, env=os.environ | {"OMP_NUM_THREADS": "1"}, capture_output=True, text=True)
         assert done.returncode == 3, done.stderr

@@ -38,7 +38,14 @@ def test_a_resumed_run_gives_what_an_undisturbed_one_gives(tmp_path: Path) -> No
     tiny.run(tmp_path, WorkerActor, changes=changes, out=tmp_path / "one", cluster={"max_workers": 1})
     interrupt = tiny.After(1, lambda: os.kill(os.getpid(), signal.SIGTERM))
     with pytest.raises(Interrupted):
-        tiny.run(tmp_path, WorkerActor, changes=changes, out=tmp_path / "two", reporter=interrupt)
+        tiny.run(
+            tmp_path,
+            WorkerActor,
+            changes=changes,
+            out=tmp_path / "two",
+            reporter=interrupt,
+            cluster={"max_workers": 1},
+        )
     assert 1 <= tiny.num_recorded(tmp_path / "two") < 6
     tiny.run(tmp_path, WorkerActor, changes=changes, out=tmp_path / "two")
     one, two = told(tmp_path / "one"), told(tmp_path / "two")
