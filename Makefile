@@ -7,6 +7,7 @@ UNTRAINED := $(filter random:%,$(WEIGHTS))
 DEMO := demo-run$(if $(UNTRAINED),,-$(notdir $(WEIGHTS)))
 NETWORK := --weights $(WEIGHTS) --set network.pooling=$(if $(UNTRAINED),average,max)
 export RAY_USAGE_STATS_ENABLED := 0
+export PYTHONDONTWRITEBYTECODE :=  # hundreds of processes would each compile what they import
 
 .PHONY: demo test check chaos bench clean
 
