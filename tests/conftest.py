@@ -20,6 +20,8 @@ SETTINGS = {
     "LOG_NAME_UPDATE_INTERVAL_S": "3600",
     "REPORTER_UPDATE_INTERVAL_MS": "60000",
     "RAY_DASHBOARD_AGENT_LOOP_MONITOR_INTERVAL_S": "10",
+    "RAY_prestart_worker_first_driver": "0",  # a process per core that nobody needs
+    "RAY_worker_niceness": "0",  # else its workers starve beside other tests
 }
 for _name, _value in SETTINGS.items():
     os.environ.setdefault(_name, _value)
