@@ -88,8 +88,10 @@ def examine(out: str = ".", *, start_ray: bool = True) -> Iterator[Finding]:
     """Looks at Python, torch, GPUs, the weights' cache, write access to `out` and the room there, and Ray."""
     from importlib import metadata  # takes a while, and only here
 
+    from nst_batch.inputs.limits import num_cores
+
     version = ".".join(map(str, sys.version_info[:3]))
-    found = f"{version} at {sys.executable}; nst-batch {nst_batch.__version__}; {os.cpu_count()} CPU cores"
+    found = f"{version} at {sys.executable}; nst-batch {nst_batch.__version__}; {num_cores()} CPU cores"
     yield Finding("Python", "ok", found)
     for name in ("torch", "torchvision", "ray", "pyarrow", "duckdb", "pillow"):
         try:

@@ -16,7 +16,7 @@ from ray._private import ray_constants  # Ray offers the choice of loopback nowh
 from nst_batch.cluster.embedded import EmbeddedRay
 from nst_batch.cluster.options import ClusterOptions, WorkerOptions
 from nst_batch.errors import ClusterError
-from nst_batch.inputs.memory import available_bytes
+from nst_batch.inputs import limits
 from nst_batch.records import MAX_CPUS_PER_WORKER
 
 _CONNECT_SECONDS = 5.0
@@ -166,8 +166,7 @@ def _connect(address: str | None) -> None:
         with loopback:
             ray.init(
                 address=address,
-                include_dashboard=False if address == "local" else None,
-                _memory=available_bytes() if address == "local" else None,  # Ray looks at the outer container
+                **_of_this_machine() if address == "local" else {},
                 log_to_driver=False,
                 logging_level=logging.ERROR,
             )
@@ -175,6 +174,11 @@ def _connect(address: str | None) -> None:
         place = address or "the job’s cluster"
         token = "" if "RAY_AUTH_TOKEN" in os.environ else "; if it asks for a token, set RAY_AUTH_TOKEN"
         raise ClusterError(f"Ray at {place} cannot be reached: {error}{token}") from error
+
+
+def _of_this_machine() -> dict[str, Any]:
+    """What an embedded Ray may use: Ray itself overlooks inner containers, and cores that it is not bound to."""
+    return {"num_cpus": limits.num_cores(), "_memory": limits.available_bytes(), "include_dashboard": False}
 
 
 @contextlib.contextmanager

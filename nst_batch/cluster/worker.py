@@ -8,7 +8,6 @@ is anybody else's business. A process that hangs while it computes ends itself, 
 from __future__ import annotations
 
 import faulthandler
-import os
 import resource
 import socket
 import sys
@@ -27,7 +26,7 @@ from nst_batch.cluster.options import WorkerOptions
 from nst_batch.cluster.pictures import PictureReader, Posed
 from nst_batch.cluster.retries import pause_seconds
 from nst_batch.errors import ImageError, WeightsError
-from nst_batch.inputs import images, memory, weights
+from nst_batch.inputs import images, limits, weights
 from nst_batch.inputs.fitting import fitting, part_size
 from nst_batch.records import Configuration, Outcome, Result, Trial
 from nst_batch.scores import transfer_scores
@@ -105,7 +104,7 @@ class Worker:
         if self.device.type == "cuda":
             _, available = gpu_bytes(self.device)
         else:
-            total, cores = memory.total_bytes(), os.cpu_count() or 1
+            total, cores = limits.total_bytes(), limits.num_cores()
             by_memory = total // (self.options.memory_bytes or total)
             available = total // max(1, min(cores // (self.options.threads or cores), by_memory))
         trial = posed.trial

@@ -1,6 +1,6 @@
 """Any picture file → an upright 8-bit sRGB picture, or one `ImageError` that says why not.
 
-As many pictures are decoded at once as the memory that there is holds (`memory.DECODING`).
+As many pictures are decoded at once as the memory that there is holds (`limits.DECODING`).
 
 Pillow is called below `Image.open`, by format, for three reasons: only formats that hold photographs are tried
 (its EPS reader would start Ghostscript); the pixel cap is ours, checked on the header before anything is
@@ -21,7 +21,7 @@ import numpy as np
 from PIL import Image, ImageCms, ImageFile
 
 from nst_batch.errors import ImageError
-from nst_batch.inputs import memory
+from nst_batch.inputs import limits
 
 MAX_PIXELS = 200_000_000
 """Larger pictures are refused: 200 megapixels are 800 MB in memory. Pillow's TIFF and WebP readers stop at 179."""
@@ -98,7 +98,7 @@ def decode_sized(data: bytes, uri: str, *, target_edge: int | None = None) -> tu
         if target_edge is not None:
             opened.draft("", (2 * target_edge, 2 * target_edge))  # does nothing to formats other than JPEG
         drafted = opened.size != full_size
-        with memory.DECODING.holding(memory.BYTES_PER_PIXEL * math.prod(opened.size)):
+        with limits.DECODING.holding(limits.BYTES_PER_PIXEL * math.prod(opened.size)):
             opened.load()
             orientation = _orientation(opened)
             image = _to_srgb(opened, uri)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -11,7 +10,7 @@ from threading import Semaphore
 from typing import Any
 
 from nst_batch.errors import ImageError
-from nst_batch.inputs import memory
+from nst_batch.inputs import limits
 from nst_batch.inputs.decoding import decode_sized
 from nst_batch.inputs.fetching import local_path, read_bytes, sha256
 from nst_batch.inputs.masks import Color
@@ -20,7 +19,7 @@ from nst_batch.vocabulary import MAX_REGIONS
 
 _READ_AT_ONCE = 32  # a bucket answers after tens of milliseconds, and to many at once
 _AHEAD = 256
-_DECODERS = Semaphore(os.cpu_count() or 1)
+_DECODERS = Semaphore(limits.num_cores())
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -58,7 +57,7 @@ def inspect(uri: str) -> Inspection:
     """Reads, hashes and fully decodes the picture at `uri`; what is wrong with it is returned, not raised."""
     digest = None
     try:
-        with memory.READING.holding(_file_bytes(uri)):
+        with limits.READING.holding(_file_bytes(uri)):
             data = read_bytes(uri)
             digest = sha256(data)
             with _DECODERS:

@@ -6,7 +6,6 @@ multiply.
 
 from __future__ import annotations
 
-import os
 import platform
 import time
 from collections.abc import Callable
@@ -17,7 +16,7 @@ import torch
 
 from nst_batch import transfer
 from nst_batch.errors import StudyError
-from nst_batch.inputs import images, memory
+from nst_batch.inputs import images, limits
 from nst_batch.inputs.fitting import fitting, operations, part_size
 from nst_batch.records import CPU_BATCH, GPU_BATCH, MAX_CPUS_PER_WORKER, Configuration
 from nst_batch.transfer.vgg import conv_shapes
@@ -67,13 +66,13 @@ class Machine:
                 device=chosen, name=torch.cuda.get_device_name(chosen), threads=1,
                 num_workers=torch.cuda.device_count(), memory_bytes=transfer.gpu_bytes(chosen)[1],
             )  # fmt: skip
-        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        cores = limits.num_cores()
         threads = min(MAX_CPUS_PER_WORKER, cores)
         name = f"CPU of {platform.node()}, {threads} core{'s' if threads > 1 else ''}"
         workers = max(1, cores // threads)
         return cls(
             device=torch.device("cpu"), name=name, threads=threads,
-            num_workers=workers, memory_bytes=memory.total_bytes() // workers,
+            num_workers=workers, memory_bytes=limits.total_bytes() // workers,
         )  # fmt: skip
 
     @property

@@ -7,7 +7,6 @@ few evaluations on this machine (`nst_batch.study.calibration`).
 from __future__ import annotations
 
 import math
-import os
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -18,6 +17,7 @@ from nst_batch.errors import WeightsError, without_secrets
 from nst_batch.inputs import weights
 from nst_batch.inputs.finding import list_inputs
 from nst_batch.inputs.fitting import held_bytes, operations
+from nst_batch.inputs.limits import num_cores
 from nst_batch.records import PROCESS_BYTES, Configuration
 from nst_batch.study.calibration import Machine
 from nst_batch.study.model import Study
@@ -114,7 +114,7 @@ def estimate(
     begun = time.perf_counter()
     listing = list_inputs(*study.inputs)
     plan = make_plan(study, listing, configurations=configurations, batch_size=machine.batch_size)
-    opening = (time.perf_counter() - begun) * min(8, os.cpu_count() or 1)  # one worker would take
+    opening = (time.perf_counter() - begun) * min(8, num_cores())  # one worker would take
     worker_seconds = seconds = 0.0
     if sizes := plan.sizes():
         note(f"measuring on {machine.name} …")

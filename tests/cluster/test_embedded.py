@@ -1,4 +1,4 @@
-"""An embedded Ray: alone on loopback, its token private, and gone in the end without anything else."""
+"""An embedded Ray: its cores, its addresses, its token, and that it ends alone."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import psutil
 from nst_batch.cluster.connection import Cluster
 from nst_batch.cluster.options import ClusterOptions
 from nst_batch.cluster import embedded
-from nst_batch.inputs.memory import available_bytes
+from nst_batch.inputs.limits import available_bytes
 import ray
 
 shut_down = ray.shutdown
@@ -22,11 +22,12 @@ ray.shutdown = lambda: (shut_down(), time.sleep(embedded._WATCH_SECONDS + 2))  #
 embedded.END_SECONDS = 0.5
 
 before = available_bytes()
+os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
 children = lambda: psutil.Process().children(recursive=True)
 with Cluster(ClusterOptions(), "cpu"):
     other = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
     time.sleep(2)
-    memory = ray.nodes()[0]["Resources"]["memory"]
+    node = ray.nodes()[0]["Resources"]
     rays = [each for each in children() if each.pid != other.pid]
     addresses = [
         found.laddr.ip for each in [psutil.Process(), *rays] for found in each.net_connections("tcp")
@@ -38,7 +39,7 @@ while any(each.is_running() and each.status() != "zombie" for each in rays) and 
 alive = [each.name() for each in rays if each.is_running() and each.status() != "zombie"]
 mode = stat.S_IMODE(os.stat(os.path.expanduser("~/.ray")).st_mode)
 print(json.dumps({"addresses": addresses, "alive": alive, "other": other.poll(), "mode": mode,
-                  "share": memory / before}))
+                  "share": node["memory"] / before, "cores": node["CPU"]}))
 other.kill()
 """
 
@@ -56,4 +57,5 @@ def test_it_listens_on_loopback_and_ends_alone(tmp_path: Path) -> None:
     assert told["alive"] == []
     assert told["other"] is None  # a child that the caller started meanwhile goes on
     assert told["mode"] == 0o700
+    assert told["cores"] == 1
     assert 0.5 < told["share"] < 1.5  # workers are counted by what this process's control groups leave

@@ -15,7 +15,7 @@ from nst_batch.cluster import retries, worker
 from nst_batch.cluster.options import WorkerOptions
 from nst_batch.cluster.worker import Worker
 from nst_batch.errors import WeightsError
-from nst_batch.inputs import fetching, memory, weights
+from nst_batch.inputs import fetching, limits, weights
 from nst_batch.records import Picture, Result, Trial, trial_id
 from nst_batch.scores import transfer_scores
 from nst_batch.transfer import Problem, solve
@@ -137,7 +137,7 @@ def test_a_worker_takes_strips_where_the_whole_does_not_fit_and_says_so(
     large = [replace(trial, width=192, height=192, configuration=chosen) for trial in trials]
     [whole] = real.run(large[:1])
     assert (whole.outcome.tile, whole.outcome.num_pairs, whole.outcome.pair_precision) == (0, 3, "float32")
-    monkeypatch.setattr(memory, "total_bytes", lambda: 1 << 20)
+    monkeypatch.setattr(limits, "total_bytes", lambda: 1 << 20)
     [strips] = real.run(large[:1])
     assert (strips.outcome.tile, strips.outcome.num_pairs, strips.outcome.pair_precision) == (96, 3, "bfloat16")
     assert losses([strips]) == pytest.approx(losses([whole]), rel=1e-3)
@@ -154,7 +154,7 @@ def test_how_a_trial_is_held_does_not_depend_on_its_batch(
         replace(trial, width=192, height=192, configuration=chosen)
         for trial, chosen in zip(trials, (shallow, replace(CHOSEN, size=192)), strict=False)
     ]
-    monkeypatch.setattr(memory, "total_bytes", lambda: 72 << 20)
+    monkeypatch.setattr(limits, "total_bytes", lambda: 72 << 20)
     alone = [real.run([trial])[0].outcome.tile for trial in mixed]
     assert alone[0] == 0 != alone[1]
     assert [result.outcome.tile for result in real.run(mixed)] == alone

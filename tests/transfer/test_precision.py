@@ -38,6 +38,6 @@ def test_final_losses_are_judged_in_float32() -> None:
 
 
 def test_bfloat16_ends_near_float32() -> None:
-    options = SolveOptions(steps=15)
+    options = SolveOptions(steps=40)  # a step that one of them rejects costs little by then
     quick, exact = (solve(targets(each), [problem()], options)[0].curve for each in ("bfloat16", "float32"))
     assert quick.total[-1] < 1.15 * exact.total[-1]

@@ -1,7 +1,8 @@
-"""The memory that there is for this process, as a container counts it, and a share of it for decoded pictures."""
+"""What this process may use of its machine, as a container counts it, and a share of it for decoded pictures."""
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -32,9 +33,27 @@ def total_bytes() -> int:
     return min([int(psutil.virtual_memory().total), *(limit for limit, _ in _limits())])
 
 
+def num_cores() -> int:
+    """The processor cores for this process: those it is bound to, within the quota of a container."""
+    bound = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, int(min([bound, *_core_quotas()])))
+
+
+def _core_quotas() -> Iterator[float]:
+    """Of every control group (version 1 or 2) around this process that has a quota, in cores."""
+    for group in _groups("cpu"):
+        for names in (("cpu.max",), ("cpu.cfs_quota_us", "cpu.cfs_period_us")):
+            try:
+                quota, period = " ".join((group / name).read_text() for name in names).split()
+                if int(quota) > 0:  # -1: none
+                    yield int(quota) / int(period)
+            except (OSError, ValueError):  # no such file, or "max"
+                continue
+
+
 def _limits() -> Iterator[tuple[int, int]]:
     """(limit, used) of every control group (version 1 or 2) around this process that has a limit."""
-    for group in _groups():
+    for group in _groups("memory"):
         for name, (usage, reclaimable) in _HIERARCHIES.items():
             try:
                 limit, used = int((group / name).read_text()), int((group / usage).read_text())
@@ -44,7 +63,7 @@ def _limits() -> Iterator[tuple[int, int]]:
             yield limit, used - int(statistics.get(reclaimable, 0))
 
 
-def _groups() -> Iterator[Path]:
+def _groups(controller: str) -> Iterator[Path]:
     """The folders of this process's control groups, innermost first; in a container the root is its own group."""
     try:
         lines = OWN_CGROUPS.read_text().splitlines()
@@ -52,7 +71,7 @@ def _groups() -> Iterator[Path]:
         return
     for line in lines:
         _, controllers, path = line.split(":", 2)
-        if controllers in ("", "memory"):
+        if not controllers or controller in controllers.split(","):
             root = CGROUPS / controllers
             inner = root / path.lstrip("/")
             yield from (folder for folder in (inner, *inner.parents) if folder.is_relative_to(root))

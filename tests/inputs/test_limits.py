@@ -1,7 +1,8 @@
-"""How much memory there is, and that decoding keeps within its share of it."""
+"""How much memory and how many cores there are, and that decoding keeps within its share of the memory."""
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import threading
@@ -12,52 +13,80 @@ import pytest
 from PIL import Image
 
 from nst_batch.errors import TRANSIENT_KINDS
-from nst_batch.inputs import memory
-from nst_batch.inputs.memory import MemoryBudget
+from nst_batch.inputs import limits
+from nst_batch.inputs.limits import MemoryBudget
 from tests.pictures import file_of
 
 MIB = 1 << 20
 
 
 def group(folder: Path, **files: object) -> None:
-    """A control group with these files; `_` stands for the dot in a name."""
+    """A control group with these files; the first `_` stands for the dot in a name."""
     folder.mkdir(parents=True, exist_ok=True)
     for name, content in files.items():
-        (folder / name.replace("memory_", "memory.")).write_text(f"{content}\n")
+        (folder / name.replace("_", ".", 1)).write_text(f"{content}\n")
 
 
 @pytest.fixture
 def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The control groups of a machine where this process is in /pod/inner."""
-    monkeypatch.setattr(memory, "CGROUPS", tmp_path)
+    monkeypatch.setattr(limits, "CGROUPS", tmp_path)
     (tmp_path / "self").write_text("0::/pod/inner\n")
-    monkeypatch.setattr(memory, "OWN_CGROUPS", tmp_path / "self")
+    monkeypatch.setattr(limits, "OWN_CGROUPS", tmp_path / "self")
     return tmp_path
 
 
 def test_without_a_limit_it_is_the_machines(machine: Path) -> None:
     group(machine / "pod/inner", memory_max="max", memory_current=5, memory_stat="inactive_file 1")
-    assert memory.available_bytes() == pytest.approx(psutil.virtual_memory().available, rel=0.2)
-    assert memory.total_bytes() == psutil.virtual_memory().total
+    assert limits.available_bytes() == pytest.approx(psutil.virtual_memory().available, rel=0.2)
+    assert limits.total_bytes() == psutil.virtual_memory().total
 
 
 def test_the_limit_of_a_container_counts_and_pages_of_files_are_free(machine: Path) -> None:
     statistics = f"anon 3\ninactive_file {20 * MIB}"
     group(machine / "pod/inner", memory_max="max", memory_current=0, memory_stat=statistics)
     group(machine / "pod", memory_max=100 * MIB, memory_current=50 * MIB, memory_stat=statistics)
-    assert memory.available_bytes() == 70 * MIB
-    assert memory.total_bytes() == 100 * MIB
+    assert limits.available_bytes() == 70 * MIB
+    assert limits.total_bytes() == 100 * MIB
 
 
 def test_control_groups_of_version_1(machine: Path) -> None:
     (machine / "self").write_text("5:cpu,cpuacct:/x\n4:memory:/pod\n")
     files = {"memory_limit_in_bytes": 90 * MIB, "memory_usage_in_bytes": 80 * MIB}
     group(machine / "memory/pod", **files, memory_stat="total_inactive_file 0")
-    assert memory.available_bytes() == 10 * MIB
+    assert limits.available_bytes() == 10 * MIB
+
+
+def test_cores_are_those_that_it_is_bound_to_within_the_quotas_around_it(
+    machine: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(8)), raising=False)
+    group(machine / "pod/inner", cpu_max="max 100000")
+    assert limits.num_cores() == 8
+    group(machine / "pod", cpu_max="350000 100000")
+    assert limits.num_cores() == 3
+    group(machine / "pod/inner", cpu_max="50000 100000")
+    assert limits.num_cores() == 1
+
+
+def test_quotas_of_control_groups_of_version_1(machine: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(8)), raising=False)
+    (machine / "self").write_text("4:memory:/pod\n5:cpu,cpuacct:/pod\n")
+    group(machine / "cpu,cpuacct/pod", cpu_cfs_quota_us=-1, cpu_cfs_period_us=100000)
+    assert limits.num_cores() == 8
+    group(machine / "cpu,cpuacct/pod", cpu_cfs_quota_us=200000, cpu_cfs_period_us=100000)
+    assert limits.num_cores() == 2
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="processes are not bound to cores here")
+def test_a_process_that_is_bound_to_one_core_has_one() -> None:
+    script = "import os; os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})\n"
+    script += "from nst_batch.inputs import limits; print(limits.num_cores())"
+    assert subprocess.check_output([sys.executable, "-c", script], text=True) == "1\n"
 
 
 def test_pictures_wait_until_there_is_room_and_one_always_has_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(memory, "available_bytes", lambda: 200)
+    monkeypatch.setattr(limits, "available_bytes", lambda: 200)
     budget = MemoryBudget(0.5)
     held, most, lock = 0, 0, threading.Lock()
 
@@ -98,9 +127,9 @@ def peak_megabytes(folder: Path, names: str) -> float:
     """Of a process that inspects pictures where nothing is free, beyond what it held before."""
     script = f"""
 import os, pathlib, re
-from nst_batch.inputs import inspecting, memory
+from nst_batch.inputs import inspecting, limits
 os.cpu_count = lambda: 4
-memory.available_bytes = lambda: 0
+limits.available_bytes = lambda: 0
 def kilobytes(name):
     return int(re.search(name + r":\\s+(\\d+)", pathlib.Path("/proc/self/status").read_text())[1])
 pathlib.Path("/proc/self/clear_refs").write_text("5")  # VmHWM, the most so far, starts anew
