@@ -100,7 +100,7 @@ class Dispatcher:
             return False
         self._collect()
         self._logs.collect()
-        self.progress.workers(*self._pool.load())
+        self.progress.workers(*self._pool.load(), self._pool.pace)
         return True
 
     def _told(self) -> list[Sequence[Result]]:

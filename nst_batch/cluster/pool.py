@@ -19,6 +19,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from nst_batch.cluster.connection import Cluster, draining_nodes
 from nst_batch.cluster.options import WorkerOptions
+from nst_batch.cluster.pace import Pace, PaceTeller, pace_of
 from nst_batch.cluster.retries import Batch, Place
 from nst_batch.errors import ClusterError, without_secrets
 from nst_batch.records import Configuration, Result, Trial
@@ -27,6 +28,8 @@ PLACEMENT_SECONDS = 1800.0
 """How long to wait until a node takes the first worker: an autoscaler may have to find a machine."""
 _LOOK_FOR_NODES_SECONDS = 2.0
 _SOON_SECONDS = 60.0
+_ASKED = 8
+"""Workers of which the pace is that of all."""
 MAX_LOG_BYTES = 64 * 1024
 """Of each file that a worker printed to: its end."""
 MAX_LOGS = 100
@@ -46,17 +49,22 @@ class WorkerActor:
         """As `Worker.setup`. Not before it loads torch: of an actor that fails earlier nobody knows the node."""
         from nst_batch.cluster.worker import Worker
 
-        self._worker = Worker(self._options)
+        self._pace = PaceTeller()
+        self._worker = Worker(self._options, self._pace.tell)
         self._worker.setup(configuration)
 
     def run(self, trials: Sequence[Trial]) -> list[Result]:
         """As `Worker.run`."""
-        return self._worker.run(trials)
+        try:
+            return self._worker.run(trials)
+        finally:
+            self._pace.fall_silent()
 
 
 class Arrival(NamedTuple):
     """What an actor says first."""
 
+    actor_id: str
     node_id: str
     host: str
     pid: int
@@ -124,6 +132,7 @@ def _arrive(_: object, paths: Sequence[str]) -> Arrival:
     """Runs in the actor."""
     streams = [f"/proc/self/fd/{number}" for number in (1, 2)]
     return Arrival(
+        actor_id=ray.get_runtime_context().get_actor_id() or "",
         node_id=ray.get_runtime_context().get_node_id(),
         host=socket.gethostname(),
         pid=os.getpid(),
@@ -196,6 +205,11 @@ class WorkerPool:
         now = time.monotonic()
         busy_seconds = sum(now - slot.since for slot in self.slots if slot.batches)
         return sum(not slot.starting for slot in self.slots), busy_seconds
+
+    def pace(self) -> Pace:
+        """What some of those that work have done of their trials so far."""
+        working = (slot.arrival.actor_id for slot in self.slots if slot.batches and slot.arrival)
+        return pace_of(itertools.islice(working, _ASKED))
 
     def leave(self, nodes: Collection[str]) -> None:
         """Releases idle workers on nodes that are about to go, or sick; the others there get no new batch."""

@@ -19,6 +19,7 @@ from dataclasses import asdict, dataclass, fields
 from datetime import UTC, datetime
 from typing import Any, Self
 
+from nst_batch.cluster.pace import Pace
 from nst_batch.errors import without_secrets
 from nst_batch.records import Result
 
@@ -42,7 +43,7 @@ class Progress:
     worker_deaths: int
     elapsed_seconds: float
     eta_seconds: float | None
-    """None until a first trial has ended in this run."""
+    """None as long as no worker has told how fast it is."""
 
     @classmethod
     def read(cls, said: Mapping[str, Any]) -> Self | None:
@@ -62,6 +63,10 @@ class Reporter:
 
     def ended(self, result: Result) -> None:
         """A trial was recorded."""
+
+
+def _unknown_pace() -> Pace:
+    return Pace(0.0, 0.0)
 
 
 class RunProgress:
@@ -86,10 +91,11 @@ class RunProgress:
         self._started = self._told = time.monotonic()
         self._num_workers = self._worker_deaths = 0
         self._busy_seconds = 0.0
+        self._pace: Callable[[], Pace] = _unknown_pace
 
-    def workers(self, num_ready: int, busy_seconds: float) -> None:
-        """How many workers are ready, and what all together have spent on batches that are not back."""
-        self._num_workers, self._busy_seconds = num_ready, busy_seconds
+    def workers(self, num_ready: int, busy_seconds: float, pace: Callable[[], Pace] = _unknown_pace) -> None:
+        """How many workers are ready, what all together have spent on batches that are not back, and their pace."""
+        self._num_workers, self._busy_seconds, self._pace = num_ready, busy_seconds, pace
 
     def worker_died(self) -> None:
         """A worker is gone that was still needed."""
@@ -118,7 +124,7 @@ class RunProgress:
             num_workers=self._num_workers,
             worker_deaths=self._worker_deaths,
             elapsed_seconds=self._told - self._started,
-            eta_seconds=self._left.seconds(self._num_workers, self._busy_seconds) if counts["pending"] else None,
+            eta_seconds=self._eta_seconds() if counts["pending"] else None,
         )
         self._write(asdict(progress) | {"updated_at": datetime.now(UTC).isoformat()})
         self._metrics.pending.set(progress.pending)
@@ -126,12 +132,16 @@ class RunProgress:
         self.reporter.progress(progress)
         return progress
 
+    def _eta_seconds(self) -> float | None:
+        return self._left.seconds(self._num_workers, self._busy_seconds, self._pace)
+
 
 class RemainingWork:
     """How long the rest of a run of so many pixels will take.
 
     Counting trials misleads: the largest come first, several end at once, and workers come and go. So what is
-    learned is the worker's time per pixel, and the rest of the pixels is shared by the workers that there are.
+    learned is the worker's time per pixel, and the rest of the pixels is shared by the workers that there are. As
+    long as no trial has ended, that is what workers tell of those that they are at.
     """
 
     def __init__(self, pixels: float) -> None:
@@ -147,11 +157,14 @@ class RemainingWork:
                 self._pixels_done += pixels
                 self._worker_seconds += result.outcome.seconds
 
-    def seconds(self, num_workers: int, busy_seconds: float = 0.0) -> float | None:
+    def seconds(
+        self, num_workers: int, busy_seconds: float = 0.0, pace: Callable[[], Pace] = _unknown_pace
+    ) -> float | None:
         """How long so many workers will take, having been busy so long; None if that is not known, or overdue."""
-        if not self._pixels_done or not num_workers:
+        pixels, seconds = (self._pixels_done, self._worker_seconds) if self._pixels_done else pace()
+        if not pixels or not num_workers:
             return None
-        rest = self._pixels_left * self._worker_seconds / self._pixels_done - busy_seconds
+        rest = self._pixels_left * seconds / pixels - busy_seconds
         return rest / num_workers if rest >= 0 else None
 
 

@@ -11,11 +11,10 @@ import faulthandler
 import resource
 import socket
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
-from functools import partial
 from itertools import groupby
 
 import torch
@@ -49,10 +48,17 @@ _OF_NETWORK = ("arch", "weights", "weights_sha256", "pooling", "normalization", 
 
 
 class Worker:
-    """Runs batches; `setup` is done by the first one, or ahead of it by whoever wants the wait to be early."""
+    """Runs batches; `setup` is done by the first one, or ahead of it by whoever wants the wait to be early.
 
-    def __init__(self, options: WorkerOptions) -> None:
-        self.options = options
+    Args:
+        options: As the run has them.
+        on_progress: Is told how many pixels of the trials at hand are done, and how many seconds that took.
+    """
+
+    def __init__(
+        self, options: WorkerOptions, on_progress: Callable[[float, float], object] = lambda *_: None
+    ) -> None:
+        self.options, self._on_progress = options, on_progress
         if options.threads:
             torch.set_num_threads(options.threads)
         name = options.device
@@ -145,8 +151,13 @@ class Worker:
             torch.cuda.reset_peak_memory_stats(self.device)
         targets = self._targets(part[0].trial.configuration)
         seconds = pause_seconds([each.trial for each in part], on_gpu=self.device.type == "cuda")
-        go_on = partial(faulthandler.dump_traceback_later, seconds, file=2, exit=True)  # unless it is called again
-        go_on()
+        pixels = sum(each.trial.width * each.trial.height for each in part)
+
+        def go_on(done: float) -> None:
+            faulthandler.dump_traceback_later(seconds, file=2, exit=True)  # unless it is called again
+            self._on_progress(done * pixels, (datetime.now(UTC) - begun).total_seconds())
+
+        go_on(0.0)
         try:
             solutions = solve(targets, [each.problem for each in part], options, go_on)
         finally:

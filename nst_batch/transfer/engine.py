@@ -13,7 +13,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
+from functools import partial
+from itertools import accumulate, pairwise
 
 import torch
 from torch import Tensor
@@ -29,7 +30,7 @@ from nst_batch.transfer.tiles import TiledObjective
 from nst_batch.transfer.vgg import Vgg
 from nst_batch.vocabulary import WHOLE_IMAGE, Loss, MemoryLayout, OptimizerName, Pyramid, num_stages
 
-_CHECK_EVERY = 10  # steps between two looks at who has finished: each waits for the device
+_CHECK_EVERY = 10  # steps between two looks at who has finished: each waits for the device, which strips do anyway
 _LEAST_STEPS = 20  # before a plateau is looked for
 
 
@@ -67,14 +68,15 @@ def solve(
     targets: Targets,
     problems: Sequence[Problem],
     options: SolveOptions,
-    on_progress: Callable[[], object] = lambda: None,
+    on_progress: Callable[[float], object] = lambda _: None,
 ) -> list[Solution]:
     """Optimises a batch of problems of one size together, each independently of the others.
 
     Args:
         targets: The network, and the targets that it has computed so far.
         problems: In any order; all of one height and width.
-        on_progress: Is called when the device has done another ten steps, or the last ones of a stage.
+        on_progress: Is told which part of all steps, weighted by their pixels, the device has done: every ten, at
+            the last one of a stage, and in strips at each.
 
     Returns:
         A solution for each problem, in the order given.
@@ -87,15 +89,23 @@ def solve(
     stages = [
         [reduced(problem, left, options.convention) for problem in ordered] for left in range(halvings, -1, -1)
     ]
-    initial = _initial(network, stages[0])
-    for coarse, finer in pairwise(stages):
-        initial = _initial(network, finer, _descend(targets, coarse, initial, options, on_progress).images)
-    run = _descend(targets, ordered, initial, options, on_progress)
+    edges = [0, *accumulate(stage[0].height * stage[0].width for stage in stages)]
+    found: Tensor | None = None
+    for stage, (begin, end) in zip(stages, pairwise(edges), strict=True):
+        initial = _initial(network, stage, found)
+        on_stage = partial(_tell, on_progress, begin / edges[-1], end / edges[-1])
+        run = _descend(targets, stage, initial, options, on_stage)
+        found = run.images
     if targets.judge is not targets:
         with torch.no_grad():
             run.judge(_objective(targets.judge, ordered, options)(run.images))
     solutions = _solutions(run, initial)
     return [solutions[order.index(index)] for index in range(len(problems))]
+
+
+def _tell(on_progress: Callable[[float], object], begin: float, end: float, done: float) -> None:
+    """Which part of all is done, when that much of what lies between `begin` and `end` is."""
+    on_progress(begin + done * (end - begin))
 
 
 def _initial(network: Vgg, problems: Sequence[Problem], found: Tensor | None = None) -> Tensor:
@@ -184,12 +194,13 @@ def _descend(
     problems: Sequence[Problem],
     start: Tensor,
     options: SolveOptions,
-    on_progress: Callable[[], object],
+    on_progress: Callable[[float], object],
 ) -> _Descent:
     """Optimises problems that are ordered deepest first; those that finish leave the batch."""
     run, rows = _Descent.of(start, options.steps), torch.arange(len(start), device=start.device)
     objective = _objective(targets, problems, options)
     search = minimizer(start, options)
+    every = 1 if options.layout.tile else _CHECK_EVERY
     for at in range(options.steps):
         running = search.state == RUNNING
         found = step(objective, search)
@@ -198,10 +209,10 @@ def _descend(
             flat = (run.left_to_fall(at, rows) < options.plateau) & (search.state == RUNNING)
             search.state = torch.where(flat, PLATEAU, search.state)
         last = at == options.steps - 1
-        if last or at % _CHECK_EVERY == _CHECK_EVERY - 1:
+        if last or at % every == every - 1:
             run.images[rows], run.state[rows] = objective.variables.images(search.best), search.state.long()
             left = (search.state == RUNNING).nonzero().squeeze(1)
-            on_progress()
+            on_progress((at + 1) / options.steps)
             if not len(left):
                 break
             if len(left) < len(rows):

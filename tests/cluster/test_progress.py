@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import heapq
+import os
 import random
+import signal
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
 from nst_batch.cli.progress import TerminalReporter, describe
-from nst_batch.cluster.progress import JsonLog, Progress, RemainingWork, read_event, replay
+from nst_batch.cluster.pace import Pace
+from nst_batch.cluster.pool import WorkerActor
+from nst_batch.cluster.progress import JsonLog, Progress, RemainingWork, Reporter, read_event, replay
+from nst_batch.errors import Interrupted
 from nst_batch.records import Result
-from tests import simulated
+from tests import simulated, tiny
 
 
 def ended(width: int, seconds: float | None, status: str = "ok") -> Result:
@@ -40,6 +46,39 @@ def test_what_workers_are_at_is_not_counted_twice() -> None:
     left.learn([ended(100, 4.0)])
     assert left.seconds(2, busy_seconds=3.0) == pytest.approx((8.0 - 3.0) / 2)
     assert left.seconds(2, busy_seconds=99.0) is None  # something hangs: nobody knows
+
+
+def test_before_a_trial_has_ended_what_workers_tell_of_theirs_is_the_pace() -> None:
+    left = RemainingWork(30_000)
+    assert left.seconds(1, busy_seconds=7.0, pace=lambda: Pace(0.0, 0.0)) is None
+    assert left.seconds(1, busy_seconds=7.0, pace=lambda: Pace(5_000.0, 6.0)) == pytest.approx(36.0 - 7.0)
+    left.learn([ended(100, 4.0)])
+    assert left.seconds(1, pace=lambda: pytest.fail("nobody need be asked")) == pytest.approx(8.0)
+
+
+class EndsWhenItKnows(Reporter):
+    """Ends this run as soon as it is told when it would end."""
+
+    def __init__(self) -> None:
+        self.told: list[Progress] = []
+
+    def progress(self, progress: Progress) -> None:
+        self.told.append(progress)
+        if progress.eta_seconds is not None:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+
+@pytest.mark.usefixtures("embedded_ray")
+def test_when_a_run_of_one_long_trial_will_end_is_told_while_it_runs(tmp_path: Path) -> None:
+    tiny.collection(tmp_path, tiny.good(1))
+    network = {"arch": "vgg11", "weights": "random:0", "pooling": "average"}
+    optimizer = {"name": "adam", "steps": 50_000, "plateau": 0}
+    reporter = EndsWhenItKnows()
+    with pytest.raises(Interrupted):
+        tiny.run(tmp_path, WorkerActor, changes={"network": network, "optimizer": optimizer}, reporter=reporter)
+    eta_seconds = next(each.eta_seconds for each in reporter.told if each.eta_seconds is not None)
+    assert 20 < eta_seconds < 20_000
+    assert not tiny.num_recorded(tmp_path / "out")
 
 
 @pytest.mark.parametrize("num_workers", [1, 3, 8])

@@ -91,11 +91,11 @@ def compute_slowly(trials: Sequence[Trial], seconds: float) -> None:
     """In a process of its own: progress is made four times, after so long each, where five seconds are allowed."""
     retries.MIN_DEADLINE_SECONDS = 5.0
 
-    def slow(targets: Any, problems: Any, options: Any, *on_progress: Callable[[], object]) -> Any:
+    def slow(targets: Any, problems: Any, options: Any, *on_progress: Callable[[float], object]) -> Any:
         for _ in range(4):
             time.sleep(seconds)
             for told in on_progress:
-                told()
+                told(0.5)
         return solve(targets, problems, options, *on_progress)
 
     setattr(worker, "solve", slow)  # noqa: B010 (a function is replaced)

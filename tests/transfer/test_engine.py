@@ -124,6 +124,9 @@ def test_a_large_image_starts_from_what_was_found_at_half_its_size(monkeypatch: 
     assert staged.curve.total[0] == pytest.approx(float(begun), rel=1e-4)
     assert staged.curve.total[0] < without.curve.total[0]
     assert len(staged.curve.total) == len(without.curve.total)
+    told: list[float] = []
+    solve(cache, [large], dataclasses.replace(PLAIN, steps=20), told.append)
+    assert told == pytest.approx([0.1, 0.2, 0.6, 1.0])  # a step at half the size is a quarter of the work
     for one, other in zip(solve(cache, [small], PLAIN), solve(cache, [small], plain), strict=True):
         assert one.image.equal(other.image)
 
