@@ -2,25 +2,15 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Mapping
-from functools import partial
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor
-from torch.nn import functional
 
 from nst_batch.records import Configuration
 from nst_batch.transfer.targets import Targets
 from nst_batch.transfer.vgg import Vgg
 from nst_batch.vocabulary import Normalization, Pooling, Precision
-
-_WORTH = 2.0  # times as fast a step in bfloat16 has to be
-_PROBE_SIDE = 192  # pixels
-"""Far from either kind of processor, so that every worker decides alike: steps of this size were measured as 1.3
-times as fast with AVX-512's bfloat16 products, and as three times with AMX. (At 96 pixels, where Winograd saves
-float32 little, the former are 1.8 times as fast.)"""
-_PROBED: dict[str, Precision] = {}  # by architecture: a worker asks its processor once
 
 
 def build_targets(
@@ -36,9 +26,10 @@ def build_targets(
 
     Args:
         arch, weights, pooling, normalization, device: As `Vgg` has them.
-        precision: auto is tf32 on a GPU, and on a CPU bfloat16 where a probe of the network finds it faster, else
-            float32. (On a CPU with AMX its steps were measured as three times as fast, and final losses judged in
-            float32 within 0.1 % of float32's; without such units it is slower.) tf32 on a CPU is float32.
+        precision: auto is tf32 on a GPU, and on a CPU bfloat16 where the processor has units for it, else float32.
+            (At 224 pixels, trained weights, its steps were measured as 1.3 times as fast with AVX-512's units, and
+            as three times with AMX; final losses, judged in float32, were 0.1 to 0.5 % above float32's.) tf32 on a
+            CPU is float32.
 
     Returns:
         Targets whose losses are judged in float32 at the end, whatever they are computed in.
@@ -48,7 +39,7 @@ def build_targets(
         return Vgg(arch, weights, pooling=pooling, normalization=normalization, device=device, dtype=dtype)
 
     if precision == "auto":
-        precision = "tf32" if device.type == "cuda" else _fastest(arch, network)
+        precision = _best(device)
     tf32 = precision == "tf32" and device.type == "cuda"
     torch.set_float32_matmul_precision("high" if tf32 else "highest")
     torch.backends.cudnn.allow_tf32 = tf32
@@ -77,40 +68,9 @@ def precision_used(targets: Targets) -> Precision:
     return "tf32" if network.device.type == "cuda" and torch.backends.cudnn.allow_tf32 else "float32"
 
 
-def _fastest(arch: str, network: Callable[[torch.dtype], Vgg]) -> Precision:
-    """bfloat16 or float32 on this processor. One convolution decides where bfloat16 is out of the question."""
-    if arch not in _PROBED:
-        single = [_seconds(partial(_convolution, dtype)) for dtype in (torch.float32, torch.bfloat16)]
-        faster = single[0] > _WORTH * single[1] and _faster_step(network)
-        _PROBED[arch] = "bfloat16" if faster else "float32"
-    return _PROBED[arch]
-
-
-def _convolution(dtype: torch.dtype) -> None:
-    x = torch.ones(1, 64, 48, 48, dtype=dtype).to(memory_format=torch.channels_last)
-    functional.conv2d(x, torch.ones(64, 64, 3, 3, dtype=dtype).to(memory_format=torch.channels_last), padding=1)
-
-
-def _faster_step(network: Callable[[torch.dtype], Vgg]) -> bool:
-    """Whether the whole network, forward and backward, is worth computing in bfloat16."""
-    seconds = []
-    for dtype in (torch.float32, torch.bfloat16):
-        vgg, image = network(dtype), torch.rand(1, 3, _PROBE_SIDE, _PROBE_SIDE)
-
-        def step(vgg: Vgg = vgg, image: Tensor = image) -> None:
-            x = image.clone().requires_grad_()
-            deep = vgg.features(x, [["block5_conv1"]])["block5_conv1"]
-            torch.autograd.grad(deep.float().sum(), x)
-
-        seconds.append(_seconds(step))
-    return seconds[0] > _WORTH * seconds[1]
-
-
-def _seconds(call: Callable[[], None]) -> float:
-    """Of the quickest of three calls, after one in which the libraries prepare themselves."""
-    times = []
-    for _ in range(4):
-        begun = time.perf_counter()
-        call()
-        times.append(time.perf_counter() - begun)
-    return min(times[1:])
+def _best(device: torch.device) -> Precision:
+    """Without units for bfloat16, AVX-512's or AMX, a processor takes longer for it than for float32."""
+    if device.type == "cuda":
+        return "tf32"
+    units = torch.cpu.get_capabilities()
+    return "bfloat16" if units.get("avx512_bf16") or units.get("amx_bf16") else "float32"

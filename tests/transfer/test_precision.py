@@ -23,10 +23,19 @@ def test_a_cpu_computes_in_what_was_asked_for_if_it_can(asked: Precision, used: 
     assert precision_used(targets(asked)) == used
 
 
-def test_auto_is_always_the_same_on_one_machine() -> None:
-    chosen = precision_used(targets("auto"))
-    assert chosen in ("float32", "bfloat16")
-    assert precision_used(targets("auto")) == chosen
+@pytest.mark.parametrize(
+    ("units", "used"), [({"avx512_bf16": True}, "bfloat16"), ({"amx_bf16": True}, "bfloat16"), ({}, "float32")]
+)
+def test_auto_is_bfloat16_where_the_processor_has_units_for_it(
+    units: dict[str, bool], used: Precision, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx2": True, "avx512_bf16": False} | units)
+    assert precision_used(targets("auto")) == used
+
+
+def test_what_this_processor_can_is_known() -> None:
+    assert torch.cpu.get_capabilities()["architecture"]
+    assert precision_used(targets("auto")) in ("float32", "bfloat16")
 
 
 def test_final_losses_are_judged_in_float32() -> None:
