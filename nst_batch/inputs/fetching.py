@@ -6,6 +6,7 @@ import errno
 import hashlib
 import shutil
 import stat
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import IO, Any, TypeVar
@@ -25,6 +26,8 @@ FIRST_WAIT_SECONDS = 0.5
 """Before the second try; twice as long before each later one."""
 TIMEOUT_SECONDS = 30.0
 """How long a web server may take to accept a connection, and to send the next piece."""
+LEAST_RATE = 20_000
+"""Bytes per second, on the whole, that a server must send after `TIMEOUT_SECONDS`."""
 MAX_SECONDS = 90.0
 """After so long nothing is tried again."""
 
@@ -141,11 +144,14 @@ def _open(url: str) -> Any:
 def _read_at_most(stream: IO[bytes], uri: str, limit_bytes: int) -> bytes:
     """Everything in `stream`; streams of unknown length give what they have, piece by piece."""
     _check_size(uri, getattr(stream, "size", None) or 0, limit_bytes)
-    pieces, length = [], 0
+    pieces, length, begun = list[bytes](), 0, time.monotonic()
     while piece := stream.read(limit_bytes + 1 - length):
         pieces.append(piece)
         length += len(piece)
         _check_size(uri, length, limit_bytes)
+        seconds = time.monotonic() - begun
+        if seconds > TIMEOUT_SECONDS + length / LEAST_RATE:
+            raise ImageError("timeout", uri, f"the server sent only {length:,} bytes in {seconds:.0f} s")
     return b"".join(pieces)
 
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import http.server
 import os
@@ -166,6 +167,28 @@ def test_a_server_that_never_answers_is_a_timeout(monkeypatch: pytest.MonkeyPatc
             fetching.read_bytes(f"http://127.0.0.1:{silent.getsockname()[1]}/a.png")
     assert caught.value.kind == "timeout"
     assert time.monotonic() - begun < 30
+
+
+class _Drips(_Server):
+    """Sends one byte after the other, each soon enough for a client that waits for the next."""
+
+    def do_GET(self) -> None:
+        self.send_response(200)
+        self.end_headers()
+        with contextlib.suppress(OSError):  # nobody listens any more
+            for byte in PNG * 1000:
+                self.wfile.write(bytes([byte]))
+                time.sleep(0.05)
+
+
+def test_a_server_that_drips_is_a_timeout(monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("aiohttp")
+    monkeypatch.setattr(fetching, "TIMEOUT_SECONDS", 1.0)
+    begun = time.monotonic()
+    with serving(_Drips) as url, pytest.raises(ImageError, match=r"sent only \d+ bytes in 1 s") as caught:
+        fetching.read_bytes(f"{url}/a.png")
+    assert caught.value.kind == "timeout"
+    assert time.monotonic() - begun < 20
 
 
 @pytest.mark.parametrize(
