@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 _SHOWN_ITEMS = 4
+TERMINAL_ROWS = 1000
+"""A person reads no more, and a terminal takes minutes for a hundred thousand."""
 _LEAST_WIDTH, _GAP = 16, 2
 """Of a column before others are left out, and between columns; the widest are folded first."""
 _NOTHING = "–"
@@ -119,17 +121,21 @@ def _file(rows: pa.Table, format: Literal["csv", "parquet"]) -> bytes:
 
 
 def _table(rows: pa.Table, upright: bool) -> str:
-    """A table as wide as the terminal; as wide as its content where there is none."""
+    """A table as wide as the terminal, of the first rows; where there is none, as wide as its content, of all."""
     from rich.console import Console
 
     on_terminal = sys.stdout.isatty()
     console = Console(file=io.StringIO(), force_terminal=on_terminal, width=None if on_terminal else 10_000)
-    table, left_out = (_upright(rows), []) if upright else _grid(rows, console.width, split_names=on_terminal)
+    shown = rows.slice(0, TERMINAL_ROWS) if on_terminal else rows
+    table, left_out = (_upright(shown), []) if upright else _grid(shown, console.width, split_names=on_terminal)
     with console.capture() as capture:
         console.print(table)
     lines = [line.rstrip() for line in capture.get().splitlines()]
     if left_out:
         lines += textwrap.wrap(f"not shown: {', '.join(left_out)}; --format json shows all", console.width)
+    if len(shown) < len(rows):
+        more = f"these are the first {len(shown):,} of {len(rows):,} rows; --format csv shows all"
+        lines += textwrap.wrap(more, console.width)
     return "".join(f"{line}\n" for line in lines)
 
 

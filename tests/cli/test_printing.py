@@ -16,7 +16,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nst_batch.cli.printing import print_json, print_line, print_note, print_rows, printable
+from nst_batch.cli.printing import TERMINAL_ROWS, print_json, print_line, print_note, print_rows, printable
 from nst_batch.errors import QueryError
 
 EVIL = "\x1b[2J\x9b31m\x07\x7f\u202egnp.\r"
@@ -102,3 +102,13 @@ def test_a_table_fits_its_terminal() -> None:
     assert "not shown" not in " ".join(on_terminal(WIDE, 50))
     assert "not shown: empty;" in " ".join(on_terminal(WIDE, 44)[-2:])
     assert " ".join(on_terminal(WIDE, 24)).endswith("not shown: empty, number, number; --format json shows all")
+
+
+def test_a_terminal_is_given_the_first_rows_of_many_and_a_file_all(capsys: pytest.CaptureFixture[str]) -> None:
+    many = pa.table({"number": pa.array(range(TERMINAL_ROWS + 5), pa.int32())})
+    shown = on_terminal(many, 80)
+    assert shown[-2].split() == [str(TERMINAL_ROWS - 1)]
+    assert shown[-1] == "these are the first 1,000 of 1,005 rows; --format csv shows all"
+    assert not any("first" in line for line in on_terminal(many.slice(5), 80))
+    print_rows(many)
+    assert capsys.readouterr().out.split()[-1] == str(TERMINAL_ROWS + 4)
