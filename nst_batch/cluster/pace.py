@@ -6,21 +6,13 @@ import contextlib
 import json
 import time
 from collections.abc import Iterable
-from typing import NamedTuple
 
 import ray
 from ray.experimental import internal_kv  # Ray has no other place that an actor at work can leave word at
 
+from nst_batch.cluster.progress import Pace
+
 _TELL_SECONDS = 2.0
-
-
-class Pace(NamedTuple):
-    """What of unfinished trials is done."""
-
-    pixels: float
-    """Of trials: half done counts half."""
-    seconds: float
-    """That workers have spent on these."""
 
 
 class PaceTeller:

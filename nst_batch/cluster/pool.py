@@ -19,7 +19,8 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from nst_batch.cluster.connection import Cluster, draining_nodes
 from nst_batch.cluster.options import WorkerOptions
-from nst_batch.cluster.pace import Pace, PaceTeller, pace_of
+from nst_batch.cluster.pace import PaceTeller, pace_of
+from nst_batch.cluster.progress import Pace
 from nst_batch.cluster.retries import Batch, Place
 from nst_batch.errors import ClusterError, without_secrets
 from nst_batch.records import Configuration, Result, Trial

@@ -17,9 +17,8 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from datetime import UTC, datetime
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
-from nst_batch.cluster.pace import Pace
 from nst_batch.errors import without_secrets
 from nst_batch.records import Result
 
@@ -63,6 +62,15 @@ class Reporter:
 
     def ended(self, result: Result) -> None:
         """A trial was recorded."""
+
+
+class Pace(NamedTuple):
+    """What of unfinished trials is done."""
+
+    pixels: float
+    """Of trials: half done counts half."""
+    seconds: float
+    """That workers have spent on these."""
 
 
 def _unknown_pace() -> Pace:

@@ -12,9 +12,8 @@ from pathlib import Path
 import pytest
 
 from nst_batch.cli.progress import TerminalReporter, describe
-from nst_batch.cluster.pace import Pace
 from nst_batch.cluster.pool import WorkerActor
-from nst_batch.cluster.progress import JsonLog, Progress, RemainingWork, Reporter, read_event, replay
+from nst_batch.cluster.progress import JsonLog, Pace, Progress, RemainingWork, Reporter, read_event, replay
 from nst_batch.errors import Interrupted
 from nst_batch.records import Result
 from tests import simulated, tiny
