@@ -62,7 +62,7 @@ class Dispatcher:
         self._alone: dict[str, tuple[WorkerSlot, Batch]] = {}
         """Batches that run alone, or are about to, and where, by node."""
         self._uncertain: list[Result] = []
-        """Failures that may be the machine's; told once anything has succeeded since."""
+        """Failures that may be the machine's; told once anything has succeeded since, or nothing else is left."""
         self._failures: dict[str, str] = {}
         """The last failure on each node."""
         self._proven = False
@@ -214,7 +214,7 @@ class Dispatcher:
             self._failures[slot.node_id] = str(doubtful[-1].outcome.error_message)
         certain = self._backlog.doubted(batch, slot.place, results)
         uncertain = list(filter(may_be_the_nodes, certain))
-        self._uncertain += uncertain
+        self._doubt(*uncertain)
         self._settle(*(result for result in certain if not may_be_the_nodes(result)))
         if any(result.outcome.status != "failed" for result in results):
             self._proven = True
@@ -237,7 +237,7 @@ class Dispatcher:
             raise error
         else:
             if batch := self._end_worker(slot, f"{error_type}: {message}"):
-                self._settle(self._backlog.raised(batch, slot.place, error_type, message))
+                self._doubt(self._backlog.raised(batch, slot.place, error_type, message))
             self._breaker.failed(f"{error_type}: {message}", self._pool.num_slots)
 
     def _worker_died(self, slot: WorkerSlot, reason: str, *, innocent: bool = False) -> None:
@@ -247,7 +247,7 @@ class Dispatcher:
         if batch and innocent:
             self._backlog.put_back(batch)
         elif batch:
-            self._settle(self._backlog.died(batch, slot.place, reason))
+            self._doubt(self._backlog.died(batch, slot.place, reason))
         node = slot.node_id
         if not slot.starting:
             self._breaker.failed(reason, self._pool.num_slots)
@@ -277,6 +277,10 @@ class Dispatcher:
             self.progress.reporter.note(note)
             self._pool.leave([node])
 
-    def _settle(self, *results: Result | None) -> None:
+    def _doubt(self, *results: Result | None) -> None:
+        """Keeps failures until it shows that workers can succeed at all."""
+        self._uncertain += [result for result in results if result is not None]
+
+    def _settle(self, *results: Result) -> None:
         """Tells of trials whose fate is decided."""
-        self._ended.append([result for result in results if result is not None])
+        self._ended.append(results)

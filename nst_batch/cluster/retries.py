@@ -3,10 +3,11 @@
 - A batch that raises goes to a second worker, on another node where there is one. If that raises too, each of its
   trials is tried alone by the same rule; a trial that was alone is recorded as failed.
 - A trial whose worker reports what may be the machine's fault (`MAYBE_THE_NODES`) is tried alone by a second worker
-  likewise, and its failure counts only once something else has succeeded.
+  likewise.
 - A batch whose worker dies is put back. After two deaths it runs alone on its node, since two batches may not have
   fitted together. After three it is halved, as only one of its trials may be to blame; a part that kills its
   worker again is halved at once. A trial that is alone when its third worker dies is recorded.
+- All these failures count only once something else has succeeded, or nothing else is left to do.
 - A node on which batches fail that others then finish, or on which no worker comes up, gets no more work.
 
 So every failure has a bound, and a poison input cannot loop for ever: a batch of n trials with one that always

@@ -118,6 +118,14 @@ def test_workers_that_die_whatever_they_are_given_end_the_run(
     tiny.collection(tmp_path, [f"kill-{number}" for number in range(9)])
     with pytest.raises(ClusterError, match="4 failures in a row on every worker that tried"):
         tiny.run(tmp_path, cluster={"max_workers": 1})
+    recorded = RunDirectory(tmp_path / "out").counts()
+    assert (recorded["failed"], recorded["pending"]) == (0, 9)  # it may be the machine's fault
+
+
+def test_a_trial_that_is_all_there_is_fails_all_the_same(tmp_path: Path) -> None:
+    tiny.collection(tmp_path, ["exit-1"])
+    progress = tiny.run(tmp_path)
+    assert (progress.failed, progress.pending, progress.worker_deaths) == (1, 0, 3)
 
 
 def test_a_result_that_is_missing_is_noticed(tmp_path: Path) -> None:

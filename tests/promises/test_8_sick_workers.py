@@ -61,6 +61,8 @@ def test_workers_that_all_raise_end_the_run_with_one_clear_error(
     tiny.collection(tmp_path, [f"raise-{number}" for number in range(20)])
     with pytest.raises(ClusterError, match=r"6 failures in a row .*: RuntimeError: this trial is cursed; put that"):
         tiny.run(tmp_path, batch_size=1)
+    recorded = RunDirectory(tmp_path / "out").counts()
+    assert (recorded["failed"], recorded["pending"]) == (0, 20)
 
 
 @pytest.mark.usefixtures("embedded_ray")
