@@ -64,8 +64,8 @@ def describe(progress: Progress) -> str:
     parts = []
     if failed := progress.failed + progress.diverged:
         parts.append(f"{failed} failed")
-    if progress.worker_deaths:
-        parts.append(f"{progress.worker_deaths} workers died")
+    if deaths := progress.worker_deaths:
+        parts.append(f"{deaths} worker{'s' * (deaths != 1)} died")
     parts.append(f"{progress.num_workers} worker{'s' * (progress.num_workers != 1)}")
     if progress.pending and progress.eta_seconds is not None:
         parts.append(f"{duration(progress.eta_seconds)} left")

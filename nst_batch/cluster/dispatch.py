@@ -260,6 +260,8 @@ class Dispatcher:
         """Ends a worker that failed, puts back what it had queued, and returns the batch that it was running."""
         self._pool.end(slot)
         self._pool.wait(0.0)
+        if not self._failures:  # of many, the first is what a person needs to know soon
+            self.progress.reporter.note(f"a worker is replaced: {reason}; what it printed goes to the run's logs/")
         self._failures[slot.node_id] = reason
         self._logs.fetch(slot, reason)
         running = self._popped(slot) if slot.batches else None

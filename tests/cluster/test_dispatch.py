@@ -116,8 +116,14 @@ def test_workers_that_die_whatever_they_are_given_end_the_run(
 ) -> None:
     monkeypatch.setattr(retries, "MAX_FRUITLESS", 4)
     tiny.collection(tmp_path, [f"kill-{number}" for number in range(9)])
+    told: list[str] = []
+    reporter = Reporter()
+    monkeypatch.setattr(reporter, "note", told.append)
     with pytest.raises(ClusterError, match="4 failures in a row on every worker that tried"):
-        tiny.run(tmp_path, cluster={"max_workers": 1})
+        tiny.run(tmp_path, cluster={"max_workers": 1}, reporter=reporter)
+    [death] = [text for text in told if "replaced" in text]  # soon, and once
+    assert "a worker is replaced: " in death
+    assert "worker process has died" in death
     recorded = RunDirectory(tmp_path / "out").counts()
     assert (recorded["failed"], recorded["pending"]) == (0, 9)  # it may be the machine's fault
 
