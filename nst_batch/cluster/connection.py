@@ -12,6 +12,7 @@ from typing import Any, Self
 
 import ray
 from ray._private import ray_constants  # Ray offers the choice of loopback nowhere else
+from ray._private import worker as ray_worker  # nor silence
 
 from nst_batch.cluster.embedded import EmbeddedRay
 from nst_batch.cluster.options import ClusterOptions, WorkerOptions
@@ -45,6 +46,7 @@ class Cluster:
         with contextlib.ExitStack() as stack:
             self._ray = stack.enter_context(EmbeddedRay())
             if not ray.is_initialized():
+                stack.enter_context(_silent_listener())
                 _connect(address)
             nodes = self._nodes()
             has_gpus = any(node.get("GPU") for node in nodes)
@@ -179,6 +181,18 @@ def _connect(address: str | None) -> None:
 def _of_this_machine() -> dict[str, Any]:
     """What an embedded Ray may use: Ray itself overlooks inner containers, and cores that it is not bound to."""
     return {"num_cpus": limits.num_cores(), "_memory": limits.available_bytes(), "include_dashboard": False}
+
+
+@contextlib.contextmanager
+def _silent_listener() -> Iterator[None]:
+    """Keeps off stdout what Ray prints of each worker that dies: a coloured paragraph in what programs read."""
+    name = "print_to_stdstream"
+    before = getattr(ray_worker, name, None)
+    setattr(ray_worker, name, lambda *_, **__: None)
+    try:
+        yield
+    finally:
+        setattr(ray_worker, name, before)
 
 
 @contextlib.contextmanager

@@ -7,6 +7,7 @@ difference between a worker that died and a trial that kills workers (`retries` 
 from __future__ import annotations
 
 import math
+import textwrap
 import time
 from collections.abc import Callable, Generator, Iterator, Sequence
 from typing import Any
@@ -261,7 +262,8 @@ class Dispatcher:
         self._pool.end(slot)
         self._pool.wait(0.0)
         if not self._failures:  # of many, the first is what a person needs to know soon
-            self.progress.reporter.note(f"a worker is replaced: {reason}; what it printed goes to the run's logs/")
+            told = textwrap.shorten(reason, 100, placeholder=" …")
+            self.progress.reporter.note(f"a worker is replaced: {told}; what it printed goes to the run's logs/")
         self._failures[slot.node_id] = reason
         self._logs.fetch(slot, reason)
         running = self._popped(slot) if slot.batches else None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import heapq
+import json
 import os
 import random
 import signal
@@ -17,6 +18,7 @@ from nst_batch.cluster.progress import JsonLog, Pace, Progress, RemainingWork, R
 from nst_batch.errors import Interrupted
 from nst_batch.records import Result
 from tests import simulated, tiny
+from tests.driver import Driver
 
 
 def ended(width: int, seconds: float | None, status: str = "ok") -> Result:
@@ -145,6 +147,16 @@ def test_until_a_first_trial_has_ended_it_is_told_how_long_it_took_so_far() -> N
     )  # fmt: skip
     assert describe(progress) == "1 worker · 10 min 5 s so far"
     assert describe(replace(progress, ok=1, pending=0)) == "1 worker"
+
+
+def test_a_log_is_json_also_where_workers_die(tmp_path: Path, embedded_ray: str) -> None:
+    tiny.collection(tmp_path, [*tiny.good(2), "exit-1"])
+    driver = Driver(tmp_path, "--address", embedded_ray, "--log-json")
+    log, said = driver.process.communicate(timeout=120)
+    assert driver.process.returncode == 3, said
+    events = [json.loads(line) for line in log.splitlines()]
+    assert sum(event["event"] == "trial" for event in events) == 3
+    assert any("a worker is replaced: " in event.get("text", "") for event in events)
 
 
 def test_a_job_prints_no_secret_of_a_url(capsys: pytest.CaptureFixture[str]) -> None:
